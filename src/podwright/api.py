@@ -1,0 +1,83 @@
+"""The CRI as Python methods: one a call, a request message in, a response message out.
+
+`core.runtime.Runtime` is such an object in this process, `client.connect()` gives one for a socket. Doors
+(`kube/`, `cli/`, the library) speak to this protocol and so work on both. Errors are those of
+`podwright.errors` on both sides. The server offers exactly these calls; a method added here and in
+core's Runtime is served without another line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from podwright.wire import cri_pb2 as cri
+
+
+class Cri(Protocol):
+    async def version(self, request: cri.VersionRequest, /) -> cri.VersionResponse: ...
+
+    async def status(self, request: cri.StatusRequest, /) -> cri.StatusResponse: ...
+
+    async def runtime_config(self, request: cri.RuntimeConfigRequest, /) -> cri.RuntimeConfigResponse: ...
+
+    async def update_runtime_config(
+        self, request: cri.UpdateRuntimeConfigRequest, /
+    ) -> cri.UpdateRuntimeConfigResponse: ...
+
+    async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, /) -> cri.RunPodSandboxResponse: ...
+
+    async def stop_pod_sandbox(self, request: cri.StopPodSandboxRequest, /) -> cri.StopPodSandboxResponse: ...
+
+    async def remove_pod_sandbox(
+        self, request: cri.RemovePodSandboxRequest, /
+    ) -> cri.RemovePodSandboxResponse: ...
+
+    async def pod_sandbox_status(
+        self, request: cri.PodSandboxStatusRequest, /
+    ) -> cri.PodSandboxStatusResponse: ...
+
+    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse: ...
+
+    async def create_container(
+        self, request: cri.CreateContainerRequest, /
+    ) -> cri.CreateContainerResponse: ...
+
+    async def start_container(self, request: cri.StartContainerRequest, /) -> cri.StartContainerResponse: ...
+
+    async def stop_container(self, request: cri.StopContainerRequest, /) -> cri.StopContainerResponse: ...
+
+    async def remove_container(
+        self, request: cri.RemoveContainerRequest, /
+    ) -> cri.RemoveContainerResponse: ...
+
+    async def container_status(
+        self, request: cri.ContainerStatusRequest, /
+    ) -> cri.ContainerStatusResponse: ...
+
+    async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse: ...
+
+    async def update_container_resources(
+        self, request: cri.UpdateContainerResourcesRequest, /
+    ) -> cri.UpdateContainerResourcesResponse: ...
+
+    async def reopen_container_log(
+        self, request: cri.ReopenContainerLogRequest, /
+    ) -> cri.ReopenContainerLogResponse: ...
+
+    async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse: ...
+
+    async def list_images(self, request: cri.ListImagesRequest, /) -> cri.ListImagesResponse: ...
+
+    async def image_status(self, request: cri.ImageStatusRequest, /) -> cri.ImageStatusResponse: ...
+
+    async def pull_image(self, request: cri.PullImageRequest, /) -> cri.PullImageResponse: ...
+
+    async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse: ...
+
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest, /) -> cri.ImageFsInfoResponse: ...
+
+
+def method_name(rpc: str) -> str:
+    """ "RunPodSandbox" -> "run_pod_sandbox"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower()

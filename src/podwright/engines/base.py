@@ -1,0 +1,301 @@
+"""The seam: what core asks of whatever runs the containers.
+
+Core keeps the CRI's rules (names, ids, states, roll-back, stop escalation, events); an engine makes and
+unmakes things. An engine never calls core: it returns the values below, raises the errors of
+`podwright.errors`, and yields exits. Every engine passes the same behaviour suite.
+
+How an engine must behave so that a crash at any instruction loses nothing:
+
+- Whatever it makes for an object is found again from the object's id (and `facts`, which core stores)
+  alone. Core has written the record before it calls `create_*`.
+- `create_*` registers the undoing of each step on `undo` before or right after the step; core unwinds it
+  when the call fails or is cancelled, detached from the caller's deadline.
+- `stop_*` and `remove_*` are idempotent and cope with objects that are half made or half gone: after a
+  crash in the middle of anything core calls them with `facts` possibly empty.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from podwright.wire import cri_pb2 as cri
+
+Json = Any
+"""A JSON value an engine wants kept: None, bool, int, float, str, and lists and dicts of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A runtime handler, as Status reports it."""
+
+    name: str
+    available: bool
+    reason: str = ""
+    """Why it cannot work on this host; empty when it can."""
+    recursive_read_only: bool = False
+    user_namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    handlers: tuple[Handler, ...]
+    default_handler: str
+    runtime_error: str = ""
+    """Why no pod can run; empty when ready."""
+    network_error: str = ""
+    """Why pods get no network; empty when ready."""
+    info: Mapping[str, Json] = field(default_factory=dict)
+    """For a verbose Status: each value becomes JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in the engine's store."""
+
+    id: str
+    """Digest of the image's configuration: "sha256:<64 hex>". The same everywhere."""
+    repo_tags: tuple[str, ...]
+    repo_digests: tuple[str, ...]
+    size: int
+    """Bytes, never 0."""
+    config: Mapping[str, Json]
+    """The `config` section of the OCI image configuration (Env, Entrypoint, Cmd, User, …)."""
+    pinned: bool = False
+
+    @property
+    def user(self) -> str:
+        return str(self.config.get("User") or "")
+
+    @property
+    def stop_signal(self) -> str:
+        return str(self.config.get("StopSignal") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemUse:
+    mountpoint: str
+    used_bytes: int
+    inodes_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxFacts:
+    """What an engine made for a sandbox; stored with the record and handed back in every later call."""
+
+    ips: tuple[str, ...] = ()
+    """The pod's addresses, the preferred one first; empty with host network."""
+    pid: int = 0
+    """Host pid of the pause process, 0 when there is none."""
+    own: Mapping[str, Json] = field(default_factory=dict)
+    """The engine's own notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    id: str
+    """64 lower-case hex digits."""
+    name: str
+    """Unique: pod, namespace, uid and attempt joined by "_"."""
+    config: cri.PodSandboxConfig
+    handler: str
+    """As requested; "" is the default handler."""
+    facts: SandboxFacts = SandboxFacts()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """What an engine made for a container; stored with the record and handed back in every later call."""
+
+    pid: int = 0
+    """Host pid of the container's first process; 0 before create has ended."""
+    uid: int = 0
+    gid: int = 0
+    supplemental_groups: tuple[int, ...] = ()
+    own: Mapping[str, Json] = field(default_factory=dict)
+    """The engine's own notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    id: str
+    name: str
+    sandbox: Sandbox
+    config: cri.ContainerConfig
+    image: Image
+    log_path: str
+    """Absolute path of the CRI log, or "": output is discarded."""
+    target: Container | None = None
+    """The container whose PID namespace is joined (NamespaceMode TARGET)."""
+    facts: ContainerFacts = ContainerFacts()
+
+
+class Presence(enum.Enum):
+    """What is really there of a container."""
+
+    MISSING = "missing"
+    """Nothing, or not enough to run: for a record that says created or running, the task has vanished."""
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A container (or the pause process of a sandbox) has ended, its log is flushed."""
+
+    id: str
+    code: int
+    """0..255; 128 + signal when a signal killed it."""
+    finished_at: int
+    """Nanoseconds since the epoch, from the supervisor, not from when it was noticed."""
+    oom_killed: bool = False
+    sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    presence: Presence
+    exit: Exit | None = None
+    """Set when presence is EXITED."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    stdout: bytes
+    stderr: bytes
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Something on the host that belongs to this engine's roots and to no record."""
+
+    kind: str
+    """"mount", "netns", "process", "cgroup", "directory", "cni", "image-…": for people."""
+    name: str
+    """Path, pid or id."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An AuthConfig that passed the host rule; None instead of it means anonymous."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+class ImageService(Protocol):
+    """Images of an engine. References are taken as clients write them: names, digests, ids, id prefixes."""
+
+    async def list(self) -> Sequence[Image]: ...
+
+    async def find(self, reference: str) -> Image | None:
+        """The image `reference` names, or None. InvalidArgument when it cannot be a reference at all."""
+
+    async def pull(self, reference: str, credentials: Credentials | None) -> Image:
+        """Fetch and unpack; returns when the image can be run. Identical pulls share one transfer.
+
+        Raises InvalidArgument, NotFound (the registry has no such image), RegistryUnavailable,
+        SignatureValidationFailed.
+        """
+
+    async def remove(self, reference: str) -> None:
+        """Remove every reference of the image (semantics of containerd); an unknown one is fine.
+
+        Raises FailedPrecondition while a container uses it only if its files would vanish.
+        """
+
+    async def filesystem_use(self) -> FilesystemUse: ...
+
+
+class Engine(Protocol):
+    """One way to run pods. All methods may be called concurrently for different objects."""
+
+    name: str
+    """"oci", "containerd", "docker", "fake"."""
+    runtime_version: str
+    cgroup_driver: str
+    """"cgroupfs" or "systemd"."""
+
+    @property
+    def images(self) -> ImageService: ...
+
+    async def open(self) -> None:
+        """Prepare directories and look at the host. FailedPrecondition when this host cannot do it at all."""
+
+    async def close(self) -> None:
+        """Let go; containers keep running."""
+
+    async def status(self) -> EngineStatus: ...
+
+    def check_handler(self, name: str) -> None:
+        """InvalidArgument("runtime_handler", …) for an unknown handler, FailedPrecondition with the reason
+        for one that cannot work here."""
+
+    # Sandboxes
+
+    async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
+        """Make it ready: namespaces, files, shm, network, pause process if it needs one."""
+
+    async def stop_sandbox(self, sandbox: Sandbox) -> None:
+        """Network DEL, end the pause process, close the namespaces. Its containers have ended before."""
+
+    async def remove_sandbox(self, sandbox: Sandbox) -> None:
+        """Remove everything that is left; it was stopped before."""
+
+    async def sandbox_alive(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox recorded as ready still can take containers (after a restart or reboot)."""
+
+    async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
+        """For a verbose PodSandboxStatus: pid, netns, CNI result, …"""
+
+    # Containers
+
+    async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
+        """Rootfs, spec, bundle, supervisor, runtime create: everything but the start of its program."""
+
+    async def start_container(self, container: Container) -> None:
+        """Start its program. On an error the container cannot be started again; core marks it exited."""
+
+    async def signal_container(self, container: Container, signal: int) -> None:
+        """Send `signal` (a number of signal(7)) to its first process; SIGKILL goes to all of its
+        processes. Fine when it has ended."""
+
+    async def remove_container(self, container: Container) -> None:
+        """Remove everything of an ended, created or half-made container, the log file excepted."""
+
+    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        """Apply `resources` (already merged: the values that shall hold) to a container that is created
+        or running. A container that has just exited is fine."""
+
+    async def exec_sync(
+        self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
+    ) -> ExecResult:
+        """Run `argv` inside with the container's environment, user and directory; keep at most `limit`
+        bytes of each stream. DeadlineExceeded after `timeout` seconds, the whole process group killed."""
+
+    async def reopen_log(self, container: Container) -> None: ...
+
+    async def observe_container(self, container: Container) -> Observation:
+        """What is really there (recovery)."""
+
+    async def container_info(self, container: Container) -> Mapping[str, Json]:
+        """For a verbose ContainerStatus: pid, runtimeSpec, bundle, …"""
+
+    def exits(self) -> AsyncIterator[Exit]:
+        """Exits from now on, of containers and of pause processes. One consumer. An exit may be yielded
+        again after a restart; core ignores repetitions."""
+
+    # Repair
+
+    async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
+        """What is on the host for ids that are in neither set."""
+
+    async def remove_orphan(self, orphan: Orphan) -> None: ...

@@ -1,0 +1,202 @@
+"""The one place that starts programs.
+
+`run` starts a program, feeds it, collects its output and reaps it through its pidfd, so that no thread
+waits and no SIGCHLD handler is needed. A program whose time is up is killed with its whole process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from podwright.errors import CommandFailed, DeadlineExceeded
+
+READ_SIZE = 1 << 16
+MAX_PIPE = 1 << 20
+"""A pipe holds at most this much unless root raised fs.pipe-max-size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a program ended: its status is negative when a signal killed it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    input: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    timeout: float | None = None,
+    limit: int | None = None,
+    pass_fds: Sequence[int] = (),
+    grace: float = 0.0,
+) -> Finished:
+    """Run `argv` to its end and return its output.
+
+    At most `limit` bytes of each stream are kept; the rest is read and dropped. Output still open
+    `grace` seconds after the program ended (a daemonised child holds it) is given up.
+    Raises DeadlineExceeded after `timeout` seconds; FileNotFoundError when there is no such program.
+    On a timeout or a cancellation the program's process group is killed and reaped first.
+    """
+    # vfork and exec: half a millisecond, and a thread would hold the interpreter lock all the same.
+    child = subprocess.Popen(  # noqa: ASYNC220
+        list(argv),
+        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    assert child.stdout is not None and child.stderr is not None
+    out, err = _Drain(child.stdout.fileno(), limit), _Drain(child.stderr.fileno(), limit)
+    feed = asyncio.ensure_future(_feed(child, input)) if input else None
+    try:
+        async with asyncio.timeout(timeout):
+            await exited(child.pid)
+        status = reap(child)
+        if grace > 0 and not (out.done.done() and err.done.done()):
+            await asyncio.wait([out.done, err.done], timeout=grace)
+    except TimeoutError:
+        raise DeadlineExceeded(f"{argv[0]} did not end within {timeout:g} s") from None
+    finally:
+        if child.returncode is None:
+            kill_group(child.pid)
+            await asyncio.shield(exited(child.pid))
+            reap(child)
+        out.stop()
+        err.stop()
+        if feed is not None:
+            feed.cancel()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+    return Finished(status, bytes(out.kept), bytes(err.kept))
+
+
+async def check(
+    argv: Sequence[str],
+    *,
+    input: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    timeout: float | None = None,
+) -> bytes:
+    """Run `argv`, return its standard output; CommandFailed with its words when its status is not 0."""
+    done = await run(argv, input=input, env=env, cwd=cwd, timeout=timeout)
+    if done.status != 0:
+        words = done.stderr.strip() or done.stdout.strip()
+        raise CommandFailed(Path(argv[0]).name, done.status, words.decode(errors="replace"))
+    return done.stdout
+
+
+async def exited(pid: int) -> None:
+    """Wait until our child or any other process `pid` has ended; at once when there is none."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _set, ended)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def reap(child: subprocess.Popen[bytes]) -> int:
+    """The status of a child that has ended."""
+    return child.wait()
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL to every process of the group that `leader` leads, and to `leader`."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(leader, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _feed(child: subprocess.Popen[bytes], input: bytes) -> None:
+    assert child.stdin is not None
+    fd = child.stdin.fileno()
+    os.set_blocking(fd, False)
+    loop = asyncio.get_running_loop()
+    rest = memoryview(input)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                room: asyncio.Future[None] = loop.create_future()
+                loop.add_writer(fd, _set, room)
+                try:
+                    await room
+                finally:
+                    loop.remove_writer(fd)
+    except BrokenPipeError:
+        pass  # it ended without reading all: its status tells whether that matters
+    finally:
+        try:
+            child.stdin.close()
+        except BrokenPipeError:
+            pass
+
+
+class _Drain:
+    """Reads one pipe as it fills; `done` is set at its end."""
+
+    def __init__(self, fd: int, limit: int | None) -> None:
+        self.kept = bytearray()
+        self._limit = limit
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._read)
+
+    def stop(self) -> None:
+        """Take what is there now and read no more; bounded, for a daemonised child may write on for ever."""
+        for _ in range(MAX_PIPE // READ_SIZE):
+            if self.done.done() or not self._read():
+                break
+        self._end()
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            self._end()
+            return True
+        room = len(chunk) if self._limit is None else max(0, self._limit - len(self.kept))
+        self.kept += chunk[:room]
+        return True
+
+    def _end(self) -> None:
+        if not self.done.done():
+            self._loop.remove_reader(self._fd)
+            self.done.set_result(None)
