@@ -36,7 +36,9 @@ def _default_handlers() -> dict[str, HandlerConfig]:
 
 class CniConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     conf_dir: str = "/etc/cni/net.d"
-    bin_dirs: list[str] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+    bin_dirs: list[str] = msgspec.field(
+        default_factory=lambda: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+    )
     cache_dir: str = ""
     """Where results are kept for DEL; empty: ROOT/cni."""
     default_bridge: bool = False
