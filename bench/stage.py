@@ -1,0 +1,99 @@
+"""What all sides share: one directory, one CNI configuration, one root file system; and how it ends.
+
+The stage is a context manager; whatever happens, the bridge and the directory are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import image
+
+CNI_BIN = Path("/usr/lib/cni")
+PAYLOAD = ["/bin/sleep", "2147483"]
+"""What every container runs; its arguments tell it from the helper processes."""
+IMAGE = "localhost/podwright-bench:1"
+PAUSE_IMAGE = "localhost/podwright-bench-pause:1"
+
+
+@dataclass(frozen=True)
+class Stage:
+    root: Path
+    bridge: str
+
+    @property
+    def conf_dir(self) -> Path:
+        return self.root / "net.d"
+
+    @property
+    def rootfs(self) -> Path:
+        return self.root / "rootfs"
+
+    @property
+    def image_archive(self) -> Path:
+        return self.root / "busybox.tar"
+
+    @property
+    def pause_archive(self) -> Path:
+        return self.root / "pause.tar"
+
+    def network(self, *, masquerade: bool) -> dict[str, object]:
+        """The one network of all sides."""
+        return {
+            "cniVersion": "1.0.0",
+            "name": self.bridge,
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": self.bridge,
+                    "isGateway": True,
+                    "ipMasq": masquerade,
+                    "ipam": {
+                        "type": "host-local",
+                        "dataDir": str(self.root / "ipam"),
+                        "ranges": [[{"subnet": "10.213.0.0/16"}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": True}},
+            ],
+        }
+
+    def write_network(self, *, masquerade: bool) -> None:
+        """Replace the configuration in one step: daemons watch the directory."""
+        self.conf_dir.mkdir(exist_ok=True)
+        fresh = self.root / "bench.conflist"
+        fresh.write_text(json.dumps(self.network(masquerade=masquerade)))
+        fresh.rename(self.conf_dir / "10-bench.conflist")
+
+
+@contextmanager
+def open_stage() -> Iterator[Stage]:
+    root = Path(tempfile.mkdtemp(prefix="pwbench-", dir="/tmp"))
+    stage = Stage(root, f"pwb{os.getpid()}")
+    try:
+        stage.write_network(masquerade=True)
+        image.busybox_root(stage.rootfs)
+        image.pause_root(root / "pause")
+        image.oci_archive(stage.rootfs, IMAGE, ["/bin/sh"], stage.image_archive)
+        image.oci_archive(root / "pause", PAUSE_IMAGE, ["/pause", "-P"], stage.pause_archive)
+        yield stage
+    finally:
+        subprocess.run(["ip", "link", "delete", stage.bridge], stderr=subprocess.DEVNULL, check=False)
+        _unmount_below(root)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _unmount_below(root: Path) -> None:
+    with open("/proc/self/mountinfo") as table:
+        below = [line.split()[4] for line in table if line.split()[4].startswith(f"{root}/")]
+    for target in sorted(below, reverse=True):
+        subprocess.run(["umount", "-l", target], stderr=subprocess.DEVNULL, check=False)
