@@ -1,0 +1,104 @@
+"""Creations under way, and what becomes of them when their client goes away.
+
+A creation runs in a task of its own. The same request again, while the first still runs, waits for it and
+gets its id. A creation whose every client has gone is parked when it ends: its record stays *creating*
+(unseen, undone after a crash) until the same request comes again and claims it, or until nobody has for
+two minutes and it is removed. So a client that times out and retries neither meets a reserved name nor
+leaves a twin behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from podwright.errors import AlreadyExists
+
+PARKED_FOR = 120.0
+"""Seconds that an unclaimed object is kept."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Creation:
+    id: str
+    request: bytes
+    task: asyncio.Task[str]
+    """Makes the object; its result is the id."""
+    claim: Callable[[str], None]
+    discard: Callable[[str], Awaitable[None]]
+    waiting: int = 0
+    claimed: bool = False
+    expiry: asyncio.TimerHandle | None = None
+
+
+class Creations:
+    def __init__(self, start: Callable[[Awaitable[None]], object]) -> None:
+        self._under_way: dict[str, Creation] = {}
+        self._start = start
+        """Starts a task that the runtime owns."""
+
+    def get(self, name: str) -> Creation | None:
+        return self._under_way.get(name)
+
+    def __iter__(self) -> Iterator[Creation]:
+        return iter(list(self._under_way.values()))
+
+    def forget(self, name: str) -> None:
+        """Nobody shall claim it any more: its sandbox is being stopped."""
+        creation = self._under_way.pop(name, None)
+        if creation is not None and creation.expiry is not None:
+            creation.expiry.cancel()
+
+    async def join(self, name: str, creation: Creation, request: bytes) -> str:
+        """Wait for `creation` as another client of the same request and return the object's id.
+
+        Raises AlreadyExists when `request` is a different one: the name is taken by the first.
+        """
+        if creation.request != request:
+            raise AlreadyExists(
+                f"the name {name!r} is reserved: a different request for it is being carried out"
+            )
+        return await self._wait(name, creation)
+
+    async def begin(self, name: str, creation: Creation) -> str:
+        """Enter a new creation and wait for it. The caller has reserved the name."""
+        self._under_way[name] = creation
+        creation.task.add_done_callback(lambda _: self._ended(name, creation))
+        return await self._wait(name, creation)
+
+    async def _wait(self, name: str, creation: Creation) -> str:
+        creation.waiting += 1
+        if creation.expiry is not None:
+            creation.expiry.cancel()
+            creation.expiry = None
+        try:
+            id = await asyncio.shield(creation.task)
+            if not creation.claimed:
+                creation.claimed = True
+                self._under_way.pop(name, None)
+                creation.claim(id)
+            return id
+        finally:
+            creation.waiting -= 1
+            if not creation.waiting and creation.task.done():
+                self._ended(name, creation)
+
+    def _ended(self, name: str, creation: Creation) -> None:
+        if creation.claimed or creation.waiting or creation.expiry is not None:
+            return
+        if self._under_way.get(name) is not creation:
+            return
+        if creation.task.cancelled() or creation.task.exception() is not None:
+            del self._under_way[name]
+            return
+        log.warning("%s is ready but nobody waits for it: kept %.0f s for the next try", name, PARKED_FOR)
+        creation.expiry = asyncio.get_running_loop().call_later(PARKED_FOR, self._expire, name, creation)
+
+    def _expire(self, name: str, creation: Creation) -> None:
+        if self._under_way.get(name) is creation and not creation.waiting:
+            del self._under_way[name]
+            self._start(creation.discard(creation.id))

@@ -1,0 +1,90 @@
+"""What the operations of core share: the engine, the records, the events, and the tasks they start.
+
+Nothing here knows the rules; `sandboxes`, `containers` and `images` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from podwright.config import Config
+from podwright.core.creations import Creations
+from podwright.core.events import Events
+from podwright.core.records import ContainerRecord, Records, SandboxRecord
+from podwright.core.states import CONTAINER, SANDBOX, ContainerEvent, ContainerState, SandboxEvent, next_state
+from podwright.core.views import HIDDEN_CONTAINER, container_status, sandbox_status
+from podwright.engines.base import Engine
+from podwright.wire import cri_pb2 as cri
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Ground:
+    def __init__(self, config: Config, engine: Engine, records: Records) -> None:
+        self.config = config
+        self.engine = engine
+        self.records = records
+        self.events = Events()
+        self.creations = Creations(self.start)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Awaitable[T]) -> asyncio.Task[T]:
+        """Run `work` as a task of its own: it outlives the call that began it, not the runtime."""
+        task = asyncio.get_running_loop().create_task(_awaited(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` so that a client that goes away does not stop it half-way."""
+        return await asyncio.shield(self.start(work))
+
+    async def close(self, patience: float = 30.0) -> None:
+        """Roll back what is being created, let everything else end, at most `patience` seconds."""
+        for creation in self.creations:
+            creation.task.cancel()
+        while self._tasks:
+            done, _ = await asyncio.wait(self._tasks, timeout=patience)
+            if not done:
+                log.error("%d operations did not end within %.0f s", len(self._tasks), patience)
+                break
+        for container in self.records.containers:
+            if container.kill_timer is not None:
+                container.kill_timer.cancel()
+
+    # State changes: the only callers of the tables.
+
+    def step_sandbox(self, record: SandboxRecord, event: SandboxEvent) -> None:
+        record.state = next_state(SANDBOX, record.state, event, f"pod sandbox {record.id}")
+        self.records.save(record)
+
+    def step_container(self, record: ContainerRecord, event: ContainerEvent) -> None:
+        record.state = next_state(CONTAINER, record.state, event, f"container {record.id}")
+        self.records.save(record)
+        if record.state is ContainerState.EXITED:
+            record.exited.set()
+            if record.kill_timer is not None:
+                record.kill_timer.cancel()
+
+    def tell(self, kind: cri.ContainerEventType, record: SandboxRecord | ContainerRecord) -> None:
+        sandbox = record if isinstance(record, SandboxRecord) else record.sandbox
+        self.events.emit(
+            kind,
+            record.id,
+            lambda: (
+                sandbox_status(sandbox),
+                [
+                    container_status(container)
+                    for container in sandbox.containers.values()
+                    if container.state not in HIDDEN_CONTAINER
+                ],
+            ),
+        )
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

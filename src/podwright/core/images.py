@@ -1,0 +1,114 @@
+"""The rules of the image calls: what is echoed, which credentials count."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+
+from podwright.core.ground import Ground
+from podwright.core.words import json_texts
+from podwright.engines.base import Credentials, Image
+from podwright.errors import InvalidArgument
+from podwright.images.references import registry_of
+from podwright.wire import cri_pb2 as cri
+
+
+class Images:
+    def __init__(self, ground: Ground) -> None:
+        self._service = ground.engine.images
+
+    async def list(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
+        wanted = request.filter.image.image
+        if wanted:
+            image = await self._service.find(wanted)
+            return cri.ListImagesResponse(images=[image_message(image)] if image else [])
+        return cri.ListImagesResponse(images=[image_message(image) for image in await self._service.list()])
+
+    async def status(self, request: cri.ImageStatusRequest) -> cri.ImageStatusResponse:
+        _require_image(request.image)
+        image = await self._service.find(request.image.image)
+        if image is None:
+            return cri.ImageStatusResponse()
+        response = cri.ImageStatusResponse(image=image_message(image, request.image))
+        if request.verbose:
+            response.info.update(json_texts({"info": {"imageSpec": {"config": dict(image.config)}}}))
+        return response
+
+    async def pull(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
+        _require_image(request.image)
+        credentials = credentials_for(request.image.image, request.auth) if request.HasField("auth") else None
+        image = await self._service.pull(request.image.image, credentials)
+        return cri.PullImageResponse(image_ref=image.id)
+
+    async def remove(self, request: cri.RemoveImageRequest) -> None:
+        _require_image(request.image)
+        await self._service.remove(request.image.image)
+
+    async def filesystem(self) -> cri.ImageFsInfoResponse:
+        use = await self._service.filesystem_use()
+        usage = cri.FilesystemUsage(
+            timestamp=time.time_ns(),
+            fs_id=cri.FilesystemIdentifier(mountpoint=use.mountpoint),
+            used_bytes=cri.UInt64Value(value=use.used_bytes),
+            inodes_used=cri.UInt64Value(value=use.inodes_used),
+        )
+        return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
+
+
+def image_message(image: Image, asked: cri.ImageSpec | None = None) -> cri.Image:
+    message = cri.Image(
+        id=image.id,
+        repo_tags=image.repo_tags,
+        repo_digests=image.repo_digests,
+        size=image.size,
+        pinned=image.pinned,
+        spec=asked or cri.ImageSpec(image=image.id),
+    )
+    # The kubelet's runAsNonRoot check reads these: a number goes to uid, a name to username, never both.
+    user = image.user.partition(":")[0]
+    if not user:
+        message.uid.value = 0
+    elif user.isdecimal():
+        message.uid.value = int(user)
+    else:
+        message.username = user
+    return message
+
+
+def credentials_for(reference: str, auth: cri.AuthConfig) -> Credentials | None:
+    """The credentials of an AuthConfig, or None when they are for another registry than `reference`'s.
+
+    A `server_address` must name the registry the image comes from, otherwise the pull is anonymous: a
+    secret must not reach a host it was not meant for. Raises InvalidArgument for an `auth` that is no
+    base64 of "user:password".
+    """
+    if auth.server_address and _host(auth.server_address) != registry_of(reference):
+        return None
+    if auth.identity_token:
+        return Credentials(identity_token=auth.identity_token)
+    if auth.username or auth.password:
+        return Credentials(auth.username, auth.password)
+    if auth.auth:
+        try:
+            text = base64.b64decode(auth.auth.rstrip("\0"), validate=True).decode().rstrip("\0")
+        except (binascii.Error, ValueError):
+            raise InvalidArgument("auth.auth", "is not base64") from None
+        username, colon, password = text.partition(":")
+        if not colon:
+            raise InvalidArgument("auth.auth", 'does not hold "user:password"')
+        return Credentials(username, password)
+    if auth.registry_token:
+        return Credentials(registry_token=auth.registry_token)
+    return None
+
+
+def _host(address: str) -> str:
+    host = address.partition("://")[2] or address
+    host = host.partition("/")[0]
+    return "docker.io" if host in ("index.docker.io", "registry-1.docker.io") else host
+
+
+def _require_image(spec: cri.ImageSpec) -> None:
+    if not spec.image:
+        raise InvalidArgument("image.image", "is required")

@@ -1,0 +1,88 @@
+"""Recovery: after a start, make the records and what is really there agree.
+
+What was being created is undone, what was being removed or stopped is finished, what runs is known again,
+and exits that happened meanwhile are collected. Nothing here fails the start: what cannot be repaired now
+keeps its record, is logged, and is tried again by the next removal or the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from podwright.core.containers import Containers
+from podwright.core.ground import Ground
+from podwright.core.records import ContainerRecord, SandboxRecord
+from podwright.core.sandboxes import Sandboxes
+from podwright.core.states import ContainerEvent, ContainerState, SandboxEvent, SandboxState
+from podwright.engines.base import Presence
+
+AT_ONCE = 8
+"""Objects repaired side by side."""
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", SandboxRecord, ContainerRecord)
+
+
+async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) -> None:
+    records = ground.records
+
+    async def settle(record: ContainerRecord) -> None:
+        if record.state is ContainerState.CREATING:
+            await containers.undo_creation(record)
+        elif record.state is ContainerState.REMOVING:
+            await containers.finish_removal(record)
+        elif record.state is not ContainerState.EXITED:
+            await _look(ground, containers, record)
+
+    async def settle_sandbox(record: SandboxRecord) -> None:
+        if record.state is SandboxState.CREATING:
+            try:
+                await sandboxes.undo_creation(record)
+            except Exception:
+                ground.step_sandbox(record, SandboxEvent.LOSE)
+                raise
+        elif record.state is SandboxState.REMOVING:
+            await sandboxes.finish_removal(record)
+        elif record.state is SandboxState.STOPPING:
+            async with record.lock:
+                await sandboxes.stop_locked(record)
+        elif record.state is SandboxState.READY and not await ground.engine.sandbox_alive(
+            record.seen_by_engine()
+        ):
+            sandboxes.lose(record)
+
+    await _each(settle, records.containers)
+    await _each(settle_sandbox, records.sandboxes)
+
+
+async def _look(ground: Ground, containers: Containers, record: ContainerRecord) -> None:
+    seen = await ground.engine.observe_container(record.seen_by_engine())
+    if seen.presence is Presence.EXITED and seen.exit is not None:
+        containers.exited(record, seen.exit)
+    elif seen.presence is Presence.MISSING:
+        containers.vanished(record)
+    elif seen.presence is Presence.RUNNING and record.state is not ContainerState.RUNNING:
+        # The start had been ordered, and happened; when exactly is not known any more.
+        if record.state is ContainerState.CREATED:
+            ground.step_container(record, ContainerEvent.START)
+        record.started_at = time.time_ns()
+        ground.step_container(record, ContainerEvent.STARTED)
+    elif seen.presence is Presence.CREATED and record.state is ContainerState.STARTING:
+        ground.step_container(record, ContainerEvent.NOT_STARTED)
+
+
+async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> None:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(record: R) -> None:
+        async with room:
+            try:
+                await settle(record)
+            except Exception as error:
+                log.error("recovery of %s (%s): %s", record.id, record.state.value, error)
+
+    await asyncio.gather(*(one(record) for record in records))

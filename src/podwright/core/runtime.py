@@ -1,0 +1,188 @@
+"""The CRI on any engine: every call of `podwright.api.Cri`, each handed to the room that has its rules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from podwright import __version__
+from podwright.config import Config
+from podwright.core.containers import Containers
+from podwright.core.events import Events
+from podwright.core.ground import Ground
+from podwright.core.images import Images
+from podwright.core.node import runtime_config, status
+from podwright.core.records import Records
+from podwright.core.recovery import recover
+from podwright.core.sandboxes import Sandboxes
+from podwright.engines.base import Engine, Orphan
+from podwright.state.database import Database
+from podwright.wire import cri_pb2 as cri
+
+KUBELET_API_VERSION = "0.1.0"
+"""What the kubelet checks VersionResponse.version against."""
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Open it with `open`; until that has returned no call may be made."""
+
+    def __init__(self, config: Config, engine: Engine, database: Database) -> None:
+        self.config = config
+        self.engine = engine
+        self._ground = Ground(config, engine, Records(database))
+        self._containers = Containers(self._ground)
+        self._sandboxes = Sandboxes(self._ground, self._containers)
+        self._images = Images(self._ground)
+        self._exits: asyncio.Task[None] | None = None
+
+    @property
+    def events(self) -> Events:
+        return self._ground.events
+
+    async def open(self) -> None:
+        """Load the records, follow the engine's exits, and recover."""
+        self._ground.records.load()
+        self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
+        await recover(self._ground, self._sandboxes, self._containers)
+
+    async def close(self) -> None:
+        """Roll back creations under way; containers keep running."""
+        await self._ground.close()
+        if self._exits is not None:
+            self._exits.cancel()
+            await asyncio.wait([self._exits])
+
+    async def _follow_exits(self) -> None:
+        records = self._ground.records
+        async for exit in self.engine.exits():
+            try:
+                if exit.sandbox:
+                    if exit.id in records.sandboxes:
+                        self._sandboxes.lose(records.sandboxes.get(exit.id))
+                elif exit.id in records.containers:
+                    self._containers.exited(records.containers.get(exit.id), exit)
+            except Exception:
+                # One exit that cannot be recorded must not hide the others.
+                log.exception("the exit of %s could not be recorded", exit.id)
+
+    # The node
+
+    async def version(self, request: cri.VersionRequest, /) -> cri.VersionResponse:
+        return cri.VersionResponse(
+            version=KUBELET_API_VERSION,
+            runtime_name="podwright",
+            runtime_version=__version__,
+            runtime_api_version="v1",
+        )
+
+    async def status(self, request: cri.StatusRequest, /) -> cri.StatusResponse:
+        return status(await self.engine.status(), request.verbose, self.config)
+
+    async def runtime_config(self, request: cri.RuntimeConfigRequest, /) -> cri.RuntimeConfigResponse:
+        return runtime_config(self.engine.cgroup_driver)
+
+    async def update_runtime_config(
+        self, request: cri.UpdateRuntimeConfigRequest, /
+    ) -> cri.UpdateRuntimeConfigResponse:
+        """Accepted: the pod network is configured by the files of the CNI directory alone."""
+        return cri.UpdateRuntimeConfigResponse()
+
+    # Sandboxes
+
+    async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, /) -> cri.RunPodSandboxResponse:
+        return cri.RunPodSandboxResponse(pod_sandbox_id=await self._sandboxes.run(request))
+
+    async def stop_pod_sandbox(self, request: cri.StopPodSandboxRequest, /) -> cri.StopPodSandboxResponse:
+        await self._sandboxes.stop(request.pod_sandbox_id)
+        return cri.StopPodSandboxResponse()
+
+    async def remove_pod_sandbox(
+        self, request: cri.RemovePodSandboxRequest, /
+    ) -> cri.RemovePodSandboxResponse:
+        await self._sandboxes.remove(request.pod_sandbox_id)
+        return cri.RemovePodSandboxResponse()
+
+    async def pod_sandbox_status(
+        self, request: cri.PodSandboxStatusRequest, /
+    ) -> cri.PodSandboxStatusResponse:
+        return await self._sandboxes.status(request)
+
+    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse:
+        return cri.ListPodSandboxResponse(items=self._sandboxes.list(request.filter))
+
+    # Containers
+
+    async def create_container(self, request: cri.CreateContainerRequest, /) -> cri.CreateContainerResponse:
+        return cri.CreateContainerResponse(container_id=await self._containers.create(request))
+
+    async def start_container(self, request: cri.StartContainerRequest, /) -> cri.StartContainerResponse:
+        await self._containers.start(request.container_id)
+        return cri.StartContainerResponse()
+
+    async def stop_container(self, request: cri.StopContainerRequest, /) -> cri.StopContainerResponse:
+        await self._containers.stop(request.container_id, request.timeout)
+        return cri.StopContainerResponse()
+
+    async def remove_container(self, request: cri.RemoveContainerRequest, /) -> cri.RemoveContainerResponse:
+        await self._containers.remove(request.container_id)
+        return cri.RemoveContainerResponse()
+
+    async def container_status(self, request: cri.ContainerStatusRequest, /) -> cri.ContainerStatusResponse:
+        return await self._containers.status(request)
+
+    async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse:
+        return cri.ListContainersResponse(containers=self._containers.list(request.filter))
+
+    async def update_container_resources(
+        self, request: cri.UpdateContainerResourcesRequest, /
+    ) -> cri.UpdateContainerResourcesResponse:
+        await self._containers.update(request)
+        return cri.UpdateContainerResourcesResponse()
+
+    async def reopen_container_log(
+        self, request: cri.ReopenContainerLogRequest, /
+    ) -> cri.ReopenContainerLogResponse:
+        await self._containers.reopen_log(request.container_id)
+        return cri.ReopenContainerLogResponse()
+
+    async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse:
+        return await self._containers.exec_sync(request)
+
+    async def wait(self, container_id: str) -> cri.ContainerStatus:
+        """The container's status once it has exited."""
+        return await self._containers.wait(container_id)
+
+    # Images
+
+    async def list_images(self, request: cri.ListImagesRequest, /) -> cri.ListImagesResponse:
+        return await self._images.list(request)
+
+    async def image_status(self, request: cri.ImageStatusRequest, /) -> cri.ImageStatusResponse:
+        return await self._images.status(request)
+
+    async def pull_image(self, request: cri.PullImageRequest, /) -> cri.PullImageResponse:
+        return await self._images.pull(request)
+
+    async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse:
+        await self._images.remove(request)
+        return cri.RemoveImageResponse()
+
+    async def image_fs_info(self, request: cri.ImageFsInfoRequest, /) -> cri.ImageFsInfoResponse:
+        return await self._images.filesystem()
+
+    # Repair
+
+    async def orphans(self) -> Sequence[Orphan]:
+        """What is on the host that belongs to no record."""
+        records = self._ground.records
+        return await self.engine.orphans(
+            {sandbox.id for sandbox in records.sandboxes},
+            {container.id for container in records.containers},
+        )
+
+    async def repair(self, orphan: Orphan) -> None:
+        """Remove one of `orphans()`."""
+        await self.engine.remove_orphan(orphan)

@@ -1,0 +1,183 @@
+"""The rules of pod sandboxes: run, stop, remove, status, list."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+
+from podwright.core import validate
+from podwright.core.containers import Containers
+from podwright.core.creations import Creation
+from podwright.core.ground import Ground
+from podwright.core.ids import new_id
+from podwright.core.records import SandboxRecord
+from podwright.core.states import SandboxEvent, SandboxState
+from podwright.core.undo import unwind
+from podwright.core.views import (
+    HIDDEN_CONTAINER,
+    HIDDEN_SANDBOX,
+    container_status,
+    labels_match,
+    sandbox_item,
+    sandbox_state,
+    sandbox_status,
+)
+from podwright.core.words import json_texts
+from podwright.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound
+from podwright.wire import cri_pb2 as cri
+
+log = logging.getLogger(__name__)
+
+
+def sandbox_name(metadata: cri.PodSandboxMetadata) -> str:
+    """The key that must be unique: two sandboxes with the same one cannot exist at once."""
+    return f"{metadata.name}_{metadata.namespace}_{metadata.uid}_{metadata.attempt}"
+
+
+class Sandboxes:
+    def __init__(self, ground: Ground, containers: Containers) -> None:
+        self._ground = ground
+        self._containers = containers
+
+    async def run(self, request: cri.RunPodSandboxRequest) -> str:
+        if not request.HasField("config"):
+            raise InvalidArgument("config", "is required")
+        validate.sandbox_config(request.config)
+        self._ground.engine.check_handler(request.runtime_handler)
+        name = sandbox_name(request.config.metadata)
+        key = request.SerializeToString(deterministic=True)
+        creations, records = self._ground.creations, self._ground.records
+        if creation := creations.get(name):
+            return await creations.join(name, creation, key)
+        if name in records.names:
+            raise AlreadyExists(f"the name {name!r} is taken by pod sandbox {records.names[name]}")
+        record = SandboxRecord(
+            new_id(), name, request.runtime_handler, request.config, created_at=time.time_ns()
+        )
+        records.add_sandbox(record)
+        task = self._ground.start(self._create(record))
+        return await creations.begin(
+            name, Creation(record.id, key, task, lambda _: self._claim(record), self._discard)
+        )
+
+    async def _create(self, record: SandboxRecord) -> str:
+        undo = AsyncExitStack()
+        bound = self._ground.config.create_timeout
+        try:
+            async with asyncio.timeout(bound):
+                record.facts = await self._ground.engine.create_sandbox(record.seen_by_engine(), undo)
+        except BaseException as error:
+            if await unwind(undo, f"pod sandbox {record.id}"):
+                self._ground.records.drop(record)
+            else:
+                # Kept, with its name, so that StopPodSandbox and RemovePodSandbox can finish it.
+                self._ground.step_sandbox(record, SandboxEvent.LOSE)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"pod sandbox {record.name}: not ready after {bound:g} s") from error
+            raise
+        undo.pop_all()
+        return record.id
+
+    def _claim(self, record: SandboxRecord) -> None:
+        self._ground.step_sandbox(record, SandboxEvent.CREATED)
+        self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
+        self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
+
+    async def _discard(self, id: str) -> None:
+        record = self._ground.records.sandboxes.find(id)
+        if record is not None:
+            await self.undo_creation(record)
+
+    async def undo_creation(self, record: SandboxRecord) -> None:
+        """Remove everything of a sandbox that nobody was given: parked too long, or half made by a crash."""
+        for container in list(record.containers.values()):
+            await self._containers.undo_creation(container)
+        await self._ground.engine.stop_sandbox(record.seen_by_engine())
+        await self._ground.engine.remove_sandbox(record.seen_by_engine())
+        self._ground.records.drop(record)
+
+    async def stop(self, id: str) -> None:
+        record = self._ground.records.sandboxes.find(id)
+        if record is not None and record.state not in HIDDEN_SANDBOX:
+            await self._ground.to_the_end(self._stop(record))
+
+    async def _stop(self, record: SandboxRecord) -> None:
+        async with record.lock:
+            await self.stop_locked(record)
+
+    async def stop_locked(self, record: SandboxRecord) -> None:
+        if record.state in (SandboxState.STOPPED, SandboxState.REMOVING):
+            return
+        self._ground.step_sandbox(record, SandboxEvent.STOP)
+        for task in (creating := list(record.creating)):
+            task.cancel()
+        if creating:
+            await asyncio.wait(creating)
+        await self._containers.drop_unclaimed(record)
+        await self._containers.end_all(record)
+        await self._ground.engine.stop_sandbox(record.seen_by_engine())
+        self._ground.step_sandbox(record, SandboxEvent.STOPPED)
+        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+
+    async def remove(self, id: str) -> None:
+        record = self._ground.records.sandboxes.find(id)
+        if record is not None and record.state not in HIDDEN_SANDBOX:
+            await self._ground.to_the_end(self.finish_removal(record))
+
+    async def finish_removal(self, record: SandboxRecord) -> None:
+        """Stop it if it is not stopped, remove its containers and it; continues a removal cut short."""
+        async with record.lock:
+            if record.id not in self._ground.records.sandboxes:
+                return  # another call has just removed it
+            await self.stop_locked(record)
+            for container in list(record.containers.values()):
+                await self._containers.finish_removal(container)
+            self._ground.step_sandbox(record, SandboxEvent.REMOVE)
+            await self._ground.engine.remove_sandbox(record.seen_by_engine())
+            self._ground.records.drop(record)
+            self._ground.tell(cri.CONTAINER_DELETED_EVENT, record)
+
+    def lose(self, record: SandboxRecord) -> None:
+        """Its pause process or its namespaces are gone: it takes no more containers."""
+        if record.state is SandboxState.READY:
+            self._ground.step_sandbox(record, SandboxEvent.LOSE)
+            self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+
+    def shown(self, id: str) -> SandboxRecord:
+        record = self._ground.records.sandboxes.get(id)
+        if record.state in HIDDEN_SANDBOX:
+            raise NotFound(f"no pod sandbox has the id {id!r}")
+        return record
+
+    async def status(self, request: cri.PodSandboxStatusRequest) -> cri.PodSandboxStatusResponse:
+        record = self.shown(request.pod_sandbox_id)
+        response = cri.PodSandboxStatusResponse(
+            status=sandbox_status(record),
+            containers_statuses=[
+                container_status(container)
+                for container in record.containers.values()
+                if container.state not in HIDDEN_CONTAINER
+            ],
+            timestamp=time.time_ns(),
+        )
+        if request.verbose:
+            response.info.update(json_texts(await self._ground.engine.sandbox_info(record.seen_by_engine())))
+        return response
+
+    def list(self, filter: cri.PodSandboxFilter) -> list[cri.PodSandbox]:
+        if filter.id:
+            found = self._ground.records.sandboxes.find(filter.id)
+            candidates = [found] if found is not None else []
+        else:
+            candidates = list(self._ground.records.sandboxes)
+        state = filter.state.state if filter.HasField("state") else None
+        selector = filter.label_selector
+        return [
+            sandbox_item(record)
+            for record in candidates
+            if record.state not in HIDDEN_SANDBOX
+            and (state is None or sandbox_state(record) == state)
+            and (not selector or labels_match(record.config.labels, selector))
+        ]

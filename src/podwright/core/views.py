@@ -1,0 +1,136 @@
+"""Records as the CRI shows them: list entries and statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from podwright.core.records import ContainerRecord, SandboxRecord
+from podwright.core.states import ContainerState, SandboxState
+from podwright.wire import cri_pb2 as cri
+
+HIDDEN_SANDBOX = frozenset({SandboxState.CREATING})
+HIDDEN_CONTAINER = frozenset({ContainerState.CREATING})
+"""Not shown: nobody has been given the id yet."""
+
+_CONTAINER_STATE = {
+    ContainerState.CREATING: cri.CONTAINER_UNKNOWN,
+    ContainerState.CREATED: cri.CONTAINER_CREATED,
+    ContainerState.STARTING: cri.CONTAINER_CREATED,
+    ContainerState.RUNNING: cri.CONTAINER_RUNNING,
+    ContainerState.EXITED: cri.CONTAINER_EXITED,
+    ContainerState.REMOVING: cri.CONTAINER_EXITED,
+}
+
+
+def sandbox_state(record: SandboxRecord) -> cri.PodSandboxState:
+    return cri.SANDBOX_READY if record.state is SandboxState.READY else cri.SANDBOX_NOTREADY
+
+
+def container_state(record: ContainerRecord) -> cri.ContainerState:
+    return _CONTAINER_STATE[record.state]
+
+
+def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
+    if record.item is None:
+        record.item = cri.PodSandbox(
+            id=record.id,
+            metadata=record.config.metadata,
+            state=sandbox_state(record),
+            created_at=record.created_at,
+            labels=record.config.labels,
+            annotations=record.config.annotations,
+            runtime_handler=record.handler,
+        )
+    return record.item
+
+
+def sandbox_status(record: SandboxRecord) -> cri.PodSandboxStatus:
+    # The addresses go with the network: a stopped sandbox has none.
+    ips = record.facts.ips if record.state in (SandboxState.READY, SandboxState.LOST) else ()
+    return cri.PodSandboxStatus(
+        id=record.id,
+        metadata=record.config.metadata,
+        state=sandbox_state(record),
+        created_at=record.created_at,
+        network=cri.PodSandboxNetworkStatus(
+            ip=ips[0] if ips else "", additional_ips=[cri.PodIP(ip=ip) for ip in ips[1:]]
+        ),
+        linux=cri.LinuxPodSandboxStatus(
+            namespaces=cri.Namespace(options=record.config.linux.security_context.namespace_options)
+        ),
+        labels=record.config.labels,
+        annotations=record.config.annotations,
+        runtime_handler=record.handler,
+    )
+
+
+def container_item(record: ContainerRecord) -> cri.Container:
+    if record.item is None:
+        record.item = cri.Container(
+            id=record.id,
+            pod_sandbox_id=record.sandbox.id,
+            metadata=record.config.metadata,
+            image=image_shown(record),
+            image_ref=record.image.id,
+            image_id=record.image.id,
+            state=container_state(record),
+            created_at=record.created_at,
+            labels=record.config.labels,
+            annotations=record.config.annotations,
+        )
+    return record.item
+
+
+def container_status(record: ContainerRecord) -> cri.ContainerStatus:
+    if record.status is None:
+        record.status = _container_status(record)
+    return record.status
+
+
+def _container_status(record: ContainerRecord) -> cri.ContainerStatus:
+    exited = record.state in (ContainerState.EXITED, ContainerState.REMOVING)
+    return cri.ContainerStatus(
+        id=record.id,
+        metadata=record.config.metadata,
+        state=container_state(record),
+        created_at=record.created_at,
+        started_at=record.started_at if exited or record.state is ContainerState.RUNNING else 0,
+        finished_at=record.finished_at if exited else 0,
+        exit_code=record.exit_code if exited else 0,
+        image=image_shown(record),
+        image_ref=record.image.repo_digests[0] if record.image.repo_digests else record.image.id,
+        image_id=record.image.id,
+        reason=record.reason if exited else "",
+        message=record.message if exited else "",
+        labels=record.config.labels,
+        annotations=record.config.annotations,
+        mounts=record.config.mounts,
+        log_path=record.log_path,
+        resources=cri.ContainerResources(linux=record.resources),
+        user=cri.ContainerUser(
+            linux=cri.LinuxContainerUser(
+                uid=record.facts.uid,
+                gid=record.facts.gid,
+                supplemental_groups=record.facts.supplemental_groups,
+            )
+        ),
+        stop_signal=stop_signal_shown(record.stop_signal),
+    )
+
+
+def image_shown(record: ContainerRecord) -> cri.ImageSpec:
+    """The image as statuses show it: its first tag when it has one, otherwise what the client sent."""
+    spec = cri.ImageSpec()
+    spec.CopyFrom(record.config.image)
+    if record.image.repo_tags:
+        spec.image = record.image.repo_tags[0]
+    return spec
+
+
+def stop_signal_shown(name: str) -> str:
+    """The CRI's name of a signal: "SIGRTMIN+3" -> "SIGRTMINPLUS3"."""
+    return name.replace("+", "PLUS").replace("-", "MINUS")
+
+
+def labels_match(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())

@@ -1,0 +1,16 @@
+"""JSON texts for the verbose parts of statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from podwright.engines.base import Json
+
+
+def json_texts(values: Mapping[str, Json]) -> dict[str, str]:
+    return {
+        key: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for key, value in values.items()
+    }
