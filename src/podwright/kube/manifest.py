@@ -1,0 +1,464 @@
+"""Reading manifests: YAML text → validated Pods with the API server's defaults. No I/O but in `read`."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+import yaml
+
+from podwright.errors import InvalidArgument
+from podwright.kube import env, fields, resources
+from podwright.kube.models import Container, EmptyDirVolumeSource, Pod, PodSpec, Volume, VolumeMount
+
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+HOST_PATH_TYPES = (
+    "", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"
+)  # fmt: skip
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_ENV_NAME = re.compile(r"[ -<>-~]+")
+_SIGNAL = re.compile(r"SIG[A-Z0-9+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One Pod, ready to run: name, namespace and uid are set and the defaults filled in."""
+
+    pod: Pod
+    source: str
+    """Where it was read: "pod.yaml, document 1"."""
+    notes: tuple[str, ...] = ()
+    """Fields that have no effect here, with the reason; for people."""
+
+    @property
+    def spec(self) -> PodSpec:
+        assert self.pod.spec is not None
+        return self.pod.spec
+
+    @property
+    def name(self) -> str:
+        return self._metadata("name")
+
+    @property
+    def namespace(self) -> str:
+        return self._metadata("namespace")
+
+    @property
+    def uid(self) -> str:
+        return self._metadata("uid")
+
+    @property
+    def init_containers(self) -> Sequence[Container]:
+        return self.spec.initContainers or []
+
+    @property
+    def containers(self) -> Sequence[Container]:
+        return self.spec.containers
+
+    @property
+    def grace(self) -> int:
+        """Seconds between the stop signal and SIGKILL."""
+        grace = self.spec.terminationGracePeriodSeconds
+        return 30 if grace is None else grace
+
+    def volume(self, name: str) -> Volume:
+        return next(volume for volume in self.spec.volumes or [] if volume.name == name)
+
+    def _metadata(self, field: str) -> str:
+        value: str = getattr(self.pod.metadata, field)
+        return value
+
+
+def read(path: str | Path) -> list[Manifest]:
+    """The Pods of a YAML or JSON file. InvalidArgument names everything that is wrong with it at once."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(str(path), f"cannot be read: {error}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "manifest") -> list[Manifest]:
+    """The Pods of one or more YAML documents; a List of Pods counts as its items."""
+    try:
+        documents = [one for one in yaml.load_all(text, _Loader) if one is not None]
+    except yaml.YAMLError as error:
+        raise InvalidArgument(source, f"is not YAML: {error}") from error
+    manifests = []
+    for number, document in enumerate(documents, 1):
+        place = f"{source}, document {number}" if len(documents) > 1 else source
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        for item in document.get("items") or [] if is_list else [document]:
+            manifests.append(from_dict(item, place))
+    if not manifests:
+        raise InvalidArgument(source, "holds no Pod")
+    names = [(one.namespace, one.name) for one in manifests]
+    for namespace, name in names:
+        if names.count((namespace, name)) > 1:
+            raise InvalidArgument(source, f"holds Pod {namespace}/{name} more than once")
+    return manifests
+
+
+def from_dict(tree: Any, source: str = "manifest") -> Manifest:
+    """The Pod that `tree`, parsed YAML or JSON, describes. `tree` is left as it is."""
+    if not isinstance(tree, dict):
+        raise InvalidArgument(source, "is not a Kubernetes object")
+    kind, version = tree.get("kind"), tree.get("apiVersion")
+    if (kind, version) != ("Pod", "v1"):
+        raise InvalidArgument(
+            source, f"kind {kind!r} of apiVersion {version!r} is not supported: only Pod of v1 is, so far"
+        )
+    try:
+        pod = msgspec.convert(_quantities_as_text(tree), Pod)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(source, str(error).replace("`$.", "`")) from error
+    faults = [f"{path}: no such field" for path in fields.unknown(tree, pod)]
+    if pod.metadata is None or pod.spec is None:
+        raise InvalidArgument(source, "metadata and spec are needed")
+    findings = list(fields.examine(pod))
+    faults += [f"{one.path}: {one.text}" for one in findings if one.refused]
+    _fill_defaults(pod)
+    faults += _faults(pod)
+    if faults:
+        raise InvalidArgument(
+            source, "\n  ".join(["this Pod cannot run:", *faults] if len(faults) > 1 else faults)
+        )
+    notes = [f"{one.path} {one.text}" for one in findings if not one.refused and one.path != "status"]
+    notes += [f"{path} is not enforced" for path in _unenforced(pod)]
+    return Manifest(pod, source, tuple(notes))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: dates stay text, a key that comes twice is an error."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not a string", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} comes twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _quantities_as_text(tree: Any) -> Any:
+    """The models want a quantity as a string; manifests may write plain numbers."""
+    if isinstance(tree, list):
+        return [_quantities_as_text(one) for one in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: str(value)
+        if key in ("sizeLimit", "divisor") and isinstance(value, int | float) and not isinstance(value, bool)
+        else _quantities_as_text(value)
+        for key, value in tree.items()
+    }
+
+
+# Defaults, as the API server fills them in
+
+
+def _fill_defaults(pod: Pod) -> None:
+    metadata, spec = pod.metadata, pod.spec
+    assert metadata is not None and spec is not None
+    metadata.namespace = metadata.namespace or "default"
+    metadata.uid = metadata.uid or str(uuid.uuid4())
+    spec.restartPolicy = spec.restartPolicy or "Always"
+    spec.dnsPolicy = spec.dnsPolicy or "ClusterFirst"
+    if spec.terminationGracePeriodSeconds is None:
+        spec.terminationGracePeriodSeconds = 30
+    spec.serviceAccountName = spec.serviceAccountName or spec.serviceAccount or "default"
+    for container in [*(spec.initContainers or []), *spec.containers]:
+        container.imagePullPolicy = container.imagePullPolicy or _pull_policy(container.image or "")
+        container.terminationMessagePath = container.terminationMessagePath or "/dev/termination-log"
+        container.terminationMessagePolicy = container.terminationMessagePolicy or "File"
+        for port in container.ports or []:
+            port.protocol = port.protocol or "TCP"
+            if spec.hostNetwork and not port.hostPort:
+                port.hostPort = port.containerPort
+        if container.resources is not None and container.resources.limits:
+            container.resources.requests = {
+                **container.resources.limits, **(container.resources.requests or {})
+            }  # fmt: skip
+
+
+def _pull_policy(image: str) -> str:
+    name = image.rsplit("/", 1)[-1]
+    if "@" in name:
+        return "IfNotPresent"
+    return "Always" if ":" not in name or name.endswith(":latest") else "IfNotPresent"
+
+
+def _unenforced(pod: Pod) -> Iterator[str]:
+    """Limits that a kubelet keeps by evicting the pod, for which nothing stands here."""
+    assert pod.spec is not None
+    for index, volume in enumerate(pod.spec.volumes or []):
+        if volume.emptyDir is not None and volume.emptyDir.sizeLimit and volume.emptyDir.medium != "Memory":
+            yield f"spec.volumes[{index}].emptyDir.sizeLimit on disk"
+    for place, container in _containers(pod.spec):
+        if container.resources is not None and "ephemeral-storage" in (container.resources.limits or {}):
+            yield f"{place}.resources.limits[ephemeral-storage]"
+
+
+# Validation
+
+
+def _faults(pod: Pod) -> list[str]:
+    return [f"{path}: {text}" for check in _CHECKS for path, text in check(pod)]
+
+
+Faults = Iterator[tuple[str, str]]
+
+
+def _check_names(pod: Pod) -> Faults:
+    metadata, spec = pod.metadata, pod.spec
+    assert metadata is not None and spec is not None
+    if not _SUBDOMAIN.fullmatch(metadata.name or ""):
+        yield "metadata.name", f"{metadata.name!r} is not a DNS name (lower-case letters, digits, - and .)"
+    for field in ("namespace", "uid"):
+        if not re.fullmatch(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?", getattr(metadata, field)):
+            yield f"metadata.{field}", f"{getattr(metadata, field)!r} must be letters, digits and -"
+    for field in ("labels", "annotations"):
+        for key, value in (getattr(metadata, field) or {}).items():
+            if not isinstance(value, str):
+                yield f"metadata.{field}[{key}]", f"{value!r} is not a string: put it in quotes"
+    for field in ("hostname", "subdomain"):
+        value = getattr(spec, field)
+        if value and not _LABEL.fullmatch(value):
+            yield f"spec.{field}", f"{value!r} is not a DNS label"
+
+
+def _check_pod(pod: Pod) -> Faults:
+    spec = pod.spec
+    assert spec is not None
+    if not spec.containers:
+        yield "spec.containers", "at least one container is needed"
+    if spec.os is not None and spec.os.name != "linux":
+        yield "spec.os.name", f"{spec.os.name!r} cannot run here"
+    yield from _one_of("spec.restartPolicy", spec.restartPolicy, RESTART_POLICIES)
+    yield from _one_of(
+        "spec.dnsPolicy", spec.dnsPolicy, ("Default", "ClusterFirst", "ClusterFirstWithHostNet", "None")
+    )
+    if spec.dnsPolicy == "None" and not (spec.dnsConfig and spec.dnsConfig.nameservers):
+        yield "spec.dnsConfig.nameservers", "dnsPolicy None needs at least one"
+    if (spec.terminationGracePeriodSeconds or 0) < 0:
+        yield "spec.terminationGracePeriodSeconds", "is negative"
+    if spec.activeDeadlineSeconds is not None and spec.activeDeadlineSeconds < 1:
+        yield "spec.activeDeadlineSeconds", "must be at least 1"
+    if spec.hostPID and spec.shareProcessNamespace:
+        yield "spec.shareProcessNamespace", "cannot be combined with hostPID"
+    if spec.hostNetwork and spec.hostnameOverride:
+        yield "spec.hostnameOverride", "cannot be combined with hostNetwork"
+    context = spec.securityContext
+    if context is not None:
+        yield from _check_ids("spec.securityContext", context.runAsUser, context.runAsGroup, context.fsGroup,
+                              *(context.supplementalGroups or []))  # fmt: skip
+        yield from _one_of("spec.securityContext.supplementalGroupsPolicy",
+                           context.supplementalGroupsPolicy, (None, "Merge", "Strict"))  # fmt: skip
+        yield from _check_profiles("spec.securityContext", context)
+
+
+def _check_containers(pod: Pod) -> Faults:
+    spec = pod.spec
+    assert spec is not None
+    seen: set[str] = set()
+    for place, container in _containers(spec):
+        if not _LABEL.fullmatch(container.name):
+            yield f"{place}.name", f"{container.name!r} is not a DNS label"
+        if container.name in seen:
+            yield f"{place}.name", f"{container.name!r} is taken by another container"
+        seen.add(container.name)
+        if not container.image or container.image != container.image.strip():
+            yield f"{place}.image", "an image reference is needed"
+        yield from _one_of(f"{place}.imagePullPolicy", container.imagePullPolicy, PULL_POLICIES)
+        yield from _one_of(f"{place}.terminationMessagePolicy", container.terminationMessagePolicy,
+                           ("File", "FallbackToLogsOnError"))  # fmt: skip
+        if (
+            container.lifecycle
+            and container.lifecycle.stopSignal
+            and not _SIGNAL.fullmatch(container.lifecycle.stopSignal)
+        ):
+            yield f"{place}.lifecycle.stopSignal", f"{container.lifecycle.stopSignal!r} is not a signal"
+        for index, port in enumerate(container.ports or []):
+            where = f"{place}.ports[{index}]"
+            yield from _one_of(f"{where}.protocol", port.protocol, ("TCP", "UDP", "SCTP"))
+            for field, least in (("containerPort", 1), ("hostPort", 0)):
+                number = getattr(port, field)
+                if number is not None and not least <= number <= 65535:
+                    yield f"{where}.{field}", f"{number} is not a port"
+        yield from _check_env(pod, container, place)
+        yield from _check_resources(container, place)
+        yield from _check_security(container, place)
+
+
+def _check_env(pod: Pod, container: Container, place: str) -> Faults:
+    for index, variable in enumerate(container.env or []):
+        if not _ENV_NAME.fullmatch(variable.name):
+            yield (
+                f"{place}.env[{index}].name",
+                f"{variable.name!r} is not a name of printable ASCII without =",
+            )
+        if variable.value and variable.valueFrom is not None:
+            yield f"{place}.env[{index}].valueFrom", "cannot be combined with value"
+    for index, source in enumerate(container.envFrom or []):
+        reference = source.configMapRef or source.secretRef
+        if reference is None or not reference.optional:
+            yield f"{place}.envFrom[{index}]", "ConfigMap and Secret objects are not supported yet"
+    try:
+        env.check_references(pod, container)
+    except InvalidArgument as error:
+        yield "spec", str(error)
+
+
+def _check_resources(container: Container, place: str) -> Faults:
+    if container.resources is None:
+        return
+    amounts = {}
+    for side in ("limits", "requests"):
+        for name, value in (getattr(container.resources, side) or {}).items():
+            where = f"{place}.resources.{side}[{name}]"
+            if name not in ("cpu", "memory", "ephemeral-storage"):
+                yield where, "is not supported yet"
+            try:
+                amounts[side, name] = resources.parse_quantity(value)
+            except InvalidArgument as error:
+                yield where, str(error)
+                continue
+            limit = amounts.get(("limits", name))
+            if amounts[side, name] < 0:
+                yield where, f"{value} is negative"
+            if limit is not None and amounts[side, name] > limit:
+                yield where, f"{value} is more than the limit"
+
+
+def _check_security(container: Container, place: str) -> Faults:
+    context = container.securityContext
+    if context is None:
+        return
+    where = f"{place}.securityContext"
+    yield from _check_ids(where, context.runAsUser, context.runAsGroup)
+    yield from _one_of(f"{where}.procMount", context.procMount, (None, "Default", "Unmasked"))
+    added = [
+        name.upper().removeprefix("CAP_")
+        for name in (context.capabilities and context.capabilities.add) or []
+    ]
+    if context.allowPrivilegeEscalation is False and (context.privileged or "SYS_ADMIN" in added):
+        yield f"{where}.allowPrivilegeEscalation", "false cannot be combined with privileged or CAP_SYS_ADMIN"
+    yield from _check_profiles(where, context)
+
+
+def _check_ids(place: str, *ids: int | None) -> Faults:
+    for number in ids:
+        if number is not None and not 0 <= number < 1 << 31:
+            yield place, f"{number} is not a user or group id"
+
+
+def _check_profiles(place: str, context: Any) -> Faults:
+    for field in ("seccompProfile", "appArmorProfile"):
+        profile = getattr(context, field)
+        if profile is None:
+            continue
+        yield from _one_of(
+            f"{place}.{field}.type", profile.type, ("RuntimeDefault", "Unconfined", "Localhost")
+        )
+        if (profile.type == "Localhost") != bool(profile.localhostProfile):
+            yield f"{place}.{field}.localhostProfile", "belongs to the type Localhost, and only to it"
+
+
+def _check_volumes(pod: Pod) -> Faults:
+    spec = pod.spec
+    assert spec is not None
+    names: set[str] = set()
+    for index, volume in enumerate(spec.volumes or []):
+        place = f"spec.volumes[{index}]"
+        if not _LABEL.fullmatch(volume.name):
+            yield f"{place}.name", f"{volume.name!r} is not a DNS label"
+        if volume.name in names:
+            yield f"{place}.name", f"{volume.name!r} is taken by another volume"
+        names.add(volume.name)
+        sources = [
+            one for one in volume.__struct_fields__ if one != "name" and getattr(volume, one) is not None
+        ]
+        if len(sources) > 1:
+            yield place, f"has more than one source: {', '.join(sources)}"
+        if not sources:
+            volume.emptyDir = EmptyDirVolumeSource()  # the API server's default
+        if volume.emptyDir is not None:
+            yield from _one_of(f"{place}.emptyDir.medium", volume.emptyDir.medium or "", ("", "Memory"))
+            if volume.emptyDir.sizeLimit:
+                try:
+                    resources.parse_quantity(volume.emptyDir.sizeLimit)
+                except InvalidArgument as error:
+                    yield f"{place}.emptyDir.sizeLimit", str(error)
+        if volume.hostPath is not None:
+            yield from _one_of(f"{place}.hostPath.type", volume.hostPath.type or "", HOST_PATH_TYPES)
+            if ".." in PurePosixPath(volume.hostPath.path).parts or not volume.hostPath.path.startswith("/"):
+                yield f"{place}.hostPath.path", "must be absolute and without .."
+    for place, container in _containers(spec):
+        paths: set[str] = set()
+        for index, mount in enumerate(container.volumeMounts or []):
+            yield from _check_mount(spec, container, mount, f"{place}.volumeMounts[{index}]", names, paths)
+
+
+def _check_mount(
+    spec: PodSpec, container: Container, mount: VolumeMount, place: str, names: set[str], paths: set[str]
+) -> Faults:
+    if mount.name not in names:
+        yield f"{place}.name", f"there is no volume {mount.name!r}"
+    if not mount.mountPath or ":" in mount.mountPath:
+        yield f"{place}.mountPath", "a path without : is needed"
+    if mount.mountPath in paths:
+        yield f"{place}.mountPath", f"{mount.mountPath} is mounted twice"
+    paths.add(mount.mountPath)
+    for field in ("subPath", "subPathExpr"):
+        value = getattr(mount, field)
+        if value and (value.startswith("/") or ".." in value.split("/")):
+            yield f"{place}.{field}", f"{value!r} must be relative and without .."
+    if mount.subPath and mount.subPathExpr:
+        yield f"{place}.subPathExpr", "cannot be combined with subPath"
+    yield from _one_of(f"{place}.mountPropagation", mount.mountPropagation,
+                       (None, "None", "HostToContainer", "Bidirectional"))  # fmt: skip
+    context = container.securityContext
+    if mount.mountPropagation == "Bidirectional" and not (context and context.privileged):
+        yield f"{place}.mountPropagation", "Bidirectional needs a privileged container"
+    yield from _one_of(f"{place}.recursiveReadOnly", mount.recursiveReadOnly,
+                       (None, "Disabled", "IfPossible", "Enabled"))  # fmt: skip
+    if mount.recursiveReadOnly in ("IfPossible", "Enabled") and (
+        not mount.readOnly or mount.mountPropagation not in (None, "None")
+    ):
+        yield f"{place}.recursiveReadOnly", "needs readOnly: true and no mountPropagation"
+
+
+_CHECKS: tuple[Callable[[Pod], Faults], ...] = (_check_names, _check_pod, _check_containers, _check_volumes)
+
+
+def _containers(spec: PodSpec) -> Iterator[tuple[str, Container]]:
+    for group in ("initContainers", "containers"):
+        for index, container in enumerate(getattr(spec, group) or []):
+            yield f"spec.{group}[{index}]", container
+
+
+def _one_of(path: str, value: str | None, allowed: tuple[str | None, ...]) -> Faults:
+    if value not in allowed:
+        yield path, f"{value!r} is none of {', '.join(one for one in allowed if one)}"

@@ -1,0 +1,82 @@
+"""The typed Kubernetes models of lightkube-models, loadable without the lightkube client.
+
+The models ask the package `lightkube` for three names (their base class and two decorators). That package is
+a whole API client with an HTTP stack; a pod runner needs none of it. Where it is not installed, the three
+names are provided here on msgspec; where it is, the models use it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+def _dataclass(cls: type[T]) -> type[T]:
+    """msgspec builds the class when it is defined; the decorator has nothing left to do."""
+    return cls
+
+
+def _field(metadata: dict[str, str] | None = None, default: Any = msgspec.NODEFAULT, **options: Any) -> Any:
+    if metadata and "json" in metadata:
+        options["name"] = metadata["json"]
+    return msgspec.field(default=default, **options)
+
+
+class _Model(msgspec.Struct, omit_defaults=True):
+    pass
+
+
+def _provide_schema() -> None:
+    spec = importlib.util.find_spec("lightkube")
+    if spec is not None and spec.origin is not None:
+        return  # the client is installed and brings its own
+    core, schema = ModuleType("lightkube.core"), ModuleType("lightkube.core.schema")
+    schema.__dict__.update(DictMixin=_Model, dataclass=_dataclass, field=_field)
+    core.__dict__.update(schema=schema)
+    sys.modules.update({"lightkube.core": core, "lightkube.core.schema": schema})
+
+
+if not TYPE_CHECKING:
+    _provide_schema()
+
+from lightkube.models.core_v1 import (  # noqa: E402
+    Container,
+    ContainerPort,
+    EmptyDirVolumeSource,
+    EnvVar,
+    HostPathVolumeSource,
+    Pod,
+    PodSecurityContext,
+    PodSpec,
+    ResourceFieldSelector,
+    ResourceRequirements,
+    SeccompProfile,
+    SecurityContext,
+    Volume,
+    VolumeMount,
+)
+from lightkube.models.meta_v1 import ObjectMeta  # noqa: E402
+
+__all__ = [
+    "Container",
+    "ContainerPort",
+    "EmptyDirVolumeSource",
+    "EnvVar",
+    "HostPathVolumeSource",
+    "ObjectMeta",
+    "Pod",
+    "PodSecurityContext",
+    "PodSpec",
+    "ResourceFieldSelector",
+    "ResourceRequirements",
+    "SeccompProfile",
+    "SecurityContext",
+    "Volume",
+    "VolumeMount",
+]
