@@ -1,0 +1,139 @@
+"""From an RPC on the wire to a method of the house and back: decoding, the gate, errors, the log line.
+
+One handler is made for every rpc that `api.Cri` names; gRPC itself answers UNIMPLEMENTED for the rest.
+There are no interceptors: each costs every call, and what they would do is here in one function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from podwright.api import Cri, method_name
+from podwright.server.errors import EXPECTED, status_of
+from podwright.wire import cri_pb2 as cri
+
+log = logging.getLogger("podwright.server")
+
+Handler = Callable[[Message], Awaitable[Message | bytes]]
+"""A method of the house. It may answer with bytes: a response it has serialised before."""
+
+
+class Gate:
+    """Stands between the socket and the house: shut until recovery has ended, and again while closing."""
+
+    def __init__(self) -> None:
+        self._house: Cri | None = None
+        self._reason = "starting: recovery has not finished"
+
+    def open(self, house: Cri) -> None:
+        self._house = house
+
+    def shut(self, reason: str) -> None:
+        self._house, self._reason = None, reason
+
+    def __call__(self, method: str) -> Handler | None:
+        """The house's method, or None while the gate is shut."""
+        house = self._house
+        return None if house is None else cast(Handler, getattr(house, method))
+
+    @property
+    def is_open(self) -> bool:
+        return self._house is not None
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+
+class Calls(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]  # grpc has no inline types
+    """Finds the handler of an rpc by its path, "/runtime.v1.RuntimeService/Version"."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._table = {path: _unary(method, gate) for path, method in served_methods()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._table.get(handler_call_details.method)
+
+
+def served_methods() -> Iterator[tuple[str, MethodDescriptor]]:
+    """Every rpc that `api.Cri` names, with its path."""
+    for service in cri.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            if hasattr(Cri, method_name(method.name)):
+                yield f"/{service.full_name}/{method.name}", method
+
+
+def _unary(method: MethodDescriptor, gate: Gate) -> Any:
+    rpc, name = method.name, method_name(method.name)
+
+    async def answer(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
+        started = time.monotonic()
+        handler = gate(name)
+        if handler is None:
+            return await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+        try:
+            response = await handler(request)
+        except asyncio.CancelledError:
+            # The client went away or its deadline passed; core has rolled back before this reaches us.
+            log.info("%s %s: cancelled after %.1f ms", rpc, _subject(request), _since(started))
+            raise
+        except Exception as error:
+            code, message = status_of(error)
+            _log_failure(rpc, request, code, error, started)
+            return await _refuse(context, code, message)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s: %.1f ms", rpc, _subject(request, response), _since(started))
+        return response
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=_serialize,
+    )
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    return response if type(response) is bytes else cast(Message, response).SerializeToString()
+
+
+async def _refuse(
+    context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, message: str
+) -> Message | bytes:
+    # `abort` raises; a status set on the context would still send an empty response first.
+    await context.abort(code, message)
+    raise AssertionError("abort has raised")
+
+
+def _log_failure(rpc: str, request: Message, code: grpc.StatusCode, error: Exception, started: float) -> None:
+    subject, took = _subject(request), _since(started)
+    if code is grpc.StatusCode.INTERNAL:
+        log.error("%s %s: a defect, after %.1f ms", rpc, subject, took, exc_info=error)
+    else:
+        level = logging.DEBUG if code in EXPECTED else logging.ERROR
+        log.log(level, "%s %s: %s after %.1f ms: %s", rpc, subject, code.name, took, error)
+
+
+def _since(started: float) -> float:
+    return (time.monotonic() - started) * 1000
+
+
+def _subject(request: Message, response: Message | bytes | None = None) -> str:
+    """Which object a call is about, for the log. Only ids, names and references: a request may carry
+    credentials (AuthConfig) and environments."""
+    for message in (response, request):
+        for field in ("container_id", "pod_sandbox_id", "image_ref"):
+            value = getattr(message, field, "")
+            if value and isinstance(value, str):
+                return value
+    image = getattr(getattr(request, "image", None), "image", "")
+    metadata = getattr(getattr(request, "config", None), "metadata", None)
+    return image or (metadata.name if metadata is not None else "") or "-"

@@ -1,0 +1,124 @@
+"""The life of `podwright serve`: claim the socket, listen, recover behind a shut gate, serve, leave.
+
+The socket listens before recovery starts, so that a kubelet that polls gets Unavailable and not a refused
+connection. Containers do not notice when the server leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+
+import grpc
+
+from podwright.api import Cri
+from podwright.errors import FailedPrecondition
+from podwright.server import tuning
+from podwright.server.calls import Calls, Gate
+from podwright.server.endpoint import claimed, private_umask, socket_path
+
+log = logging.getLogger("podwright.server")
+
+MESSAGE_LIMIT = 80 << 20
+"""Bytes of one message either way: an ExecSync answer may carry 16 MiB of each stream, and lists grow."""
+
+DRAIN = 5.0
+"""Seconds that calls in flight get to end after a signal to stop; then they are cancelled and rolled back."""
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+)
+
+
+@asynccontextmanager
+async def listening(address: str, gate: Gate) -> AsyncIterator[grpc.aio.Server]:
+    """A server that listens at `address` and whose calls pass `gate`; stopped on leaving at the latest.
+
+    FailedPrecondition when another server listens there or the socket cannot be made.
+    """
+    path = socket_path(address)
+    with claimed(path):
+        server = grpc.aio.server(handlers=[Calls(gate)], options=_OPTIONS)
+        try:
+            with private_umask():
+                server.add_insecure_port(f"unix:{path}")
+        except RuntimeError as error:
+            raise FailedPrecondition(f"cannot listen at {path}: {error}") from error
+        await server.start()
+        tuning.after_listening()
+        try:
+            yield server
+        finally:
+            await server.stop(DRAIN)
+
+
+async def serve(
+    address: str,
+    house: AbstractAsyncContextManager[Cri],
+    *,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve `house` at `address` until SIGTERM or SIGINT; `ready` is called once calls are served.
+
+    Entering `house` is recovery; what it raises ends the server. A second signal ends the drain, too.
+    """
+    stop = asyncio.Event()
+    gate = Gate()
+    with _signals(stop, gate):
+        try:
+            async with listening(address, gate) as server, house as runtime:
+                tuning.settle()
+                gate.open(runtime)
+                ready()
+                notify("READY=1")
+                await stop.wait()
+                log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
+                notify("STOPPING=1")
+                gate.shut("stopping")
+                # Before the house closes, for calls in flight still need it.
+                await server.stop(DRAIN)
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
+            log.warning("stopped before the end of recovery or of the drain")
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if one asked (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
+        try:
+            link.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            log.warning("cannot tell %s to NOTIFY_SOCKET %s: %s", state, address, error)
+
+
+@contextmanager
+def _signals(stop: asyncio.Event, gate: Gate) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; during recovery, or the second time, they cancel this task."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def leave() -> None:
+        hurry = stop.is_set() or not gate.is_open
+        stop.set()
+        if hurry:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    loop.add_signal_handler(signal.SIGINT, leave)
+    # Its default would end the server; there is nothing to read again.
+    loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: ignored")
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
