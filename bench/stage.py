@@ -10,13 +10,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import image
+from tools import busybox_rootfs
+from tools.oci_image import Layout
 
+PAUSE = Path("/usr/bin/catatonit")
 CNI_BIN = Path("/usr/lib/cni")
 PAYLOAD = ["/bin/sleep", "2147483"]
 """What every container runs; its arguments tell it from the helper processes."""
@@ -81,15 +83,23 @@ def open_stage() -> Iterator[Stage]:
     stage = Stage(root, f"pwb{os.getpid()}")
     try:
         stage.write_network(masquerade=True)
-        image.busybox_root(stage.rootfs)
-        image.pause_root(root / "pause")
-        image.oci_archive(stage.rootfs, IMAGE, ["/bin/sh"], stage.image_archive)
-        image.oci_archive(root / "pause", PAUSE_IMAGE, ["/pause", "-P"], stage.pause_archive)
+        busybox_rootfs.make(stage.rootfs)
+        _archive(stage.rootfs, IMAGE, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]}, stage.image_archive)
+        pause = root / "pause"
+        pause.mkdir()
+        shutil.copy(PAUSE, pause / "pause")
+        _archive(pause, PAUSE_IMAGE, {"Entrypoint": ["/pause", "-P"]}, stage.pause_archive)
         yield stage
     finally:
         subprocess.run(["ip", "link", "delete", stage.bridge], stderr=subprocess.DEVNULL, check=False)
         _unmount_below(root)
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _archive(root: Path, name: str, config: Mapping[str, object], file: Path) -> None:
+    layout = Layout(file.with_suffix(".layout"))
+    layout.add(name, [layout.layer(root)], config)
+    layout.archive(file)
 
 
 def _unmount_below(root: Path) -> None:
