@@ -6,6 +6,7 @@ nobody is ever blocked by it. Messages are only made while somebody listens.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,8 +19,6 @@ QUEUE = 4096
 
 class Subscription:
     def __init__(self) -> None:
-        import asyncio
-
         self._events: deque[cri.ContainerEventResponse] = deque(maxlen=QUEUE)
         self._ready = asyncio.Event()
         self.lost = 0

@@ -10,7 +10,7 @@ from podwright.core.ground import Ground
 from podwright.core.words import json_texts
 from podwright.engines.base import Credentials, Image
 from podwright.errors import InvalidArgument
-from podwright.images.references import registry_of
+from podwright.images.references import parse, parse_local
 from podwright.wire import cri_pb2 as cri
 
 
@@ -83,7 +83,9 @@ def credentials_for(reference: str, auth: cri.AuthConfig) -> Credentials | None:
     secret must not reach a host it was not meant for. Raises InvalidArgument for an `auth` that is no
     base64 of "user:password".
     """
-    if auth.server_address and _host(auth.server_address) != registry_of(reference):
+    if parse_local(reference) is not None:
+        return None
+    if auth.server_address and _host(auth.server_address) != parse(reference).domain:
         return None
     if auth.identity_token:
         return Credentials(identity_token=auth.identity_token)

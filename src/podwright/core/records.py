@@ -215,9 +215,10 @@ class Records:
             "INSERT INTO containers (id, name, sandbox_id, target_id, state, created_at, started_at,"
             " finished_at, exit_code, reason, message, stop_signal, log_path, config, resources, image,"
             " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET state = excluded.state, created_at = excluded.created_at, started_at = excluded.started_at,"
-            " finished_at = excluded.finished_at, exit_code = excluded.exit_code, reason = excluded.reason,"
-            " message = excluded.message, resources = excluded.resources, facts = excluded.facts",
+            " ON CONFLICT (id) DO UPDATE SET state = excluded.state, created_at = excluded.created_at,"
+            " started_at = excluded.started_at, finished_at = excluded.finished_at,"
+            " exit_code = excluded.exit_code, reason = excluded.reason, message = excluded.message,"
+            " resources = excluded.resources, facts = excluded.facts",
             (
                 record.id,
                 record.name,

@@ -1,0 +1,209 @@
+"""Starting, ending, stopping and removing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from podwright.core.states import CONTAINER, SANDBOX, ContainerState, SandboxState
+from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
+from podwright.wire import cri_pb2 as cri
+from tests.core.node import Node, until
+
+
+async def test_life_of_a_container(node: Node) -> None:
+    sandbox = await node.sandbox()
+    container = await node.container(sandbox, start=False)
+    created = await node.status(container)
+    assert created.state == cri.CONTAINER_CREATED
+    assert created.created_at > 0 and created.started_at == created.finished_at == 0
+    assert created.log_path == "/logs/main/0.log"
+    assert created.image.image == "docker.io/library/box:latest"
+    await node.runtime.start_container(cri.StartContainerRequest(container_id=container))
+    running = await node.status(container)
+    assert running.state == cri.CONTAINER_RUNNING and running.started_at >= running.created_at
+    node.engine.exit(container, 3)
+    exited = await node.runtime.wait(container)
+    assert (exited.state, exited.exit_code, exited.reason) == (cri.CONTAINER_EXITED, 3, "Error")
+    assert exited.finished_at >= exited.started_at
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "reason"), [(0, False, "Completed"), (1, False, "Error"), (137, True, "OOMKilled")]
+)
+async def test_reason_of_an_exit(node: Node, code: int, oom: bool, reason: str) -> None:
+    container = await node.container(await node.sandbox())
+    node.engine.exit(container, code, oom)
+    assert (await node.runtime.wait(container)).reason == reason
+
+
+async def test_starting_twice_or_after_the_end_is_an_error(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    request = cri.StartContainerRequest(container_id=container)
+    with pytest.raises(FailedPrecondition, match="running"):
+        await node.runtime.start_container(request)
+    node.engine.exit(container, 0)
+    await node.runtime.wait(container)
+    with pytest.raises(FailedPrecondition, match="exited"):
+        await node.runtime.start_container(request)
+
+
+async def test_failed_start_leaves_an_exited_container_with_start_error(node: Node) -> None:
+    container = await node.container(await node.sandbox(), start=False)
+    node.engine.failures["start_container"] = PodwrightError("no such program")
+    with pytest.raises(PodwrightError):
+        await node.runtime.start_container(cri.StartContainerRequest(container_id=container))
+    status = await node.status(container)
+    assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
+    assert "no such program" in status.message
+
+
+async def test_stop_sends_its_signal_once_and_the_shortest_timeout_wins(node: Node) -> None:
+    node.engine.dies_of_sigterm = False
+    container = await node.container(await node.sandbox())
+    stops = [
+        asyncio.create_task(
+            node.runtime.stop_container(cri.StopContainerRequest(container_id=container, timeout=timeout))
+        )
+        for timeout in (3600, 1800, 1)
+    ]
+    await asyncio.wait_for(asyncio.gather(*stops), 10)
+    assert node.engine.signals == [(container, signal.SIGTERM), (container, signal.SIGKILL)]
+    assert (await node.status(container)).exit_code == 137
+
+
+async def test_stop_with_no_grace_kills_at_once(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    await node.runtime.stop_container(cri.StopContainerRequest(container_id=container, timeout=0))
+    assert node.engine.signals == [(container, signal.SIGKILL)]
+
+
+async def test_stop_of_created_exited_and_unknown_containers_succeeds_at_once(node: Node) -> None:
+    container = await node.container(await node.sandbox(), start=False)
+    stop = cri.StopContainerRequest(container_id=container, timeout=5)
+    await node.runtime.stop_container(stop)
+    assert (await node.status(container)).state == cri.CONTAINER_CREATED
+    await node.runtime.start_container(cri.StartContainerRequest(container_id=container))
+    await node.runtime.stop_container(stop)
+    await node.runtime.stop_container(stop)
+    await node.runtime.stop_container(cri.StopContainerRequest(container_id="e" * 64))
+    assert node.engine.signals == [(container, signal.SIGTERM)]
+
+
+async def test_stop_of_a_client_that_goes_away_still_kills_in_time(node: Node) -> None:
+    node.engine.dies_of_sigterm = False
+    container = await node.container(await node.sandbox())
+    stop = asyncio.create_task(
+        node.runtime.stop_container(cri.StopContainerRequest(container_id=container, timeout=1))
+    )
+    await until(lambda: node.engine.signals)
+    stop.cancel()
+    status = await asyncio.wait_for(node.runtime.wait(container), 10)
+    assert status.exit_code == 137
+
+
+async def test_exit_before_the_start_returns_is_kept(node: Node) -> None:
+    container = await node.container(await node.sandbox(), start=False)
+    gate = node.engine.gates["start_container"] = asyncio.Event()
+    start = asyncio.create_task(
+        node.runtime.start_container(cri.StartContainerRequest(container_id=container))
+    )
+    await until(lambda: "start_container" in node.engine.calls)
+    node.engine.exit(container, 5)
+    await node.runtime.wait(container)
+    gate.set()
+    await start
+    assert (await node.status(container)).exit_code == 5
+
+
+async def test_remove_of_running_and_unknown_objects(node: Node) -> None:
+    sandbox = await node.sandbox()
+    container = await node.container(sandbox)
+    remove = cri.RemoveContainerRequest(container_id=container)
+    await asyncio.gather(node.runtime.remove_container(remove), node.runtime.remove_container(remove))
+    await node.runtime.remove_container(remove)
+    assert not node.world.containers and await node.containers() == []
+    await node.container(sandbox)
+    remove_sandbox = cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox)
+    await node.runtime.remove_pod_sandbox(remove_sandbox)
+    await node.runtime.remove_pod_sandbox(remove_sandbox)
+    assert not node.world.containers and not node.world.sandboxes
+
+
+async def test_stopped_sandbox_stays_listed_and_can_be_stopped_again(node: Node) -> None:
+    sandbox = await node.sandbox()
+    container = await node.container(sandbox)
+    assert (await node.sandbox_status(sandbox)).network.ip == "10.0.0.2"
+    stop = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox)
+    node.engine.failures["stop_sandbox"] = PodwrightError("the plugin is away")
+    with pytest.raises(PodwrightError):
+        await node.runtime.stop_pod_sandbox(stop)
+    await node.runtime.stop_pod_sandbox(stop)
+    await node.runtime.stop_pod_sandbox(stop)
+    status = await node.sandbox_status(sandbox)
+    assert status.state == cri.SANDBOX_NOTREADY and status.network.ip == ""
+    assert (await node.status(container)).state == cri.CONTAINER_EXITED
+    assert node.engine.calls.count("stop_sandbox") == 2
+
+
+async def test_update_is_shown_and_taken_back_when_it_fails(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    update = cri.UpdateContainerResourcesRequest(container_id=container)
+    update.linux.cpu_shares = 512
+    await node.runtime.update_container_resources(update)
+    assert (await node.status(container)).resources.linux.cpu_shares == 512
+    update.linux.cpu_shares = 100
+    node.engine.failures["update_container"] = PodwrightError("too little")
+    with pytest.raises(PodwrightError):
+        await node.runtime.update_container_resources(update)
+    assert (await node.status(container)).resources.linux.cpu_shares == 512
+    with pytest.raises(InvalidArgument, match="linux"):
+        await node.runtime.update_container_resources(
+            cri.UpdateContainerResourcesRequest(container_id=container)
+        )
+
+
+async def test_filters_are_anded(node: Node) -> None:
+    one, two = await node.sandbox("one"), await node.sandbox("two")
+    first, second = await node.container(one), await node.container(two, start=False)
+
+    async def ids(**filter: object) -> list[str]:
+        request = cri.ListContainersRequest(filter=cri.ContainerFilter(**filter))  # type: ignore[arg-type]
+        return [item.id for item in (await node.runtime.list_containers(request)).containers]
+
+    running = cri.ContainerStateValue(state=cri.CONTAINER_RUNNING)
+    assert sorted(await ids()) == sorted([first, second])
+    assert await ids(pod_sandbox_id=two[:12]) == [second]
+    assert await ids(state=running) == [first]
+    assert await ids(state=running, pod_sandbox_id=two) == []
+    assert await ids(id="0" * 64) == []
+    assert await ids(label_selector={"no": "such"}) == []
+
+
+async def test_events_tell_the_life_in_order(node: Node) -> None:
+    with node.runtime.events.subscribe() as events:
+        sandbox = await node.sandbox()
+        container = await node.container(sandbox)
+        node.engine.exit(container, 0)
+        await node.runtime.wait(container)
+        await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
+        seen = []
+        async for event in events:
+            seen.append((event.container_id == sandbox, event.container_event_type))
+            if len(seen) == 8:
+                break
+    made, started, stopped, deleted = range(4)
+    assert [kind for own, kind in seen if own] == [made, started, stopped, deleted]
+    assert [kind for own, kind in seen if not own] == [made, started, stopped, deleted]
+
+
+def test_every_state_is_reached_and_left() -> None:
+    for table, states, first in (
+        (CONTAINER, ContainerState, ContainerState.CREATING),
+        (SANDBOX, SandboxState, SandboxState.CREATING),
+    ):
+        reached = {first} | set(table.values())
+        assert reached == set(states)
+        assert {state for state, _ in table} == set(states)
