@@ -1,0 +1,101 @@
+"""What root may do inside: capabilities, and no-new-privileges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podwright.errors import InvalidArgument
+from podwright.spec.draft import Draft
+from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
+
+DEFAULT = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
+KNOWN = frozenset(
+    """
+    CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID
+    CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW
+    CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT
+    CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD
+    CAP_LEASE CAP_AUDIT_WRITE CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG
+    CAP_WAKE_ALARM CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE
+    """.split()  # noqa: SIM905
+)
+"""capabilities(7), Linux 5.9 and later."""
+
+_FIELD = "config.linux.security_context.capabilities"
+
+
+def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    """The defaults with the request's changes, or everything the daemon has for a privileged container.
+
+    Order: add ALL, drop ALL, single adds, single drops. Nothing beyond the daemon's bounding set can be
+    given: runtimes fail in capset(2) if it is asked for, so it is left out, with a warning when the request
+    named it. Inheritable and ambient stay empty (CVE-2022-27652; no kubelet asks for ambient ones).
+    """
+    if request.privileged:
+        _write(draft, list(host.capabilities), "request: config.linux.security_context.privileged")
+        return
+    asked = request.security.capabilities
+    if not asked.add_capabilities and not asked.drop_capabilities:
+        _write(draft, _available(DEFAULT, host), "default: an unprivileged container's set")
+        return
+    added = [normalise(name) for name in asked.add_capabilities]
+    dropped = {normalise(name) for name in asked.drop_capabilities}
+    granted = _available(DEFAULT, host)
+    if "ALL" in added:
+        granted = list(host.capabilities)
+    if "ALL" in dropped:
+        granted = []
+    for name in added:
+        if name == "ALL" or name in granted:
+            continue
+        if name not in KNOWN:
+            raise InvalidArgument(f"{_FIELD}.add_capabilities", f"{name} is no Linux capability")
+        if name in host.capabilities:
+            granted.append(name)
+        elif name not in dropped:
+            draft.warn(f"{name} is not given: the daemon itself lacks it on this host")
+    for name in sorted(dropped - KNOWN - {"ALL"}):
+        draft.warn(f"{name} cannot be dropped: it is no Linux capability")
+    _write(draft, [name for name in granted if name not in dropped], f"request: {_FIELD}")
+
+
+def normalise(name: str) -> str:
+    """ "sys_admin", "CAP_SYS_ADMIN" -> "CAP_SYS_ADMIN"; "all" -> "ALL"."""
+    upper = name.upper()
+    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+
+
+def no_new_privileges(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    if request.security.no_new_privs:
+        draft.process["noNewPrivileges"] = True
+        draft.note("process.noNewPrivileges", "request: config.linux.security_context.no_new_privs")
+
+
+def pause_rights(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
+    _write(draft, [], "rule: the pause process needs none")
+    draft.process["noNewPrivileges"] = True
+    draft.note("process.noNewPrivileges", "rule: the pause process never needs more")
+
+
+def _available(names: Iterable[str], host: HostFacts) -> list[str]:
+    return [name for name in names if name in host.capabilities]
+
+
+def _write(draft: Draft, granted: list[str], origin: str) -> None:
+    draft.process["capabilities"] = {"bounding": granted, "effective": granted, "permitted": granted}
+    draft.note("process.capabilities", origin)

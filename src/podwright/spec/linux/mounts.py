@@ -1,0 +1,311 @@
+"""What the container sees mounted: defaults, the request's mounts, system files, image volumes, in order."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from podwright.spec.draft import Draft, Json
+from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, MountSource, Policy, SandboxInput
+from podwright.spec.linux.namespaces import id_mappings
+from podwright.wire import cri_pb2 as cri
+
+_PRIVATE = cri.MountPropagation.PROPAGATION_PRIVATE
+_HOST_TO_CONTAINER = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
+_BIDIRECTIONAL = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
+
+_PROC = ("nosuid", "noexec", "nodev")
+
+
+class Lookup(NamedTuple):
+    """What the engine has to find out about one mount of the request, to make its MountSource."""
+
+    host_path: str
+    """Resolve its links; make a directory (0755) of it when it is missing."""
+    image: cri.ImageSpec | None
+    """Show this image instead (host_path is empty)."""
+    image_sub_path: str
+    propagated: bool
+    """The mount it lies on must be looked up as well."""
+
+
+def lookups(config: cri.ContainerConfig) -> list[Lookup]:
+    """One for each of config.mounts, in order. Raises InvalidArgument for mounts that cannot be, so that
+    nothing is made on the host for them."""
+    return [_lookup(mount, place) for place, mount in enumerate(config.mounts)]
+
+
+def _lookup(mount: cri.Mount, place: int) -> Lookup:
+    _check(mount, f"config.mounts[{place}]")
+    image = mount.image if _shows_image(mount) else None
+    return Lookup(mount.host_path, image, mount.image_sub_path, mount.propagation != _PRIVATE)
+
+
+def volumes_needed(config: cri.ContainerConfig, image: ImageConfig, policy: Policy) -> list[str]:
+    """Container paths of the image's VOLUMEs that no mount of the request covers: each needs a directory of
+    the container's own with the content that the image has there."""
+    if not image.volumes or not policy.image_volumes:
+        return []
+    covered = {posixpath.normpath(mount.container_path) for mount in config.mounts}
+    paths = (_absolute(volume) for volume in image.volumes)
+    return [path for path in paths if posixpath.normpath(path) not in covered]
+
+
+def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    """Defaults first, then everything else by depth, parents before children; equal depth keeps the order
+    request, system files, volumes.
+
+    A mount of the request takes the place of whatever else would be at the same path; one at /dev removes
+    all defaults below it. Raises InvalidArgument for contradictory mounts, FailedPrecondition for sources
+    whose propagation is too weak and for runtimes that cannot do what is asked.
+    """
+    sysfs_joined = _shares_host_network_in_user_namespace(request)
+    own: list[dict[str, Json]] = []
+    taken: set[str] = set()
+    for place, mount in enumerate(request.config.mounts):
+        entry = _bind(draft, mount, place, request)
+        own.append(entry)
+        taken.add(posixpath.normpath(mount.container_path))
+    for entry, origin in (*_system_files(request), *_volumes(request, host)):
+        if posixpath.normpath(entry["destination"]) in taken:
+            continue
+        taken.add(posixpath.normpath(entry["destination"]))
+        own.append(entry)
+        draft.note(f"mounts[{entry['destination']}]", origin)
+    own.sort(key=_depth)
+    for entry in _defaults(request, host):
+        destination = entry["destination"]
+        if destination in taken or ("/dev" in taken and destination.startswith("/dev/")):
+            continue
+        if sysfs_joined and destination == "/sys":
+            continue
+        draft.mounts.append(entry)
+        draft.note(f"mounts[{destination}]", _default_origin(destination, request))
+    draft.mounts += own
+    if sysfs_joined and "/sys" not in taken:
+        draft.mounts.append(_host_sysfs())
+        draft.note("mounts[/sys]", "rule: a user namespace cannot mount sysfs of the host's network")
+
+
+def rootfs_propagation(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    """The rootfs must propagate at least as far as the mounts on it (runtime-spec, rootfsPropagation)."""
+    asked = {mount.propagation for mount in request.config.mounts}
+    if _BIDIRECTIONAL in asked:
+        draft.linux["rootfsPropagation"] = "rshared"
+    elif _HOST_TO_CONTAINER in asked:
+        draft.linux["rootfsPropagation"] = "rslave"
+    else:
+        return
+    draft.note("linux.rootfsPropagation", "rule: follows from the propagation of config.mounts")
+
+
+def root(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    draft.root["path"] = request.rootfs_path
+    draft.note("root.path", "host: where the image's layers are mounted")
+    if request.security.readonly_rootfs:
+        draft.root["readonly"] = True
+        draft.note("root.readonly", "request: config.linux.security_context.readonly_rootfs")
+
+
+def pause_mounts(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
+    """A read-only root with the two mounts that the runtime itself needs."""
+    draft.root["path"] = request.rootfs_path
+    draft.root["readonly"] = True
+    draft.mounts += [_proc(), _dev()]
+    draft.note("root.path", "host: the pause program's directory")
+    draft.note("root.readonly", "rule: the pause process writes nothing")
+    draft.note("mounts", "rule: the pause process opens nothing")
+
+
+# The defaults
+
+
+def _proc() -> dict[str, Json]:
+    return {"destination": "/proc", "type": "proc", "source": "proc", "options": list(_PROC)}
+
+
+def _dev() -> dict[str, Json]:
+    options = ["nosuid", "strictatime", "mode=755", "size=65536k"]
+    return {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": options}
+
+
+def _defaults(request: ContainerInput, host: HostFacts) -> list[dict[str, Json]]:
+    access = "rw" if request.privileged else "ro"
+    cgroup_access = access
+    if request.handler.cgroup_writable and host.cgroup_version == 2:
+        cgroup_access = "rw"
+    return [
+        _proc(),
+        _dev(),
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": list(_PROC)},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_PROC, access]},
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "cgroup",
+            "source": "cgroup",
+            "options": [*_PROC, "relatime", cgroup_access],
+        },
+    ]
+
+
+def _default_origin(destination: str, request: ContainerInput) -> str:
+    if destination.startswith("/sys"):
+        if request.privileged:
+            return "request: config.linux.security_context.privileged makes it writable"
+        if destination == "/sys/fs/cgroup" and request.handler.cgroup_writable:
+            return "node: cgroup_writable"
+    return "default: what every container has"
+
+
+def _shares_host_network_in_user_namespace(request: ContainerInput) -> bool:
+    options = request.sandbox_security.namespace_options
+    return (
+        options.network == cri.NamespaceMode.NODE
+        and options.HasField("userns_options")
+        and options.userns_options.mode == cri.NamespaceMode.POD
+    )
+
+
+def _host_sysfs() -> dict[str, Json]:
+    options = ["rbind", "rro", "nosuid", "nodev", "noexec"]
+    return {"destination": "/sys", "type": "bind", "source": "/sys", "options": options}
+
+
+# The request's mounts
+
+
+def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -> dict[str, Json]:
+    field = f"config.mounts[{place}]"
+    _check(mount, field)
+    source = request.mount_sources[place] if request.mount_sources else None
+    if source is None and _shows_image(mount):
+        raise Unimplemented(f"{field}.image: this engine cannot mount images")
+    entry: dict[str, Json] = {
+        "destination": mount.container_path,
+        "type": "bind",
+        "source": source.path if source else mount.host_path,
+        "options": ["rbind", _propagation(mount, field, source), _access(mount, field, request)],
+    }
+    if mount.uidMappings or mount.gidMappings:
+        if not request.handler.idmapped_mounts:
+            raise FailedPrecondition(f"{field}: the runtime handler has no id-mapped mounts")
+        entry["uidMappings"] = id_mappings(mount.uidMappings)
+        entry["gidMappings"] = id_mappings(mount.gidMappings)
+    draft.note(f"mounts[{mount.container_path}]", f"request: {field}")
+    return entry
+
+
+def _check(mount: cri.Mount, field: str) -> None:
+    if not mount.container_path:
+        raise InvalidArgument(f"{field}.container_path", "is empty")
+    if _shows_image(mount):
+        if mount.host_path:
+            raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
+        if not mount.readonly:
+            raise InvalidArgument(f"{field}.readonly", "must be true in a mount of an image")
+    elif not mount.host_path:
+        raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
+    if mount.recursive_read_only:
+        if not mount.readonly:
+            raise InvalidArgument(
+                f"{field}.recursive_read_only", f"needs readonly (host path {mount.host_path})"
+            )
+        if mount.propagation != _PRIVATE:
+            raise InvalidArgument(
+                f"{field}.recursive_read_only", f"needs PROPAGATION_PRIVATE (host path {mount.host_path})"
+            )
+
+
+def _shows_image(mount: cri.Mount) -> bool:
+    # The kubelet sends an empty ImageSpec with ordinary mounts of some versions.
+    return mount.HasField("image") and bool(mount.image.image)
+
+
+def _propagation(mount: cri.Mount, field: str, source: MountSource | None) -> str:
+    if mount.propagation == _PRIVATE:
+        return "rprivate"
+    checked = source if source and source.mountpoint else None
+    if mount.propagation == _HOST_TO_CONTAINER:
+        if checked and not (checked.shared or checked.slave):
+            raise _weak(field, checked, "a shared or slave mount")
+        return "rslave"
+    if mount.propagation == _BIDIRECTIONAL:
+        if checked and not checked.shared:
+            raise _weak(field, checked, "a shared mount")
+        return "rshared"
+    raise InvalidArgument(f"{field}.propagation", f"{mount.propagation} is no MountPropagation")
+
+
+def _weak(field: str, source: MountSource, needed: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{field}: path {source.path!r} is mounted on {source.mountpoint!r} but it is not {needed}; "
+        f"run `mount --make-rshared {source.mountpoint}` on the host"
+    )
+
+
+def _access(mount: cri.Mount, field: str, request: ContainerInput) -> str:
+    if not mount.readonly:
+        return "rw"
+    if not mount.recursive_read_only:
+        return "ro"
+    if not request.handler.recursive_read_only:
+        raise FailedPrecondition(
+            f"{field}.recursive_read_only: the runtime handler has no recursive read-only mounts"
+        )
+    return "rro"
+
+
+# System files and volumes
+
+
+def _system_files(request: ContainerInput) -> Iterator[tuple[dict[str, Json], str]]:
+    files = request.system
+    access = "ro" if request.security.readonly_rootfs else "rw"
+    mapped: dict[str, Json] = {}
+    userns = request.sandbox_security.namespace_options.userns_options
+    if request.namespaces.user and request.handler.idmapped_mounts and userns.uids:
+        mapped = {"uidMappings": id_mappings(userns.uids), "gidMappings": id_mappings(userns.gids)}
+    for destination, source in (
+        ("/etc/hostname", files.hostname),
+        ("/etc/hosts", files.hosts),
+        ("/etc/resolv.conf", files.resolv_conf),
+    ):
+        if source:
+            yield {**_file(destination, source, access), **mapped}, "host: the sandbox's own file"
+    if request.security.namespace_options.ipc == cri.NamespaceMode.NODE:
+        origin = "request: config.linux.security_context.namespace_options.ipc is NODE"
+        yield _file("/dev/shm", "/dev/shm", "rw"), origin
+    elif files.shm:
+        yield _file("/dev/shm", files.shm, "rw"), "host: the sandbox's own shared memory"
+
+
+def _volumes(request: ContainerInput, host: HostFacts) -> Iterator[tuple[dict[str, Json], str]]:
+    for path in volumes_needed(request.config, request.image, host.policy):
+        if path not in request.volumes:
+            raise Unimplemented(f"image Volumes: this engine prepares no directory for the volume {path}")
+        yield _file(path, request.volumes[path], "rw"), "image: Volumes"
+
+
+def _file(destination: str, source: str, access: str) -> dict[str, Json]:
+    options = ["rbind", "rprivate", access]
+    return {"destination": destination, "type": "bind", "source": source, "options": options}
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _depth(entry: dict[str, Json]) -> int:
+    return _components(entry["destination"].split("/"))
+
+
+def _components(parts: Iterable[str]) -> int:
+    return sum(1 for part in parts if part and part != ".")

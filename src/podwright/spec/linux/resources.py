@@ -1,0 +1,40 @@
+"""Cgroup of a container: its place and its limits."""
+
+from __future__ import annotations
+
+from podwright.spec.draft import Draft
+from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
+from podwright.spec.resources import to_oci
+
+_FIELD = "config.linux.resources"
+_ORIGINS = {
+    "cpu": f"request: {_FIELD}.cpu_*, cpuset_*",
+    "memory": f"request: {_FIELD}.memory_*",
+    "hugepageLimits": f"request: {_FIELD}.hugepage_limits",
+    "unified": f"request: {_FIELD}.unified",
+}
+
+
+def resources(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    """The request's limits; without `resources` the container may use what its pod has."""
+    linux = request.config.linux
+    if linux.HasField("resources"):
+        for member, value in to_oci(linux.resources, host).items():
+            draft.resources[member] = value
+            draft.note(f"linux.resources.{member}", _ORIGINS[member])
+        if linux.resources.unified and host.cgroup_version != 2:
+            draft.warn("unified resources are not set: this host has cgroup v1")
+    if host.policy.pids_limit:
+        draft.resources["pids"] = {"limit": host.policy.pids_limit}
+        draft.note("linux.resources.pids", "node: pids_limit")
+
+
+def cgroups_path(draft: Draft, request: ContainerInput | SandboxInput, host: HostFacts) -> None:
+    if request.cgroups_path:
+        draft.linux["cgroupsPath"] = request.cgroups_path
+        draft.note("linux.cgroupsPath", "request: sandbox linux.cgroup_parent, or the node's cgroup_parent")
+
+
+def pause_resources(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
+    draft.resources["cpu"] = {"shares": 2}
+    draft.note("linux.resources.cpu", "default: the smallest share there is, the pause process only waits")
