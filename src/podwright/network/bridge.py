@@ -1,16 +1,18 @@
 """The built-in network: a bridge with private addresses, for hosts that nobody has configured.
 
-It is an ordinary CNI configuration (bridge, host-local, portmap). Name and addresses are taken when the
+It is an ordinary CNI configuration (bridge, host-local, portmap), except that one masquerade rule serves all
+its pods: the bridge plugin makes rules for each, which takes longer than all else and slows down with
+their number. Name and addresses are taken when the
 first pod needs them: the number in the bridge's name stands for its subnet, and making the bridge is what
 reserves both, so that two podwrights cannot choose the same. Once unused all of it can be taken away.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import ipaddress
-import logging
 import secrets
 import shutil
 import socket
@@ -24,8 +26,6 @@ import msgspec
 from podwright.errors import ResourceExhausted
 from podwright.network import conflist, iptables
 from podwright.network.cache import Cache
-
-log = logging.getLogger(__name__)
 
 PREFIX = "podwright"
 VERSION = "1.0.0"
@@ -53,37 +53,48 @@ class DefaultBridge:
         self._file = directory / "bridge.json"
         self._addresses = directory / "bridge-addresses"
         self._choice: Choice | None = None
+        self._lock = asyncio.Lock()
 
     @property
     def plugin_types(self) -> list[str]:
         """The CNI plugins it is made of."""
         return ["bridge", "host-local", "portmap"]
 
-    def ensure(self) -> conflist.Network:
-        """The configuration; takes a bridge the first time. ResourceExhausted when all are taken."""
-        choice = self._choice or self._stored()
-        if choice is None or not _exists(choice.bridge):
-            choice = self._take(choice)
-        self._choice = choice
-        return network(choice, self._addresses, masquerade=shutil.which("iptables") is not None)
+    async def ensure(self) -> conflist.Network:
+        """The configuration; takes a bridge the first time.
+
+        Raises ResourceExhausted when all are taken, CommandFailed when no masquerade rule can be made.
+        """
+        async with self._lock:
+            choice = self._choice
+            if choice is None or not _exists(choice.bridge):
+                choice = choice or self._stored()
+                if choice is None or not _exists(choice.bridge):
+                    choice = self._take(choice)
+                for subnet in choice.subnets:
+                    await iptables.ensure_masquerade(choice.bridge, subnet)
+                self._choice = choice
+            return network(choice, self._addresses)
 
     async def remove_if_unused(self, cache: Cache) -> bool:
         """Remove the bridge, its address book and its packet filter rules unless a pod is on it."""
-        choice = self._choice or self._stored()
-        if choice is None or _ports(choice.bridge):
-            return False
-        for id in cache.ids():
-            entry = cache.read(id)
-            if entry is None or entry.network.name == choice.bridge:
+        async with self._lock:
+            choice = self._choice or self._stored()
+            if choice is None or _ports(choice.bridge):
                 return False
-        # Nothing is awaited up to here and until the bridge is gone: no ADD can come between.
-        _delete_bridge(choice.bridge)
-        self._choice = None
-        self._file.unlink(missing_ok=True)
-        shutil.rmtree(self._addresses, ignore_errors=True)
-        await iptables.remove_cni_rules(choice.bridge)
-        await iptables.remove_unused_portmap_chains()
-        return True
+            for id in cache.ids():
+                entry = cache.read(id)
+                if entry is None or entry.network.name == choice.bridge:
+                    return False
+            # An ADD that had its configuration from `ensure` has written its entry before anything else
+            # could run, so none is under way here.
+            _delete_bridge(choice.bridge)
+            self._choice = None
+            self._file.unlink(missing_ok=True)
+            shutil.rmtree(self._addresses, ignore_errors=True)
+            await iptables.remove_cni_rules(choice.bridge)
+            await iptables.remove_unused_portmap_chains()
+            return True
 
     def _stored(self) -> Choice | None:
         try:
@@ -121,7 +132,7 @@ class DefaultBridge:
         )
 
 
-def network(choice: Choice, address_book: Path, *, masquerade: bool = True) -> conflist.Network:
+def network(choice: Choice, address_book: Path) -> conflist.Network:
     """The CNI configuration of a bridge. Its network is named as the bridge, for rules carry that name."""
     return conflist.parse(
         {
@@ -132,7 +143,6 @@ def network(choice: Choice, address_book: Path, *, masquerade: bool = True) -> c
                     "type": "bridge",
                     "bridge": choice.bridge,
                     "isGateway": True,
-                    "ipMasq": masquerade,
                     "hairpinMode": True,
                     "ipam": {
                         "type": "host-local",

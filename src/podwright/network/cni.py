@@ -113,7 +113,7 @@ class Cni:
         PluginFailed, DeadlineExceeded, FailedPrecondition for a missing plugin or one that gave eth0 no
         address.
         """
-        network = self._ready()
+        network = await self._ready()
         arguments = conflist.declared_args(network.plugins, capability_args(attachment, self.pod_cidrs))
         entry = Entry(attachment.id, attachment.netns, network, cni_args(attachment), arguments, None)
         self._cache.write(entry)
@@ -149,7 +149,7 @@ class Cni:
             # ADD writes the entry first: without one there was no ADD, or its DEL is done. A damaged file
             # or a namespace that is still there leaves doubt: the present configuration is the best guess.
             if (self._cache.has(attachment.id) or netns) and not self._load_error:
-                network = self._ready()
+                network = await self._ready()
                 arguments = conflist.declared_args(
                     network.plugins, capability_args(attachment, self.pod_cidrs)
                 )
@@ -232,13 +232,13 @@ class Cni:
 
     # The configuration
 
-    def _ready(self) -> Network:
+    async def _ready(self) -> Network:
         if error := self.error:
             raise Unavailable(f"the network is not ready: {error}")
         if self._network is not None:
             return self._network
         assert self._bridge is not None
-        return self._bridge.ensure()
+        return await self._bridge.ensure()
 
     def _load(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Packet filter rules that CNI plugins leave behind, found by the comments they write, and removed.
+"""Packet filter rules: the default bridge's own, and those that CNI plugins leave behind, found by comment.
 
 The bridge plugin can take its masquerade rules back only while the pod's namespace exists, and the portmap
 plugin never removes its own top-level chains.
@@ -20,6 +20,23 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0
 FAMILIES = ("iptables", "ip6tables")
 PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
+
+
+async def ensure_masquerade(bridge: str, subnet: str) -> None:
+    """Give packets of `subnet` that leave by another interface than `bridge` the host's address.
+
+    Without the program there is no masquerading, which is only logged. Raises CommandFailed.
+    """
+    family = FAMILIES[":" in subnet]
+    if shutil.which(family) is None:
+        log.warning("%s is not installed: pods on %s reach this host only", family, bridge)
+        return
+    comment = f'name: "{bridge}" id: "{bridge}"'
+    rule = ["POSTROUTING", "-s", subnet, "!", "-o", bridge, "-m", "comment", "--comment", comment]
+    rule += ["-j", "MASQUERADE"]
+    table = [family, "--wait", "10", "-t", "nat"]
+    if (await spawn.run([*table, "-C", *rule], timeout=TIMEOUT)).status != 0:
+        await spawn.check([*table, "-A", *rule], timeout=TIMEOUT)
 
 
 async def remove_cni_rules(network: str, id: str = "") -> None:
