@@ -1,0 +1,63 @@
+"""The facts of this machine that a pod's configuration depends on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from podwright.api import Cri
+from podwright.kube.manifest import Manifest
+from podwright.kube.translate import Host, parse_resolver
+from podwright.wire import cri_pb2 as cri
+
+
+async def observe(runtime: Cri, manifest: Manifest, root: Path) -> Host:
+    """Facts for `manifest`; the runtime is asked only for what the manifest needs."""
+    mounts = [
+        mount
+        for container in [*manifest.init_containers, *manifest.containers]
+        for mount in container.volumeMounts or []
+    ]
+    recursive = any(mount.recursiveReadOnly in ("IfPossible", "Enabled") for mount in mounts)
+    return Host(
+        node_name=socket.gethostname(),
+        ips=addresses(),
+        cpus=os.cpu_count() or 1,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        resolver=parse_resolver(text(Path("/etc/resolv.conf"))),
+        recursive_read_only=recursive
+        and await _recursive_read_only(runtime, manifest.spec.runtimeClassName or ""),
+        seccomp_root=str(root / "seccomp"),
+    )
+
+
+def addresses() -> tuple[str, ...]:
+    """The addresses that the host would speak from, IPv4 first; the loopback's where it has no other.
+
+    Connecting a datagram socket sends nothing: the kernel only chooses a route.
+    """
+    found = []
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((far, 9))
+                found.append(probe.getsockname()[0])
+        except OSError:
+            pass  # no route in this family
+    return tuple(found) or ("127.0.0.1",)
+
+
+async def _recursive_read_only(runtime: Cri, handler: str) -> bool:
+    status = await runtime.status(cri.StatusRequest())
+    return any(
+        one.features.recursive_read_only_mounts for one in status.runtime_handlers if one.name == handler
+    )
+
+
+def text(path: Path) -> str:
+    """The text of a file of the host, "" when it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
