@@ -35,6 +35,9 @@ class Policy:
     hugepages: bool = False
     """Pass hugepage limits on (where the hugetlb controller exists)."""
     tolerate_missing_hugetlb: bool = True
+    ignore_blockio_not_enabled: bool = False
+    """Run containers that ask for a block I/O class without one."""
+    ignore_rdt_not_enabled: bool = False
     image_volumes: bool = True
     """Mount a directory for every VOLUME of the image."""
     pids_limit: int = 0

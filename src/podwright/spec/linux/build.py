@@ -13,6 +13,7 @@ from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
 from podwright.spec.linux.annotations import container_annotations, pause_annotations
 from podwright.spec.linux.capabilities import capabilities, no_new_privileges, pause_rights
+from podwright.spec.linux.classes import classes
 from podwright.spec.linux.devices import devices, pause_devices
 from podwright.spec.linux.mounts import mounts, pause_mounts, root, rootfs_propagation
 from podwright.spec.linux.namespaces import namespaces, pause_namespaces, user_namespace
@@ -44,6 +45,7 @@ CONTAINER: tuple[Callable[[Draft, ContainerInput, HostFacts], None], ...] = (
     rootfs_propagation,
     devices,
     resources,
+    classes,
     cgroups_path,
     namespaces,
     user_namespace,

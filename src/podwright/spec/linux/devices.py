@@ -38,9 +38,7 @@ def devices(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     A privileged container gets every node of the host and may use every device. Raises InvalidArgument for
     paths that are no devices and for unknown permissions, Unimplemented for CDI devices.
     """
-    if request.config.CDI_devices:
-        name = request.config.CDI_devices[0].name
-        raise Unimplemented(f"config.CDI_devices: {name}: podwright cannot resolve CDI devices")
+    _refuse_cdi(request.config)
     rules: list[dict[str, Json]] = [{"allow": False, "access": "rwm"}]
     nodes: dict[str, dict[str, Json]] = {}
     if request.privileged and not request.handler.privileged_without_host_devices:
@@ -57,6 +55,14 @@ def devices(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     draft.resources["devices"] = rules
     if nodes:
         draft.linux["devices"] = list(nodes.values())
+
+
+def _refuse_cdi(config: cri.ContainerConfig) -> None:
+    for device in config.CDI_devices:
+        raise Unimplemented(f"config.CDI_devices: {device.name}: podwright cannot resolve CDI devices")
+    for key in config.annotations:
+        if key.startswith("cdi.k8s.io/"):
+            raise Unimplemented(f"config.annotations[{key}]: podwright cannot resolve CDI devices")
 
 
 def pause_devices(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
