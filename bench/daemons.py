@@ -193,7 +193,7 @@ class Podwright(Daemon):
             f'conf_dir = "{self.stage.conf_dir}"\n'
             f'bin_dirs = ["{CNI_BIN}"]\n'
         )
-        return [str(Path(sys.executable).parent / "podwright"), "serve", "--config", str(config)]
+        return [str(Path(sys.executable).with_name("podwright")), "--config", str(config), "serve"]
 
     def load_images(self) -> None:
         spec = cri.ImageSpec(image=f"oci-archive:{self.stage.image_archive}")

@@ -1,0 +1,154 @@
+"""The process of a container: command, environment, directory, user and groups."""
+
+from __future__ import annotations
+
+import pytest
+from grpc import StatusCode
+
+from podwright.wire import cri_pb2 as cri
+from tests.behaviour.client import Client, Pod, rejected, status_value
+
+
+def _output(pod: Pod, config: cri.ContainerConfig) -> str:
+    container = pod.create(config=config)
+    container.start()
+    return container.ended().output().strip()
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "args", "printed"),
+    [
+        ("entry", [], [], "entry cmd"),
+        ("entry", [], ["mine"], "entry mine"),
+        ("entry", ["/bin/echo", "own"], [], "own"),
+        ("entry", ["/bin/echo", "own"], ["mine"], "own mine"),
+        ("hollow", [], [], "cmd only"),
+    ],
+)
+def test_command_and_args_override_the_image(
+    client: Client, image: str, command: list[str], args: list[str], printed: str
+) -> None:
+    pod = client.pod()
+    assert _output(pod, pod.container_config(*command, args=args, image=image)) == printed
+
+
+def test_nothing_to_run_is_an_error(client: Client) -> None:
+    with rejected(StatusCode.INVALID_ARGUMENT, "command"):
+        client.pod().create(image="nothing")
+
+
+def test_environment_order_and_precedence(client: Client) -> None:
+    pod = client.pod(hostname="named")
+    container = pod.run(env={"BOTH": "cri", "EQUALS": "a=b=c", "EMPTY": ""})
+    env = container.sh("cat /proc/1/environ | tr '\\0' '\\n'").splitlines()
+    assert env[0].startswith("PATH=")
+    assert "HOSTNAME=named" in env
+    assert "FROM_IMAGE=yes" in env
+    assert [e for e in env if e.startswith("BOTH=")] == ["BOTH=cri"]
+    assert "EQUALS=a=b=c" in env
+    assert "EMPTY=" in env
+    assert not any(e.startswith("TERM=") for e in env)
+
+
+def test_a_terminal_brings_term(client: Client) -> None:
+    container = client.pod().run(tty=True)
+    assert "TERM=xterm" in container.sh("cat /proc/1/environ | tr '\\0' '\\n'").splitlines()
+
+
+def test_environment_values_are_bytes(client: Client) -> None:
+    container = client.pod().run(env={"BYTES": b"\xff\xfe=\x80"})
+    request = cri.ExecSyncRequest(container_id=container.id, cmd=["cat", "/proc/1/environ"])
+    assert b"BYTES=\xff\xfe=\x80\0" in container.runtime.ExecSync(request).stdout
+
+
+@pytest.mark.parametrize(
+    ("image", "asked", "there"),
+    [
+        ("busybox", "", "/"),
+        ("entry", "", "/usr/bin"),
+        ("entry", "/tmp", "/tmp"),
+        ("busybox", "/made/up", "/made/up"),
+    ],
+)
+def test_working_directory(client: Client, image: str, asked: str, there: str) -> None:
+    assert client.once("pwd", image=image, working_dir=asked).output().strip() == there
+
+
+@pytest.mark.parametrize(
+    ("image", "security", "uid", "gid", "groups"),
+    [
+        ("busybox", {}, 0, 0, {0}),
+        ("named-user", {}, 1000, 1000, {1000, 2000, 2001}),
+        ("numeric-user", {}, 1234, 0, {0}),
+        ("both-user", {}, 1000, 2001, {2000, 2001}),
+        ("busybox", {"run_as_user": cri.Int64Value(value=1000)}, 1000, 1000, {1000, 2000, 2001}),
+        ("busybox", {"run_as_user": cri.Int64Value(value=7777)}, 7777, 0, {0}),
+        ("busybox", {"run_as_username": "app"}, 1000, 1000, {1000, 2000, 2001}),
+        (
+            "busybox",
+            {"run_as_username": "app", "run_as_user": cri.Int64Value(value=1)},
+            1000,
+            1000,
+            {1000, 2000, 2001},
+        ),
+        (
+            "busybox",
+            {"run_as_user": cri.Int64Value(value=1000), "run_as_group": cri.Int64Value(value=3000)},
+            1000,
+            3000,
+            {2000, 2001, 3000},
+        ),
+        (
+            "busybox",
+            {"run_as_user": cri.Int64Value(value=1000), "supplemental_groups": [9000, 5000, 9000]},
+            1000,
+            1000,
+            {1000, 2000, 2001, 5000, 9000},
+        ),
+        (
+            "busybox",
+            {
+                "run_as_user": cri.Int64Value(value=1000),
+                "supplemental_groups": [5000],
+                "supplemental_groups_policy": cri.Strict,
+            },
+            1000,
+            1000,
+            {1000, 5000},
+        ),
+    ],
+)
+def test_user_and_groups_come_from_request_and_image(
+    client: Client, image: str, security: dict[str, object], uid: int, gid: int, groups: set[int]
+) -> None:
+    container = client.pod().run(image=image, security=security)
+    assert int(container.sh("id -u")) == uid
+    assert int(container.sh("id -g")) == gid
+    assert {int(g) for g in status_value(container.pid, "Groups").split()} == groups
+    user = container.status().user.linux
+    assert (user.uid, user.gid) == (uid, gid)
+    assert list(user.supplemental_groups) == sorted(groups)
+
+
+def test_bad_users_are_refused(client: Client) -> None:
+    pod = client.pod()
+    with rejected(StatusCode.INVALID_ARGUMENT):
+        pod.create("/bin/true", security={"run_as_group": cri.Int64Value(value=5)})
+    with rejected(StatusCode.INVALID_ARGUMENT, "nobody-such"):
+        pod.create("/bin/true", security={"run_as_username": "nobody-such"})
+    with rejected(StatusCode.INVALID_ARGUMENT):
+        pod.create("/bin/true", security={"run_as_user": cri.Int64Value(value=1 << 31)})
+    with rejected(StatusCode.INVALID_ARGUMENT):
+        pod.create("/bin/true", security={"supplemental_groups_policy": 9})
+
+
+def test_image_users_are_told_to_the_kubelet(client: Client) -> None:
+    def status(name: str) -> cri.Image:
+        image: cri.Image = client.images.ImageStatus(cri.ImageStatusRequest(image=client.image(name))).image
+        return image
+
+    assert status("named-user").username == "app"
+    assert not status("named-user").HasField("uid")
+    assert status("numeric-user").uid.value == 1234
+    assert status("numeric-user").username == ""
+    assert status("both-user").uid.value == 1000

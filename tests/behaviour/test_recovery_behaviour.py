@@ -1,0 +1,210 @@
+"""The server may die at any instruction: containers run on, and the next one knows everything."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import grpc
+from grpc import StatusCode
+
+from podwright.wire import cri_pb2 as cri
+from tests.behaviour.client import Client, alive, rejected
+from tests.behaviour.server import Server
+from tests.behaviour.stage import until
+
+COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
+
+
+def test_the_socket_is_for_owner_and_group(server: Server) -> None:
+    assert stat.S_IMODE(server.socket.stat().st_mode) == 0o660
+
+
+def test_a_second_server_on_the_same_state_is_refused(client: Client, server: Server) -> None:
+    second = subprocess.run(server.command(), capture_output=True, text=True, timeout=60)
+    assert second.returncode != 0
+    assert str(server.lib) in second.stderr or str(server.socket) in second.stderr
+    assert "Traceback" not in second.stderr
+    client.runtime.Version(cri.VersionRequest())
+
+
+def test_a_stale_socket_is_replaced(client: Client, server: Server) -> None:
+    server.kill9()
+    assert server.socket.exists()
+    server.start()
+    client.runtime.Version(cri.VersionRequest())
+
+
+def test_calls_before_recovery_has_ended_are_unavailable(client: Client, server: Server) -> None:
+    client.pod().run()
+    server.kill9()
+    server.launch()
+    codes = set()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            client.runtime.ListContainers(cri.ListContainersRequest(), timeout=5)
+            break
+        except grpc.RpcError as error:
+            codes.add(error.code())
+    assert codes <= {StatusCode.UNAVAILABLE}
+    server.await_ready()
+
+
+def test_a_restart_forgets_nothing(client: Client, server: Server) -> None:
+    pod = client.pod(labels={"a": "b"}, annotations={"c": "d"}, hostname="kept")
+    running, created = pod.run(), pod.create("/bin/echo", "later")
+    ended = pod.run("/bin/sh", "-c", "exit 6").ended()
+    before = [pod.status(), running.status(), created.status(), ended.status()]
+    pid = running.pid
+    server.restart()
+    assert [pod.status(), running.status(), created.status(), ended.status()] == before
+    assert running.pid == pid and alive(pid)
+    assert running.exec("hostname").out == "kept\n"
+    created.start()
+    assert created.ended().output() == "later\n"
+    running.stop(0)
+    assert running.status().exit_code == 137
+
+
+def test_containers_keep_logging_while_the_server_is_dead(client: Client, server: Server) -> None:
+    container = client.pod().shell(COUNT)
+    container.await_output("0\n")
+    server.kill9()
+    before = len(container.log_lines())
+    until(lambda: len(container.log_lines()) > before + 5, "the log to grow without a server")
+    server.start()
+    before = len(container.log_lines())
+    until(lambda: len(container.log_lines()) > before + 5, "the log to grow with the next server")
+    numbers = [int(text) for *_, text in container.log_lines()]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_exits_while_the_server_is_dead_are_collected(client: Client, server: Server) -> None:
+    pod = client.pod()
+    container = pod.shell("while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 42")
+    killed = pod.run()
+    pids = [container.pid, killed.pid]
+    server.kill9()
+    Path(f"/proc/{pids[0]}/root/tmp/go").touch()
+    os.kill(pids[1], 9)
+    until(lambda: not any(alive(pid) for pid in pids), "the containers to end")
+    ended = time.time_ns()
+    server.start()
+    status = container.ended().status()
+    assert (status.exit_code, status.reason) == (42, "Error")
+    assert status.finished_at <= ended + 1_000_000_000
+    assert killed.status().exit_code == 137
+
+
+def test_a_container_whose_supervisor_died_too_is_reported(client: Client, server: Server) -> None:
+    container = client.pod().run()
+    pid = container.pid
+    supervisors = [p for p, line in server.processes().items() if container.id in line and p != pid]
+    server.kill9()
+    for supervisor in supervisors:
+        os.kill(supervisor, 9)
+    os.kill(pid, 9)
+    until(lambda: not alive(pid), "the container to end")
+    server.start()
+    status = container.ended().status()
+    assert status.exit_code in (137, 255)
+    assert status.reason in ("Error", "Unknown")
+    container.remove()
+
+
+def test_log_rotation_works_after_a_restart(client: Client, server: Server) -> None:
+    container = client.pod().shell(COUNT)
+    container.await_output("0\n")
+    server.restart()
+    container.log_file.rename(container.log_file.with_suffix(".old"))
+    client.runtime.ReopenContainerLog(cri.ReopenContainerLogRequest(container_id=container.id))
+    until(lambda: container.log_lines(), "lines in the new file")
+
+
+def test_a_half_done_creation_is_undone(client: Client, server: Server) -> None:
+    client.image()
+    for delay in (0.005, 0.02, 0.04, 0.06):
+        config = client.pod_config()
+        request = cri.RunPodSandboxRequest(config=config)
+        call = server.runtime.RunPodSandbox.future(request)
+        time.sleep(delay)
+        server.kill9()
+        call.cancel()
+        server.start()
+        for sandbox in client.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
+            # It may have been finished just in time; then it is whole.
+            assert sandbox.metadata == config.metadata
+        client.close()
+        until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
+
+
+def test_a_client_that_goes_away_leaves_nothing_half_made(client: Client, server: Server) -> None:
+    for wait in (0.001, 0.01, 0.03, 0.05):
+        config = client.pod_config()
+        try:
+            client.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=wait)
+        except grpc.RpcError:
+            pass
+        # The retry gets the sandbox, whether the first call was rolled back or finished.
+        pod = client.pod(config)
+        assert pod.status().state == cri.SANDBOX_READY
+        assert len(client.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items) == 1
+        pod.remove()
+    until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
+
+
+def test_removal_is_finished_after_a_crash(client: Client, server: Server) -> None:
+    for delay in (0.002, 0.02, 0.05, 0.08):
+        pod = client.pod()
+        pod.run()
+        call = server.runtime.RemovePodSandbox.future(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
+        time.sleep(delay)
+        server.kill9()
+        call.cancel()
+        server.start()
+        pod.remove()
+        with rejected(StatusCode.NOT_FOUND):
+            pod.status()
+        until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
+
+
+def test_a_storm_of_kills_leaves_no_orphan(client: Client, server: Server) -> None:
+    """Pods come and go on three clients while the server is killed again and again."""
+    chance = random.Random(7)
+    client.image()
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            try:
+                pod = client.pod()
+                container = pod.run()
+                container.exec("true")
+                pod.stop()
+                pod.remove()
+            except (grpc.RpcError, ValueError):
+                over.wait(0.02)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(8):
+            time.sleep(chance.uniform(0.1, 1.0))
+            server.kill9()
+            server.start()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+    client.close()
+    until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
+    doctor = [server.program, "--config", str(server.config), "doctor"]
+    done = subprocess.run([*doctor, "-o", "json"], capture_output=True, text=True)
+    assert "orphan" not in done.stderr.lower(), done.stderr

@@ -1,0 +1,159 @@
+"""Cgroups: where pods and containers sit, their limits, and changing them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from grpc import StatusCode
+
+from podwright.wire import cri_pb2 as cri
+from tests.behaviour.client import Client, Container, rejected
+
+MIB = 1 << 20
+
+
+def _cgroup(container: Container, controller: str) -> Path:
+    """Directory of the container's cgroup for `controller`, on either version."""
+    for line in Path(f"/proc/{container.pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path("/sys/fs/cgroup") / controller / path.lstrip("/")
+    unified = Path(f"/proc/{container.pid}/cgroup").read_text().strip().rpartition("::/")[2]
+    return Path("/sys/fs/cgroup") / unified
+
+
+def _memory_limit(container: Container) -> int:
+    folder = _cgroup(container, "memory")
+    v2, v1 = folder / "memory.max", folder / "memory.limit_in_bytes"
+    return int((v2 if v2.exists() else v1).read_text())
+
+
+def test_containers_sit_below_the_pods_parent(client: Client) -> None:
+    parent = f"{client.server.parent}/kubepods/pod1"
+    container = client.pod(cgroup_parent=parent).run()
+    folder = _cgroup(container, "memory")
+    assert parent in str(folder)
+    assert container.id in folder.name
+    container.remove()
+    assert not folder.exists()
+
+
+def test_an_empty_cgroup_parent_works(client: Client) -> None:
+    container = client.pod(cgroup_parent="").run()
+    assert _cgroup(container, "memory").exists()
+
+
+def test_a_slice_is_refused_by_the_cgroupfs_driver_or_used_as_a_directory(client: Client) -> None:
+    container = client.pod(cgroup_parent=f"{client.server.parent}/a.slice").run()
+    assert "a.slice" in str(_cgroup(container, "memory"))
+
+
+def test_limits_reach_the_kernel(client: Client) -> None:
+    container = client.pod().run(
+        resources={
+            "memory_limit_in_bytes": 64 * MIB,
+            "cpu_shares": 512,
+            "cpu_quota": 50000,
+            "cpu_period": 100000,
+        }
+    )
+    assert _memory_limit(container) == 64 * MIB
+    cpu = _cgroup(container, "cpu")
+    if (cpu / "cpu.max").exists():
+        assert (cpu / "cpu.max").read_text().split() == ["50000", "100000"]
+    else:
+        assert (cpu / "cpu.cfs_quota_us").read_text().strip() == "50000"
+        assert (cpu / "cpu.shares").read_text().strip() == "512"
+
+
+def test_zero_means_not_set(client: Client) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 0, "cpu_quota": 0, "cpu_shares": 0})
+    limits = container.info()["runtimeSpec"]["linux"]["resources"]
+    assert not limits.get("memory", {}).get("limit")
+    assert not limits.get("cpu", {}).get("quota")
+    assert container.exec("true").code == 0
+
+
+def test_swap_is_limited_to_memory_where_it_can_be(client: Client) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
+    folder = _cgroup(container, "memory")
+    v1 = folder / "memory.memsw.limit_in_bytes"
+    if v1.exists():
+        assert int(v1.read_text()) == 64 * MIB
+    elif (folder / "memory.swap.max").exists():
+        assert (folder / "memory.swap.max").read_text().strip() == "0"
+    else:
+        assert "swap" not in container.info()["runtimeSpec"]["linux"]["resources"]["memory"]
+
+
+def test_oom_score_is_what_the_host_allows(client: Client) -> None:
+    pod = client.pod()
+    container = pod.run(resources={"oom_score_adj": 900})
+    assert Path(f"/proc/{container.pid}/oom_score_adj").read_text().strip() == "900"
+    # Below the daemon's own score only CAP_SYS_RESOURCE helps; without it the container still runs.
+    low = pod.run(resources={"oom_score_adj": -997})
+    score = int(Path(f"/proc/{low.pid}/oom_score_adj").read_text())
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert score in (-997, own)
+
+
+def _update(container: Container, **fields: int) -> None:
+    request = cri.UpdateContainerResourcesRequest(
+        container_id=container.id,
+        linux=cri.LinuxContainerResources(**fields),  # type: ignore[arg-type]
+    )
+    container.runtime.UpdateContainerResources(request)
+
+
+def test_update_of_a_running_container(client: Client) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB, "cpu_shares": 512})
+    _update(container, memory_limit_in_bytes=96 * MIB)
+    assert _memory_limit(container) == 96 * MIB
+    resources = container.status().resources.linux
+    # What the update did not name stays.
+    assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (96 * MIB, 512)
+
+
+def test_update_of_a_created_container_counts_at_start(client: Client) -> None:
+    container = client.pod().create("/bin/sleep", "2147483", resources={"memory_limit_in_bytes": 64 * MIB})
+    _update(container, memory_limit_in_bytes=48 * MIB)
+    assert container.status().resources.linux.memory_limit_in_bytes == 48 * MIB
+    container.start()
+    assert _memory_limit(container) == 48 * MIB
+
+
+def test_update_of_an_ended_container_is_kept(client: Client) -> None:
+    container = client.once("/bin/true", resources={"memory_limit_in_bytes": 64 * MIB})
+    _update(container, memory_limit_in_bytes=48 * MIB)
+    assert container.status().resources.linux.memory_limit_in_bytes == 48 * MIB
+
+
+def test_a_failed_update_changes_nothing(client: Client) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
+    container.sh("head -c 20000000 /dev/zero > /dev/shm/ballast")
+    try:
+        _update(container, memory_limit_in_bytes=1)
+    except Exception:
+        assert container.status().resources.linux.memory_limit_in_bytes == 64 * MIB
+        assert _memory_limit(container) == 64 * MIB
+    else:
+        raise AssertionError("a limit of one byte was accepted")
+
+
+def test_a_bad_cpuset_is_an_error_that_names_it(client: Client) -> None:
+    pod = client.pod()
+    try:
+        pod.create("/bin/true", resources={"cpuset_cpus": "900"})
+    except Exception as error:
+        assert "cpuset" in str(error).lower() or "900" in str(error)
+    else:
+        raise AssertionError("a cpu that is not there was accepted")
+    allowed = str(min(os.sched_getaffinity(0)))
+    container = pod.run(resources={"cpuset_cpus": allowed})
+    assert (_cgroup(container, "cpuset") / "cpuset.cpus").read_text().strip() == allowed
+
+
+def test_ids_in_cgroup_parents_must_be_absolute(client: Client) -> None:
+    with rejected(StatusCode.INVALID_ARGUMENT, "cgroup_parent"):
+        client.pod(cgroup_parent="../../escape")
