@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from podwright.api import Cri, method_name
 from podwright.errors import Unavailable
-from podwright.server.endpoint import probe, socket_path
+from podwright.server.endpoint import knock, silence, socket_path
 from podwright.server.errors import error_of
 from podwright.wire import cri_pb2 as cri
 
@@ -33,8 +33,8 @@ async def connect(address: str, *, timeout: float | None = None) -> AsyncIterato
     when nobody listens at the socket.
     """
     path = socket_path(address)
-    if reason := probe(path):
-        raise Unavailable(f"no server at {path}: {reason}; `podwright serve` starts one")
+    if error := knock(path):
+        raise Unavailable(f"no server at {path}: {silence(error)}; `podwright serve` starts one")
     options = (
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),

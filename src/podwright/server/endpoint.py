@@ -39,23 +39,29 @@ def socket_path(address: str) -> Path:
     return Path(path)
 
 
-def probe(path: Path) -> str:
-    """Why nobody can be reached at `path`; empty when a server answers there."""
+def knock(path: Path) -> OSError | None:
+    """Try to connect: None when a server answers at `path`, else what the system says."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.setblocking(False)
         try:
             client.connect(os.fspath(path))
         except BlockingIOError:
-            return ""  # it listens, with a full backlog
-        except FileNotFoundError:
-            return "there is no such socket"
-        except ConnectionRefusedError:
-            return "nobody listens there any more"
-        except PermissionError:
-            return f"uid {os.geteuid()} may not open it: it takes root or the socket's group"
+            return None  # it listens, with a full backlog
         except OSError as error:
-            return error.strerror or str(error)
-    return ""
+            return error
+    return None
+
+
+def silence(error: OSError) -> str:
+    """Why nobody answered a `knock`, in words."""
+    match error:
+        case FileNotFoundError():
+            return "there is no such socket"
+        case ConnectionRefusedError():
+            return "nobody listens there any more"
+        case PermissionError():
+            return f"uid {os.geteuid()} may not open it: it takes root or the socket's group"
+    return error.strerror or str(error)
 
 
 @contextmanager
@@ -101,6 +107,6 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise FailedPrecondition(f"{path} exists and is no socket: move it away, or choose another --socket")
-    if not probe(path):
+    if knock(path) is None:
         raise FailedPrecondition(f"another program listens at {path}: stop it, or choose another --socket")
     path.unlink()

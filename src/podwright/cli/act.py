@@ -1,0 +1,170 @@
+"""stop, rm, rmi, pull, exec, image import: what changes something."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from podwright.cli.find import Found, everything, find, find_all
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
+from podwright.wire import cri_pb2 as cri
+
+if TYPE_CHECKING:
+    from podwright.api import Cri
+    from podwright.cli.door import Door
+
+CREDENTIALS = "PODWRIGHT_CREDS"
+"""The variable that may carry "user:password" for a pull."""
+
+
+async def stop(door: Door, words: Sequence[str], grace: int) -> None:
+    """Containers get their stop signal and `grace` seconds; a pod's containers first, then the pod."""
+    async with door.cri() as runtime:
+        found = await find_all(runtime, words)
+        await _each(_stop(runtime, item, grace) for item in found)
+
+
+async def rm(door: Door, words: Sequence[str], force: bool) -> None:
+    async with door.cri() as runtime:
+        found = await find_all(runtime, words)
+        if not force:
+            for item in found:
+                if _is_up(item):
+                    raise FailedPrecondition(
+                        f"{item.kind} {item.title} is {'running' if item.kind == 'container' else 'ready'}: "
+                        "stop it first, or use --force"
+                    )
+        await _each(_remove(runtime, item) for item in found)
+
+
+async def rmi(door: Door, references: Sequence[str]) -> None:
+    async with door.cri() as runtime:
+        for reference in references:
+            image = cri.ImageSpec(image=reference)
+            # The CRI removes what is not there without a word; a person has mistyped.
+            status = await runtime.image_status(cri.ImageStatusRequest(image=image))
+            if not status.HasField("image"):
+                raise NotFound(f"there is no image {reference!r}")
+            await runtime.remove_image(cri.RemoveImageRequest(image=image))
+            print(status.image.id)
+
+
+async def pull(door: Door, reference: str, creds_stdin: bool) -> None:
+    request = cri.PullImageRequest(image=cri.ImageSpec(image=reference))
+    source, creds = "--creds-stdin", sys.stdin.readline().rstrip("\n") if creds_stdin else ""
+    if not creds_stdin:
+        source, creds = CREDENTIALS, os.environ.get(CREDENTIALS, "")
+    if creds:
+        user, colon, password = creds.partition(":")
+        if not (user and colon):
+            raise InvalidArgument(source, "credentials are written user:password")
+        request.auth.username, request.auth.password = user, password
+    elif creds_stdin:
+        raise InvalidArgument(source, "there is nothing on standard input")
+    async with door.cri() as runtime:
+        print((await runtime.pull_image(request)).image_ref)
+
+
+async def exec(door: Door, word: str, argv: Sequence[str], timeout: int) -> int:
+    """Run `argv` to its end, print its output, return its exit code."""
+    async with door.cri() as runtime:
+        container = await find(runtime, word, ("container",))
+        request = cri.ExecSyncRequest(container_id=container.id, cmd=argv, timeout=timeout)
+        answer = await runtime.exec_sync(request)
+    sys.stdout.buffer.write(answer.stdout)
+    sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(answer.stderr)
+    sys.stderr.buffer.flush()
+    return answer.exit_code
+
+
+async def import_image(
+    door: Door,
+    directory: Path,
+    reference: str,
+    *,
+    cmd: str,
+    entrypoint: str,
+    env: Sequence[str],
+    user: str,
+    workdir: str,
+) -> None:
+    """A root directory becomes an image. The store is written by its owner alone: not beside a server."""
+    if address := door.server():
+        raise FailedPrecondition(
+            f"a server runs at {address} and owns the image store: stop it for the import, or pull "
+            "from an image directory (`podwright pull oci:DIR`)"
+        )
+    if not directory.is_dir():
+        raise InvalidArgument("DIRECTORY", f"{directory} is no directory")
+    for entry in env:
+        if not entry.partition("=")[1]:
+            raise InvalidArgument("--env", f"{entry!r} is not NAME=VALUE")
+    settings: dict[str, Any] = {
+        "Cmd": _argv(cmd),
+        "Entrypoint": _argv(entrypoint),
+        "Env": list(env),
+        "User": user,
+        "WorkingDir": workdir,
+    }
+    async with door.house() as runtime:
+        # Only the oci engine has a store of its own to import into.
+        store: Any = runtime.engine.images
+        image = await store.import_root(
+            directory.resolve(), reference, config={key: value for key, value in settings.items() if value}
+        )
+    print(image.id)
+
+
+async def _stop(runtime: Cri, item: Found, grace: int) -> None:
+    if item.kind == "container":
+        await runtime.stop_container(cri.StopContainerRequest(container_id=item.id, timeout=grace))
+    else:
+        containers, _ = await everything(runtime)
+        await _each(
+            runtime.stop_container(cri.StopContainerRequest(container_id=one.id, timeout=grace))
+            for one in containers
+            if one.pod_sandbox_id == item.id and one.state == cri.CONTAINER_RUNNING
+        )
+        await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
+    print(item.id)
+
+
+async def _remove(runtime: Cri, item: Found) -> None:
+    if item.kind == "container":
+        await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
+    else:
+        await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
+        await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
+    print(item.id)
+
+
+def _is_up(item: Found) -> bool:
+    up = cri.CONTAINER_RUNNING if item.kind == "container" else cri.SANDBOX_READY
+    return item.state == up
+
+
+async def _each(calls: Iterable[Awaitable[object]]) -> None:
+    """All of them at once; when some fail, the first error after all have ended."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _argv(text: str) -> list[str]:
+    """A command as an option has it: a JSON list, or words as a shell would split them."""
+    if text.startswith("["):
+        import msgspec
+
+        try:
+            return msgspec.json.decode(text, type=list[str])
+        except msgspec.DecodeError as error:
+            raise InvalidArgument("", f"{text!r} is no JSON list of strings: {error}") from error
+    import shlex
+
+    return shlex.split(text)

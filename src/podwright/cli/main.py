@@ -1,0 +1,351 @@
+"""The command line: which commands and options there are, and what becomes of errors.
+
+Each body imports what it needs when it runs, so that a short command stays short and `--help` loads no
+gRPC. Exit statuses: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 interrupted; exec
+and run pass on the status of what they ran.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from podwright.cli.door import Door, run_async
+from podwright.cli.output import Format
+
+app = typer.Typer(
+    name="podwright",
+    help="Kubernetes pods on this machine: a CRI server, a pod runner, and a look at what runs.\n\n"
+    "Commands ask the server at the socket when one answers; without a server they work on the state of "
+    "this machine itself. Containers and pods are named by id, by the beginning of an id, by name, or as "
+    "POD/CONTAINER.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+image_app = typer.Typer(help="More about images.")
+app.add_typer(image_app, name="image", rich_help_panel="Images")
+
+PODS, IMAGES, NODE = "Pods", "Images", "Node"
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers or pods.")]
+
+
+class Kind(enum.StrEnum):
+    CONTAINER = "container"
+    POD = "pod"
+    IMAGE = "image"
+
+
+class LogLevel(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Configuration file (default /etc/podwright/config.toml).", metavar="FILE"),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="Persistent state (default /var/lib/podwright).", metavar="DIR"),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Volatile state (default /run/podwright).", metavar="DIR")
+    ] = None,
+    socket: Annotated[
+        str | None,
+        typer.Option(
+            "--socket",
+            "--endpoint",
+            help="The server's socket, a path or unix:///path (default podwright.sock in --run).",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from podwright import __version__
+
+        print(f"podwright {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+    context.obj = Door(config, root, run, socket)
+
+
+@app.command(rich_help_panel=PODS)
+def run(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pod manifests, YAML or JSON.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the ended pods to be looked at.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave them running, and print their ids.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but what the containers write.")
+    ] = False,
+) -> None:
+    """Run Pod manifests, print what their containers write, exit with their status."""
+    from podwright.cli.run import run_command
+
+    raise typer.Exit(run_command(files, context.obj, keep=keep, detach=detach, quiet=quiet))
+
+
+@app.command(rich_help_panel=PODS)
+def ps(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Those that do not run, too.")] = False,
+    quiet: Quiet = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """List containers."""
+    from podwright.cli import lists
+
+    run_async(lists.ps(context.obj, every, quiet, output))
+
+
+@app.command(rich_help_panel=PODS)
+def pods(context: typer.Context, quiet: Quiet = False, output: Output = Format.TABLE) -> None:
+    """List pods."""
+    from podwright.cli import lists
+
+    run_async(lists.pods(context.obj, quiet, output))
+
+
+@app.command(rich_help_panel=PODS)
+def logs(
+    context: typer.Context,
+    container: Annotated[str, typer.Argument(metavar="CONTAINER")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the container has ended.")
+    ] = False,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last so many lines.")] = None,
+    since: Annotated[
+        str, typer.Option(help="Only from then on: 10m, 2h, or an RFC 3339 time.", metavar="TIME")
+    ] = "",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="In front of each line, when it was written.")
+    ] = False,
+) -> None:
+    """Print what a container has written."""
+    from podwright.cli import logs as room
+
+    run_async(room.logs(context.obj, container, follow=follow, tail=tail, since=since, timestamps=timestamps))
+
+
+@app.command(rich_help_panel=PODS, context_settings={"allow_interspersed_args": False}, no_args_is_help=False)
+def exec(
+    context: typer.Context,
+    container: Annotated[str, typer.Argument(metavar="CONTAINER")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARGUMENT]...")],
+    timeout: Annotated[int, typer.Option(min=0, help="Seconds it may take; 0: any time.")] = 0,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Not available yet.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Not available yet.")] = False,
+) -> None:
+    """Run a command in a container, print its output when it has ended, exit with its status.
+
+    Options of podwright stand before CONTAINER; what follows it is the command's.
+    """
+    if interactive or tty:
+        fail(
+            "exec -i and -t need the streaming calls, which podwright does not have yet; "
+            "without them the output comes when the command has ended"
+        )
+    from podwright.cli import act
+
+    raise typer.Exit(run_async(act.exec(context.obj, container, command, timeout)))
+
+
+@app.command(rich_help_panel=PODS)
+def stop(
+    context: typer.Context,
+    names: Names,
+    grace: Annotated[
+        int, typer.Option("--time", "-t", min=0, help="Seconds between the stop signal and SIGKILL.")
+    ] = 10,
+) -> None:
+    """Stop containers, or pods with all of theirs."""
+    from podwright.cli import act
+
+    run_async(act.stop(context.obj, names, grace))
+
+
+@app.command(rich_help_panel=PODS)
+def rm(
+    context: typer.Context,
+    names: Names,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Those that run, too.")] = False,
+) -> None:
+    """Remove containers, or pods with all of theirs."""
+    from podwright.cli import act
+
+    run_async(act.rm(context.obj, names, force))
+
+
+@app.command(rich_help_panel=PODS)
+def inspect(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers, pods or images.")],
+    kind: Annotated[Kind | None, typer.Option("--type", help="What NAME is, when it fits several.")] = None,
+) -> None:
+    """Print all that is known of containers, pods or images, as JSON."""
+    from podwright.cli import inspect as room
+
+    run_async(room.inspect(context.obj, names, kind))
+
+
+@app.command(rich_help_panel=IMAGES)
+def images(context: typer.Context, quiet: Quiet = False, output: Output = Format.TABLE) -> None:
+    """List images."""
+    from podwright.cli import lists
+
+    run_async(lists.images(context.obj, quiet, output))
+
+
+@app.command(rich_help_panel=IMAGES)
+def pull(
+    context: typer.Context,
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="A registry's reference, or oci:DIR, oci-archive:FILE, docker-archive:FILE."
+        ),
+    ],
+    creds_stdin: Annotated[
+        bool, typer.Option(help="Read user:password from standard input (or set PODWRIGHT_CREDS).")
+    ] = False,
+) -> None:
+    """Pull an image and print its id."""
+    from podwright.cli import act
+
+    run_async(act.pull(context.obj, reference, creds_stdin))
+
+
+@app.command(rich_help_panel=IMAGES)
+def rmi(
+    context: typer.Context,
+    references: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+) -> None:
+    """Remove images with all their names."""
+    from podwright.cli import act
+
+    run_async(act.rmi(context.obj, references))
+
+
+@image_app.command("import")
+def image_import(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What shall be the image's root.")],
+    reference: Annotated[str, typer.Argument(metavar="IMAGE", help="The image's name, like hello:1.")],
+    cmd: Annotated[str, typer.Option(help='Default command: words, or a JSON list ["sh","-c","…"].')] = "",
+    entrypoint: Annotated[str, typer.Option(help="Entry point, written like --cmd.")] = "",
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
+    user: Annotated[str, typer.Option(help="User or user:group.")] = "",
+    workdir: Annotated[str, typer.Option(help="Working directory.")] = "",
+) -> None:
+    """Make an image of one layer from a directory, and print its id. No server may run."""
+    from podwright.cli import act
+
+    run_async(
+        act.import_image(
+            context.obj,
+            directory,
+            reference,
+            cmd=cmd,
+            entrypoint=entrypoint,
+            env=env or [],
+            user=user,
+            workdir=workdir,
+        )
+    )
+
+
+@app.command(rich_help_panel=NODE)
+def serve(
+    context: typer.Context,
+    log_level: Annotated[LogLevel, typer.Option(help="debug has a line for each call.")] = LogLevel.INFO,
+) -> None:
+    """Serve the CRI at the socket, in the foreground. Containers outlive it."""
+    from podwright.cli import serve as room
+
+    room.serve(context.obj, log_level)
+
+
+@app.command(rich_help_panel=NODE)
+def status(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Print whether pods can run, and with which handlers. Exits with 1 when they cannot."""
+    from podwright.cli import node
+
+    raise typer.Exit(0 if run_async(node.status(context.obj, output)) else 1)
+
+
+@app.command(rich_help_panel=NODE)
+def doctor(
+    context: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Remove what is orphaned.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Look at what this host can do, and at what is left over on it. Exits with 1 when pods cannot run."""
+    from podwright.cli import doctor as room
+
+    raise typer.Exit(0 if run_async(room.doctor(context.obj, fix, output)) else 1)
+
+
+@app.command(rich_help_panel=NODE)
+def version(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Print the versions of this program and of the server."""
+    from podwright.cli import node
+
+    run_async(node.version(context.obj, output))
+
+
+def main() -> None:
+    """The `podwright` program."""
+    from podwright.errors import PodwrightError
+
+    try:
+        status = app(standalone_mode=False, prog_name="podwright")
+    except typer.TyperException as error:
+        fail(f"{error.format_message().rstrip('.')} (see `{_command(error)} --help`)", 2)
+    except PodwrightError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _silence_stdout()
+        sys.exit(1)
+    except OSError as error:
+        hint = " (podwright needs root)" if isinstance(error, PermissionError) else ""
+        fail(f"{error.filename}: {error.strerror}{hint}" if error.filename else str(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with one line on standard error."""
+    print(f"podwright: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _command(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "podwright"
+
+
+def _silence_stdout() -> None:
+    """Nobody reads on (`podwright ps | head -1`): the interpreter's last flush must not complain."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

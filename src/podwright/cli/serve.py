@@ -1,0 +1,45 @@
+"""serve: the CRI server in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from podwright import __version__
+
+if TYPE_CHECKING:
+    from podwright.cli.door import Door
+
+
+def serve(door: Door, log_level: str) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    # Before anything imports gRPC.
+    from podwright.server import tuning
+
+    tuning.before_grpc()
+    logging.basicConfig(
+        level=log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    from podwright.house import open_house
+    from podwright.server.serve import serve as run
+
+    config = door.config()
+
+    def ready() -> None:
+        print(
+            f"podwright {__version__} serves {config.listen} (state in {config.root})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    main = run(config.listen, open_house(config), ready=ready)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
