@@ -14,7 +14,7 @@ from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord
 from podwright.core.states import ContainerState
 from podwright.errors import DeadlineExceeded
-from podwright.spec.signals import signal_number
+from podwright.spec.signals import parse_signal
 
 KILL_AGAIN = 2.0
 """Seconds after which an unheard SIGKILL is repeated: a frozen cgroup or a race with exec may swallow one."""
@@ -37,7 +37,7 @@ async def stop(ground: Ground, record: ContainerRecord, timeout: int) -> None:
     _kill_not_later_than(ground, record, timeout)
     if not record.soft_signal_sent:
         record.soft_signal_sent = True
-        await ground.engine.signal_container(record.seen_by_engine(), signal_number(record.stop_signal))
+        await ground.engine.signal_container(record.seen_by_engine(), parse_signal(record.stop_signal).number)
     await record.exited.wait()
 
 
