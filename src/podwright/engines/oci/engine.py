@@ -1,0 +1,222 @@
+"""The oci engine: pods by an OCI runtime under conmon, on our own image store, with CNI networks.
+
+This is the engine's face towards core (engines/base.py); each method hands on to the part that does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from podwright.config import Config
+from podwright.engines.base import (
+    Container,
+    ContainerFacts,
+    EngineStatus,
+    ExecResult,
+    Exit,
+    Json,
+    Observation,
+    Orphan,
+    Sandbox,
+    SandboxFacts,
+)
+from podwright.engines.oci import host, rootfs
+from podwright.engines.oci.containers import Containers
+from podwright.engines.oci.places import Places
+from podwright.engines.oci.repair import Repair
+from podwright.engines.oci.runtimes import Runtimes, as_json
+from podwright.engines.oci.sandboxes import Sandboxes
+from podwright.engines.oci.tasks import Tasks
+from podwright.errors import FailedPrecondition, PodwrightError
+from podwright.images.store import ImageStore
+from podwright.linux import cgroups, mounts, proc
+from podwright.network.cni import Cni
+from podwright.state.database import Database
+from podwright.wire import cri_pb2 as cri
+
+VERSION = "0.1.0"
+
+
+class OciEngine:
+    name = "oci"
+    runtime_version = VERSION
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self.cgroup_driver: str = config.cgroup_driver
+        self._config = config
+        self._places = Places(config)
+        self._images = ImageStore(config.root_path / "images", database, config)
+        self._runtimes = Runtimes(config, self._places)
+        self._network = Cni(
+            Path(config.cni.conf_dir),
+            [Path(each) for each in config.cni.bin_dirs],
+            config.cni_cache,
+            default_bridge=config.cni.default_bridge,
+            ip_preference=config.cni.ip_preference,
+        )
+        self._repair = Repair(config, self._places, self._runtimes, self._network)
+        self._tasks: Tasks
+        self._sandboxes: Sandboxes
+        self._containers: Containers
+
+    @property
+    def images(self) -> ImageStore:
+        return self._images
+
+    @property
+    def network(self) -> Cni:
+        return self._network
+
+    async def open(self) -> None:
+        """Prepare directories and look at the host. FailedPrecondition when this host cannot do it at all."""
+        conmon = shutil.which(self._config.conmon)
+        if conmon is None:
+            raise FailedPrecondition(
+                f"{self._config.conmon} is not installed: the oci engine cannot run containers without it"
+            )
+        facts = host.facts(self._config)
+        self._forget_earlier_boot()
+        for directory in self._places.directories():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self._places.run, self._places.run / "containers", self._places.run / "sandboxes"):
+            # A process with another user id must be able to reach its rootfs.
+            directory.chmod(0o711)
+        self._runtimes.find()
+        self._tasks = Tasks(conmon, self._places, self._runtimes)
+        self._sandboxes = Sandboxes(
+            self._config, self._places, self._runtimes, self._tasks, self._network, facts
+        )
+        self._containers = Containers(
+            self._config, self._places, self._runtimes, self._tasks, self._sandboxes, self._images, facts
+        )
+        self._tasks.open()
+        await self._images.open()
+        await self._network.open()
+
+    async def close(self) -> None:
+        """Let go; containers keep running."""
+        await self._tasks.close()
+        await self._network.close()
+        await self._images.close()
+        if self.cgroup_driver == "cgroupfs":
+            cgroups.prune(self._config.cgroup_parent)
+
+    async def status(self) -> EngineStatus:
+        network_error, handlers = await asyncio.gather(self._network.status(), self._runtimes.handlers())
+        runtime_error = ""
+        try:
+            self.check_handler("")
+        except PodwrightError as error:
+            runtime_error = str(error)
+        network = self._network.network
+        return EngineStatus(
+            handlers=handlers,
+            default_handler=self._config.default_handler,
+            runtime_error=runtime_error,
+            network_error=network_error,
+            info={
+                "engine": self.name,
+                "cgroups": _cgroup_words(),
+                "runtimes": {each.handler: as_json(each) for each in self._runtimes.all()},
+                "versions": dict(self._runtimes.versions),
+                "network": network.to_json() if network else {},
+            },
+        )
+
+    def check_handler(self, name: str) -> None:
+        self._runtimes.get(name)
+
+    # Sandboxes
+
+    async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
+        return await self._sandboxes.create(sandbox, undo)
+
+    async def stop_sandbox(self, sandbox: Sandbox) -> None:
+        await self._sandboxes.stop(sandbox)
+
+    async def remove_sandbox(self, sandbox: Sandbox) -> None:
+        await self._sandboxes.remove(sandbox)
+
+    async def sandbox_alive(self, sandbox: Sandbox) -> bool:
+        return self._sandboxes.alive(sandbox)
+
+    async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
+        return await self._sandboxes.info(sandbox)
+
+    # Containers
+
+    async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
+        return await self._containers.create(container, undo)
+
+    async def start_container(self, container: Container) -> None:
+        await self._containers.start(container)
+
+    async def signal_container(self, container: Container, signal: int) -> None:
+        await self._containers.signal(container, signal)
+
+    async def remove_container(self, container: Container) -> None:
+        await self._containers.remove(container)
+
+    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        await self._containers.update(container, resources)
+
+    async def exec_sync(
+        self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
+    ) -> ExecResult:
+        return await self._containers.exec(container, argv, timeout, limit)
+
+    async def reopen_log(self, container: Container) -> None:
+        await self._containers.reopen_log(container)
+
+    async def observe_container(self, container: Container) -> Observation:
+        return await self._containers.observe(container)
+
+    async def container_info(self, container: Container) -> Mapping[str, Json]:
+        return self._containers.info(container)
+
+    def exits(self) -> AsyncIterator[Exit]:
+        return self._tasks.exits()
+
+    # Repair
+
+    async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
+        known = sandboxes | containers
+        stray_images = [
+            each
+            for each in self._images.orphans(known)
+            # An image that is mounted as a volume is used in the name of CONTAINER#NUMBER.
+            if each.kind != "image-use" or each.name.partition("#")[0] not in known
+        ]
+        return [*self._repair.orphans(known), *stray_images]
+
+    async def remove_orphan(self, orphan: Orphan) -> None:
+        if orphan.kind.startswith("image-"):
+            await self._images.remove_orphan(orphan)
+        else:
+            await self._repair.remove(orphan)
+
+    def _forget_earlier_boot(self) -> None:
+        """What the run directory says of processes and mounts of an earlier boot is not true any more."""
+        boot = proc.boot_id()
+        file = self._places.boot
+        try:
+            if file.read_text() == boot:
+                return
+        except FileNotFoundError:
+            pass
+        for name in ("sandboxes", "containers", "runtime", "exits"):
+            directory = self._places.run / name
+            if directory.exists():
+                mounts.unmount_below(directory)
+                rootfs.remove_tree(directory)
+        self._places.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        file.write_text(boot)
+
+
+def _cgroup_words() -> dict[str, Json]:
+    layout = cgroups.layout()
+    return {"version": layout.version, "hybrid": layout.hybrid}

@@ -1,0 +1,84 @@
+"""Where everything lies: each path follows from an id alone, so that it is found again after a crash.
+
+Volatile things are below `run`, which a reboot must empty; what has to survive one is below `root`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from podwright.config import Config
+
+ID = re.compile(r"[0-9a-f]{64}")
+
+
+class Places:
+    def __init__(self, config: Config) -> None:
+        self.run = config.run_path.absolute()
+        self.root = config.root_path.absolute()
+        self.exits = self.run / "exits"
+        """conmon writes one file here for each process that ended: its name is the id."""
+        self.boot = self.run / "boot-id"
+        """Which boot the volatile files belong to."""
+        self.cover = self.run / "empty"
+        """An empty directory, to hide others behind."""
+        self.pause_rootfs = self.run / "pause-rootfs"
+
+    # Sandboxes
+
+    def sandbox_run(self, id: str) -> Path:
+        return self.run / "sandboxes" / id
+
+    def sandbox_root(self, id: str) -> Path:
+        return self.root / "sandboxes" / id
+
+    def pins(self, id: str) -> Path:
+        return self.sandbox_run(id) / "ns"
+
+    def pin(self, id: str, kind: str) -> Path:
+        return self.pins(id) / kind
+
+    def shm(self, id: str) -> Path:
+        return self.sandbox_run(id) / "shm"
+
+    def pause_bundle(self, id: str) -> Path:
+        return self.sandbox_run(id) / "pause"
+
+    # Containers
+
+    def container_run(self, id: str) -> Path:
+        """The bundle: config.json, pid files, conmon's sockets, the mounted rootfs."""
+        return self.run / "containers" / id
+
+    def container_root(self, id: str) -> Path:
+        return self.root / "containers" / id
+
+    def rootfs(self, id: str) -> Path:
+        return self.container_run(id) / "rootfs"
+
+    # Both
+
+    def bundle(self, id: str) -> Path:
+        """The bundle of container `id`, or of the pause process of sandbox `id`."""
+        pause = self.pause_bundle(id)
+        return pause if self.sandbox_run(id).is_dir() else self.container_run(id)
+
+    def exit_file(self, id: str) -> Path:
+        return self.exits / id
+
+    def runtime_root(self, handler: str) -> Path:
+        """Where the runtime of `handler` keeps its own state."""
+        return self.run / "runtime" / handler
+
+    def directories(self) -> tuple[Path, ...]:
+        """Those that must be there before anything else."""
+        return (
+            self.run / "sandboxes",
+            self.run / "containers",
+            self.run / "runtime",
+            self.exits,
+            self.cover,
+            self.root / "sandboxes",
+            self.root / "containers",
+        )

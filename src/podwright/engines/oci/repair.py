@@ -1,0 +1,152 @@
+"""What is on the host below our roots and belongs to no record: found, and removed one by one.
+
+Orphans come in the order in which they can go: processes before their cgroups, mounts before directories.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from podwright.config import Config
+from podwright.engines.base import Orphan
+from podwright.engines.oci import rootfs
+from podwright.engines.oci.places import ID, Places
+from podwright.engines.oci.runtimes import Runtimes
+from podwright.errors import NotFound
+from podwright.linux import cgroups, mounts, spawn
+from podwright.network.cni import Attachment, Cni
+
+
+class Repair:
+    def __init__(self, config: Config, places: Places, handlers: Runtimes, network: Cni) -> None:
+        self._config = config
+        self._places = places
+        self._runtimes = handlers
+        self._network = network
+
+    def orphans(self, known: set[str]) -> list[Orphan]:
+        """Everything that names an id which is not in `known`."""
+        return [
+            *self._processes(known),
+            *self._runtime_states(known),
+            *self._cgroups(known),
+            *self._attachments(known),
+            *self._mounts(known),
+            *self._files(known),
+        ]
+
+    async def remove(self, orphan: Orphan) -> None:
+        """Fine when it is gone by now."""
+        if orphan.kind == "process":
+            await _kill(int(orphan.name))
+        elif orphan.kind == "runtime":
+            handler, _, id = orphan.name.partition("/")
+            runtime = self._runtimes.get(handler)
+            if runtime.knows(id):
+                await spawn.run(runtime.argv("delete", "--force", id))
+        elif orphan.kind == "cgroup":
+            for pid in cgroups.kill_all(orphan.name):
+                await spawn.exited(pid)
+            cgroups.remove(orphan.name)
+        elif orphan.kind == "cni":
+            netns = self._places.pin(orphan.name, "net")
+            await self._network.delete(Attachment(id=orphan.name, netns=str(netns)))
+        elif orphan.kind in ("mount", "netns"):
+            mounts.unmount(Path(orphan.name))
+        elif orphan.kind == "directory":
+            mounts.unmount_below(Path(orphan.name))
+            rootfs.remove_tree(Path(orphan.name))
+        elif orphan.kind == "file":
+            Path(orphan.name).unlink(missing_ok=True)
+        else:
+            raise NotFound(f"the oci engine knows no orphans of kind {orphan.kind!r}")
+
+    def _processes(self, known: set[str]) -> Iterator[Orphan]:
+        """Supervisors that work in our directories, and the processes that they supervise."""
+        ours = os.fsencode(self._places.run) + b"/"
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
+                continue
+            bundle = command[command.index(b"--bundle") + 1]
+            id = _id_in(os.fsdecode(bundle))
+            if bundle.startswith(ours) and id and id not in known:
+                children = (entry / f"task/{entry.name}/children").read_text().split()
+                for child in (entry.name, *children):
+                    what = "supervisor" if child == entry.name else "process"
+                    yield Orphan("process", child, f"{what} of {id}")
+
+    def _runtime_states(self, known: set[str]) -> Iterator[Orphan]:
+        for runtime in self._runtimes.all():
+            for entry in _entries(runtime.root):
+                id = entry.name[:64]
+                if ID.fullmatch(id) and id not in known:
+                    yield Orphan("runtime", f"{runtime.handler}/{id}", f"state of {runtime.kind}")
+
+    def _cgroups(self, known: set[str]) -> Iterator[Orphan]:
+        """Below our own parent. Of other parents only containers with a bundle are known: see `_files`."""
+        if self._config.cgroup_driver == "systemd":
+            parent = cgroups.slice_location(cgroups.DEFAULT_SLICE)
+        else:
+            parent = cgroups.location(self._config.cgroup_parent)
+        found = set()
+        for directory in cgroups.directories(parent):
+            found |= {entry.name for entry in _entries(directory) if entry.is_dir()}
+        for name in sorted(found):
+            id = name.removeprefix(f"{cgroups.SCOPE_PREFIX}-").removesuffix(".scope")
+            if ID.fullmatch(id) and id not in known:
+                yield Orphan("cgroup", f"{parent}/{name}")
+
+    def _attachments(self, known: set[str]) -> Iterator[Orphan]:
+        for id in sorted(self._network.cached_ids() - known):
+            yield Orphan("cni", id, "network attachment")
+
+    def _mounts(self, known: set[str]) -> Iterator[Orphan]:
+        table = mounts.read_table()
+        rows = [*mounts.mounts_below(self._places.run, table), *mounts.mounts_below(self._places.root, table)]
+        for row in reversed(rows):
+            id = _id_in(row.target)
+            if id and id not in known:
+                yield Orphan("netns" if row.fstype == "nsfs" else "mount", row.target, row.fstype)
+
+    def _files(self, known: set[str]) -> Iterator[Orphan]:
+        for parent in (
+            self._places.run / "sandboxes",
+            self._places.run / "containers",
+            self._places.root / "sandboxes",
+            self._places.root / "containers",
+        ):
+            for entry in _entries(parent):
+                if entry.name not in known:
+                    yield Orphan("directory", str(entry))
+        for entry in _entries(self._places.exits):
+            if entry.name not in known:
+                yield Orphan("file", str(entry), "exit code")
+
+
+async def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    await spawn.exited(pid)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _id_in(path: str) -> str:
+    """The id that a path of ours contains, "" when there is none."""
+    return next((part for part in path.split("/") if ID.fullmatch(part)), "")

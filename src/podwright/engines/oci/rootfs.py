@@ -1,0 +1,132 @@
+"""A container's root file system: an overlay of the image's layers, and directories for its volumes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from podwright.engines.oci.places import Places
+from podwright.linux import mounts
+from podwright.spec.inputs import RootfsFiles
+
+MAX_DATABASE = 1 << 20
+"""Bytes read of an image's /etc/passwd or /etc/group."""
+
+
+def mount(places: Places, id: str, lower: Sequence[Path]) -> Path:
+    """Mount the root of container `id` and return where; `lower` topmost first. Raises OSError."""
+    keep = places.container_root(id)
+    upper, work, target = keep / "upper", keep / "work", places.rootfs(id)
+    for each in (upper, work, target):
+        each.mkdir(parents=True, exist_ok=True)
+    if len(lower) > 0:
+        # The container's / is what its image says, not what we made.
+        origin = lower[0].stat()
+        upper.chmod(stat.S_IMODE(origin.st_mode))
+        os.chown(upper, origin.st_uid, origin.st_gid)
+    # Without `volatile` each unmount would sync the whole disk below; what a container wrote is never
+    # used again after a crash of the host.
+    mounts.overlay(target, lower, upper, work, options="volatile")
+    return target
+
+
+def unmount(places: Places, id: str) -> None:
+    mounts.unmount(places.rootfs(id))
+
+
+def user_files(root: Path) -> RootfsFiles:
+    """The image's own user databases."""
+    return RootfsFiles(_text(root, "etc/passwd"), _text(root, "etc/group"))
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where `path` of the image is on the host: its links are followed as if `root` were /.
+
+    Ends where something is missing; the rest is appended as it stands.
+    """
+    here: list[str] = []
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    for _ in range(4096):
+        if not todo:
+            break
+        part = todo.pop()
+        if part == "..":
+            del here[-1:]
+            continue
+        candidate = root.joinpath(*here, part)
+        if candidate.is_symlink():
+            target = str(candidate.readlink())
+            if target.startswith("/"):
+                here.clear()
+            todo.extend(each for each in reversed(target.split("/")) if each not in ("", "."))
+            continue
+        here.append(part)
+    return root.joinpath(*here)
+
+
+def fill_volume(root: Path, path: str, volume: Path) -> None:
+    """Make `volume`, the directory for the image's VOLUME `path`, with what the image has there."""
+    source = inside(root, path)
+    if not source.is_dir():
+        volume.mkdir(parents=True, exist_ok=True)
+        return
+    volume.parent.mkdir(parents=True, exist_ok=True)
+    _copy(source, volume)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove `path` and all below it; fine when it is absent. Crosses no mount: unmount before."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _text(root: Path, path: str) -> str | None:
+    file = inside(root, path)
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        return os.read(fd, MAX_DATABASE).decode(errors="surrogateescape")
+    finally:
+        os.close(fd)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy of directory `source` with owners, modes, times, links, devices and extended attributes."""
+    target.mkdir(exist_ok=True)
+    links: dict[tuple[int, int], Path] = {}
+    pending = [(source, target)]
+    made: list[tuple[Path, Path]] = []
+    while pending:
+        here, there = pending.pop()
+        made.append((here, there))
+        with os.scandir(here) as entries:
+            for entry in entries:
+                old, new = here / entry.name, there / entry.name
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    new.mkdir()
+                    pending.append((old, new))
+                    continue
+                known = links.setdefault((status.st_dev, status.st_ino), new)
+                if known != new:
+                    os.link(known, new, follow_symlinks=False)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    shutil.copyfile(old, new, follow_symlinks=False)
+                elif stat.S_ISLNK(status.st_mode):
+                    new.symlink_to(old.readlink())
+                else:
+                    os.mknod(new, status.st_mode, status.st_rdev)
+                made.append((old, new))
+    # Directories last and from the bottom: filling one changes its times.
+    for old, new in reversed(made):
+        status = old.lstat()
+        os.chown(new, status.st_uid, status.st_gid, follow_symlinks=False)
+        shutil.copystat(old, new, follow_symlinks=False)

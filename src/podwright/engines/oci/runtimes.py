@@ -1,0 +1,249 @@
+"""The OCI runtimes behind the handlers: which there are, what they can do, how each is called.
+
+Also the one workaround that a hybrid cgroup host needs for crun (`Runtime.create_view`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from podwright.config import Config
+from podwright.engines.base import Handler, Json
+from podwright.engines.oci import host
+from podwright.engines.oci.places import Places
+from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
+from podwright.linux import cgroups, spawn
+from podwright.linux import syscalls as sys
+from podwright.linux.threads import in_fresh_thread
+
+PROBE_TIMEOUT = 10.0
+RRO_KERNEL = (5, 12)
+"""mount_setattr(2), which recursive read-only mounts need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One handler's runtime, found on this host."""
+
+    handler: str
+    program: str
+    """Absolute path."""
+    options: tuple[str, ...]
+    """Global options put before every command."""
+    root: Path
+    """Where it keeps its state."""
+    hide_unified: bool
+    """`create` fails as long as it sees the unified cgroup hierarchy."""
+    privileged_without_host_devices: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The program's own name: which of the runtimes' peculiarities apply."""
+        return Path(self.program).name.partition("-")[0].partition(".")[0]
+
+    @property
+    def sandboxed(self) -> bool:
+        """Its processes are not processes of this host: pids name its supervisor (gVisor)."""
+        return self.kind == "runsc"
+
+    def argv(self, *command: str) -> list[str]:
+        return [self.program, "--root", str(self.root), *self.options, *command]
+
+    def knows(self, id: str) -> bool:
+        """Whether it has any state of `id`. All runtimes keep it in ROOT/ID or files that start so."""
+        return (self.root / id).exists() or any(self.root.glob(f"{id}*"))
+
+
+class Runtimes:
+    """All handlers of the configuration."""
+
+    def __init__(self, config: Config, places: Places) -> None:
+        self._config = config
+        self._places = places
+        self._found: dict[str, Runtime] = {}
+        self._broken: dict[str, str] = {}
+        self._probed: dict[str, Handler] = {}
+        self.versions: dict[str, str] = {}
+        """Filled by `handlers`."""
+
+    def find(self) -> None:
+        """Look the programs up: no program is started."""
+        layout = cgroups.layout()
+        blind = layout.hybrid and bool(layout.unified_controllers)
+        for name, handler in self._config.handlers.items():
+            program = shutil.which(handler.path)
+            if program is None:
+                self._broken[name] = f"{handler.path} is not installed"
+                continue
+            options = list(handler.options)
+            if self._config.cgroup_driver == "systemd":
+                options.append("--systemd-cgroup")
+            kind = Path(program).name.partition("-")[0]
+            hide = blind and kind == "crun"
+            if hide and shutil.which("nsenter") is None:
+                self._broken[name] = (
+                    f"crun refuses hybrid cgroups and the controllers "
+                    f"{', '.join(sorted(layout.unified_controllers))} are on {layout.unified}: install "
+                    f"nsenter (util-linux), mount them as cgroup v1, or use runc"
+                )
+                continue
+            root = self._places.runtime_root(name)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._found[name] = Runtime(
+                name,
+                str(Path(program).absolute()),
+                tuple(options),
+                root,
+                hide,
+                handler.privileged_without_host_devices,
+            )
+
+    def get(self, name: str) -> Runtime:
+        """The runtime of handler `name`, "" being the default one; errors as `Engine.check_handler`."""
+        name = name or self._config.default_handler
+        if name in self._found:
+            return self._found[name]
+        if name in self._broken:
+            raise FailedPrecondition(
+                f"runtime handler {name!r} cannot work on this host: {self._broken[name]}"
+            )
+        known = ", ".join(sorted(self._config.handlers))
+        raise InvalidArgument("runtime_handler", f"no handler {name!r} is configured; there are: {known}")
+
+    def having(self, id: str) -> Sequence[Runtime]:
+        """Those that have state of `id`, whatever its record says."""
+        return [each for each in self._found.values() if each.knows(id)]
+
+    def all(self) -> Sequence[Runtime]:
+        return list(self._found.values())
+
+    async def handlers(self) -> tuple[Handler, ...]:
+        """Every handler with what it can do. The runtimes are asked once, at the first call."""
+        missing = [name for name in self._found if name not in self._probed]
+        for handler in await asyncio.gather(*(self._probe(self._found[name]) for name in missing)):
+            self._probed[handler.name] = handler
+        return tuple(
+            self._probed[name] if name in self._probed else Handler(name, False, self._broken[name])
+            for name in self._config.handlers
+        )
+
+    async def recursive_read_only(self, name: str) -> bool:
+        """Whether the handler can make a mount and all below it read-only."""
+        wanted = name or self._config.default_handler
+        return any(each.recursive_read_only for each in await self.handlers() if each.name == wanted)
+
+    async def _probe(self, runtime: Runtime) -> Handler:
+        try:
+            version = await _ask(runtime, "--version")
+            self.versions[runtime.handler] = version.splitlines()[0] if version else ""
+            mount_options = await _mount_options(runtime, self.versions[runtime.handler])
+        except (PodwrightError, OSError) as error:
+            self._broken[runtime.handler] = str(error)
+            return Handler(runtime.handler, False, str(error))
+        return Handler(
+            runtime.handler, True, recursive_read_only="rro" in mount_options and host.kernel() >= RRO_KERNEL
+        )
+
+
+async def delete(runtime: Runtime, id: str) -> str:
+    """Make `runtime` forget `id`, whose process has ended; what it complained about, "" if it did not."""
+    done = await spawn.run(runtime.argv("delete", id))
+    if done.status != 0 and runtime.knows(id):
+        # Half made, or a process that the runtime still sees.
+        done = await spawn.run(runtime.argv("delete", "--force", id))
+    if done.status == 0 or not runtime.knows(id):
+        return ""
+    return done.stderr.decode(errors="replace").strip()
+
+
+async def kill(runtime: Runtime, id: str, number: int, *, everything: bool = False) -> str:
+    """Send a signal through the runtime; its complaint, "" if there was none."""
+    command = ["kill", *(["--all"] if everything else []), id, signal.Signals(number).name]
+    done = await spawn.run(runtime.argv(*command))
+    return "" if done.status == 0 else done.stderr.decode(errors="replace").strip()
+
+
+@asynccontextmanager
+async def create_view(runtime: Runtime, places: Places) -> AsyncIterator[list[str]]:
+    """The command line of `runtime` for `create`, valid inside the context.
+
+    On a hybrid host crun must not see the unified hierarchy. It is given a mount namespace of its own in
+    which an empty directory hides that: a copy of the host's, with its peer groups, so that propagated
+    volumes still work. It lasts for one `create` only, for it holds every mount of the host.
+    """
+    if not runtime.hide_unified:
+        yield runtime.argv()
+        return
+    namespace = await in_fresh_thread(lambda: _without_unified(places.cover))
+    try:
+        yield [
+            shutil.which("nsenter") or "/usr/bin/nsenter",
+            f"--mount=/proc/{os.getpid()}/fd/{namespace}",
+            *runtime.argv(),
+        ]
+    finally:
+        os.close(namespace)
+
+
+def _without_unified(cover: Path) -> int:
+    """Called on a thread that ends after it: a mount namespace in which `cover` hides the hierarchy."""
+    unified = cgroups.layout().unified
+    assert unified is not None
+    sys.unshare(sys.CLONE_NEWNS)
+    # The mount that holds it may be shared: the cover must not appear on the host.
+    sys.mount(None, unified.parent, None, sys.MS_PRIVATE)
+    # Covering takes a third less time than unmounting, which waits for every CPU.
+    sys.mount(cover, unified, None, sys.MS_BIND)
+    return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class _Features(msgspec.Struct, rename="camel"):
+    """`runc features`, and of newer cruns (features.md of the runtime-spec)."""
+
+    mount_options: list[str] = []
+
+
+async def _mount_options(runtime: Runtime, version: str) -> Sequence[str]:
+    done = await spawn.run([runtime.program, "features"], timeout=PROBE_TIMEOUT)
+    if done.status == 0:
+        try:
+            return msgspec.json.decode(done.stdout, type=_Features).mount_options
+        except msgspec.DecodeError:
+            return ()
+    if runtime.kind == "crun" and _numbers(version) >= (1, 4):
+        return ("rro",)  # it could do it before it could tell
+    return ()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """ "crun version 1.8.1" -> (1, 8, 1)."""
+    word = next((word for word in version.split() if word[:1].isdigit()), "")
+    return tuple(int(part) for part in word.split(".") if part.isdigit())
+
+
+async def _ask(runtime: Runtime, option: str) -> str:
+    done = await spawn.run([runtime.program, option], timeout=PROBE_TIMEOUT)
+    if done.status != 0:
+        raise FailedPrecondition(
+            f"{runtime.program} {option} fails: {done.stderr.decode(errors='replace').strip()}"
+        )
+    return done.stdout.decode(errors="replace")
+
+
+def resources_refused(runtime: Runtime) -> str:
+    """Why `runtime` cannot change resources of a container that exists; "" when it can."""
+    return f"handler {runtime.handler!r}: gVisor has no `update`" if runtime.sandboxed else ""
+
+
+def as_json(runtime: Runtime) -> Json:
+    """For a verbose status."""
+    return {"path": runtime.program, "options": list(runtime.options), "root": str(runtime.root)}

@@ -1,0 +1,285 @@
+"""Sandboxes of the oci engine: pinned namespaces, the pod's files and shared memory, its network, and a
+pause process for pods that share a PID namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from podwright.config import Config
+from podwright.engines.base import Json, Sandbox, SandboxFacts
+from podwright.engines.oci import rootfs
+from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.host import seccomp_profile
+from podwright.engines.oci.places import Places
+from podwright.engines.oci.runtimes import Runtimes
+from podwright.engines.oci.tasks import Tasks
+from podwright.errors import FailedPrecondition, Unimplemented
+from podwright.linux import cgroups, mounts, namespaces, proc
+from podwright.network import files
+from podwright.network.cni import Attachment, Cni, Result
+from podwright.spec.encode import encode
+from podwright.spec.inputs import HandlerOptions, HostFacts, NamespacePaths, SandboxInput, SystemFiles
+from podwright.spec.linux.build import build_sandbox
+from podwright.spec.linux.namespaces import mappings
+from podwright.spec.linux.security import localhost_path
+from podwright.spec.linux.sysctls import sandbox_sysctls
+from podwright.wire import cri_pb2 as cri
+
+log = logging.getLogger(__name__)
+
+SHM_SIZE = 64 << 20
+PAUSE = "catatonit"
+
+_POD = cri.NamespaceMode.POD
+_NODE = cri.NamespaceMode.NODE
+
+
+class Sandboxes:
+    def __init__(
+        self, config: Config, places: Places, runtimes: Runtimes, tasks: Tasks, network: Cni, host: HostFacts
+    ) -> None:
+        self._config = config
+        self._places = places
+        self._runtimes = runtimes
+        self._tasks = tasks
+        self._network = network
+        self._host = host
+
+    async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
+        options = _options(sandbox)
+        if mappings(options, "config.linux.security_context.namespace_options") is not None:
+            raise Unimplemented(
+                "config.linux.security_context.namespace_options.userns_options: "
+                "the oci engine makes no user namespaces for pods; use mode NODE"
+            )
+        if options.pid == cri.NamespaceMode.TARGET:
+            raise Unimplemented(
+                "config.linux.security_context.namespace_options.pid: a sandbox cannot have mode TARGET"
+            )
+        sysctls = sandbox_sysctls(sandbox.config, self._host.policy)
+        cgroup = cgroups.container_path(self._config.cgroup_driver, self.cgroup_parent(sandbox), sandbox.id)
+        undo.push_async_callback(self._unmake, sandbox)
+        pins = {kind: self._places.pin(sandbox.id, kind) for kind in _own_kinds(options)}
+        self._places.pins(sandbox.id).mkdir(parents=True, exist_ok=True)
+        pinned = asyncio.ensure_future(
+            namespaces.create_pinned(
+                pins, hostname=sandbox.config.hostname or self._host.hostname, sysctls=sysctls
+            )
+        )
+        try:
+            self._write_files(sandbox)
+            if options.ipc != _NODE:
+                self._make_shm(sandbox.id)
+        finally:
+            # What it makes must be there, or gone, before anything is undone.
+            await asyncio.wait([pinned])
+        pinned.result()
+        attached = asyncio.ensure_future(self._attach(sandbox, options))
+        try:
+            pid, started = await self._pause(sandbox, options, cgroup)
+            result = await attached
+        finally:
+            if not attached.done():
+                attached.cancel()
+                await asyncio.wait([attached])
+        ips = result.ips if result else ()
+        return SandboxFacts(ips=ips, pid=pid, own={"started": started} if pid else {})
+
+    async def stop(self, sandbox: Sandbox) -> None:
+        id = sandbox.id
+        detached = asyncio.ensure_future(self._detach(sandbox))
+        try:
+            if self._places.pause_bundle(id).exists():
+                await self._tasks.end(id, sandbox.facts.pid, _started(sandbox))
+        finally:
+            await asyncio.wait([detached])
+        # The namespace goes only after its network: plugins work inside it.
+        detached.result()
+        for kind in namespaces.PINNABLE:
+            namespaces.unpin(self._places.pin(id, kind))
+        mounts.unmount(self._places.shm(id))
+
+    async def remove(self, sandbox: Sandbox) -> None:
+        await self.stop(sandbox)
+        rootfs.remove_tree(self._places.sandbox_run(sandbox.id))
+        rootfs.remove_tree(self._places.sandbox_root(sandbox.id))
+
+    def alive(self, sandbox: Sandbox) -> bool:
+        """Its namespaces, its shared memory and its pause process are there."""
+        options = _options(sandbox)
+        if not self._places.sandbox_run(sandbox.id).is_dir():
+            return False
+        wanted = [self._places.pin(sandbox.id, kind) for kind in _own_kinds(options)]
+        if options.ipc != _NODE:
+            wanted.append(self._places.shm(sandbox.id))
+        if not all(mounts.is_mounted(each) for each in wanted):
+            return False
+        return options.pid != _POD or proc.alive(sandbox.facts.pid, _started(sandbox))
+
+    async def info(self, sandbox: Sandbox) -> Mapping[str, Json]:
+        options = _options(sandbox)
+        cached = self._network.cached(sandbox.id)
+        info: dict[str, Json] = {
+            "sandboxID": sandbox.id,
+            "pid": sandbox.facts.pid,
+            "netns": self.netns(sandbox) if options.network != _NODE else "",
+            "netNamespaceClosed": not self.alive(sandbox),
+            "namespaces": msgspec.to_builtins(
+                {kind: str(self._places.pin(sandbox.id, kind)) for kind in _own_kinds(options)}
+            ),
+            "runtimeHandler": sandbox.handler or self._config.default_handler,
+            "cgroupParent": self.cgroup_parent(sandbox),
+        }
+        if cached is not None:
+            info["cniResult"] = dict(cached.raw)
+        config = self._places.pause_bundle(sandbox.id) / "config.json"
+        if config.exists():
+            info["runtimeSpec"] = msgspec.json.decode(config.read_bytes())
+        return info
+
+    # For its containers
+
+    def netns(self, sandbox: Sandbox) -> str:
+        return str(self._places.pin(sandbox.id, "net"))
+
+    def namespace_paths(self, sandbox: Sandbox) -> NamespacePaths:
+        """What containers join; "" where the pod shares the host's."""
+        options = _options(sandbox)
+        own = {kind: str(self._places.pin(sandbox.id, kind)) for kind in _own_kinds(options)}
+        pid = f"/proc/{sandbox.facts.pid}/ns/pid" if sandbox.facts.pid else ""
+        return NamespacePaths(net=own.get("net", ""), ipc=own.get("ipc", ""), uts=own.get("uts", ""), pid=pid)
+
+    def system_files(self, sandbox: Sandbox) -> SystemFiles:
+        keep = self._places.sandbox_root(sandbox.id)
+        return SystemFiles(
+            hostname=str(keep / "hostname"),
+            hosts=str(keep / "hosts"),
+            resolv_conf=str(keep / "resolv.conf"),
+            shm=str(self._places.shm(sandbox.id)),
+        )
+
+    def cgroup_parent(self, sandbox: Sandbox) -> str:
+        parent = sandbox.config.linux.cgroup_parent
+        if parent or self._config.cgroup_driver == "systemd":
+            return parent
+        return self._config.cgroup_parent
+
+    # Making
+
+    def _write_files(self, sandbox: Sandbox) -> None:
+        keep = self._places.sandbox_root(sandbox.id)
+        keep.mkdir(parents=True, exist_ok=True)
+        config = sandbox.config
+        dns = config.dns_config if config.HasField("dns_config") else None
+        (keep / "hostname").write_text(files.hostname(config.hostname, self._host.hostname))
+        (keep / "hosts").write_text(files.hosts(_host_file("/etc/hosts")))
+        (keep / "resolv.conf").write_text(files.resolv_conf(dns, _host_file("/etc/resolv.conf")))
+
+    def _make_shm(self, id: str) -> None:
+        shm = self._places.shm(id)
+        shm.mkdir(exist_ok=True)
+        mounts.tmpfs(shm, size=SHM_SIZE, mode=0o1777)
+
+    async def _attach(self, sandbox: Sandbox, options: cri.NamespaceOption) -> Result | None:
+        if options.network == _NODE:
+            return None
+        return await self._network.add(self._attachment(sandbox))
+
+    async def _detach(self, sandbox: Sandbox) -> None:
+        if _options(sandbox).network != _NODE:
+            await self._network.delete(self._attachment(sandbox))
+
+    def _attachment(self, sandbox: Sandbox) -> Attachment:
+        config = sandbox.config
+        return Attachment(
+            id=sandbox.id,
+            netns=self.netns(sandbox),
+            name=config.metadata.name,
+            namespace=config.metadata.namespace,
+            uid=config.metadata.uid,
+            ports=config.port_mappings,
+            annotations=config.annotations,
+            dns=config.dns_config if config.HasField("dns_config") else None,
+            cgroup_parent=config.linux.cgroup_parent,
+        )
+
+    async def _pause(self, sandbox: Sandbox, options: cri.NamespaceOption, cgroup: str) -> tuple[int, int]:
+        """Pid and start time of the process that holds the pod's PID namespace; zeros if there is none."""
+        if options.pid != _POD:
+            return 0, 0
+        runtime = self._runtimes.get(sandbox.handler)
+        bundle = self._places.pause_bundle(sandbox.id)
+        bundle.mkdir(exist_ok=True)
+        security = sandbox.config.linux.security_context
+        profile = localhost_path(security, self._host.policy)
+        built = build_sandbox(
+            SandboxInput(
+                id=sandbox.id,
+                config=sandbox.config,
+                cgroups_path=cgroup,
+                rootfs_path=str(self._pause_rootfs()),
+                args=(f"/{PAUSE}", "-P"),
+                namespaces=self.namespace_paths(sandbox),
+                handler=HandlerOptions(type_annotations=not runtime.sandboxed),
+                seccomp_profile=seccomp_profile(profile, self._config.seccomp_root) if profile else None,
+            ),
+            self._host,
+        )
+        (bundle / "config.json").write_bytes(encode(built.spec))
+        pid = await self._tasks.create(
+            runtime, Supervised(sandbox.id, sandbox.name, bundle, self._places.exits)
+        )
+        started = proc.start_time(pid)
+        await self._tasks.start(runtime, sandbox.id)
+        return pid, started
+
+    def _pause_rootfs(self) -> Path:
+        """A root with nothing but the pause program; one for all pods."""
+        root = self._places.pause_rootfs
+        program = root / PAUSE
+        if not program.exists():
+            found = shutil.which(PAUSE)
+            if found is None:
+                raise FailedPrecondition(
+                    f"{PAUSE} is not installed: pods cannot share a PID namespace without it"
+                )
+            for each in (root, root / "proc", root / "dev"):
+                each.mkdir(mode=0o755, exist_ok=True)
+                each.chmod(0o755)
+            draft = root / f".{PAUSE}"
+            shutil.copyfile(found, draft)
+            draft.chmod(0o755)
+            draft.rename(program)
+        return root
+
+    async def _unmake(self, sandbox: Sandbox) -> None:
+        await self.remove(sandbox)
+
+
+def _options(sandbox: Sandbox) -> cri.NamespaceOption:
+    return sandbox.config.linux.security_context.namespace_options
+
+
+def _own_kinds(options: cri.NamespaceOption) -> tuple[str, ...]:
+    """Namespaces that the pod has for itself. The hostname belongs to the network: with the host's network
+    goes the host's name."""
+    kinds = () if options.network == _NODE else ("net", "uts")
+    return kinds if options.ipc == _NODE else (*kinds, "ipc")
+
+
+def _started(sandbox: Sandbox) -> int:
+    return int(sandbox.facts.own.get("started", 0))
+
+
+def _host_file(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="surrogateescape")
+    except OSError:
+        return ""

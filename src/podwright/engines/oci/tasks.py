@@ -1,0 +1,322 @@
+"""Tasks: processes that a runtime makes and conmon supervises, of containers and of pods that share a PID
+namespace alike. Made, started, signalled, observed, ended; nothing here knows the CRI.
+
+A task is known by its id. What the files in its bundle say is believed only as far as /proc confirms it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from podwright.engines.base import Exit, Observation, Presence
+from podwright.engines.oci import conmon, exits, runtimes
+from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.places import Places
+from podwright.engines.oci.runtimes import Runtime, Runtimes
+from podwright.errors import CommandFailed, FailedPrecondition
+from podwright.linux import cgroups, mounts, proc, spawn
+
+log = logging.getLogger(__name__)
+
+END_TIMEOUT = 10.0
+"""Seconds that a killed process and its supervisor may take to vanish."""
+
+
+class _Linux(msgspec.Struct, rename="camel"):
+    cgroups_path: str = ""
+
+
+class _Bundle(msgspec.Struct):
+    linux: _Linux = msgspec.field(default_factory=_Linux)
+
+
+class _State(msgspec.Struct):
+    """`RUNTIME state ID` (runtime.md of the runtime-spec)."""
+
+    status: str
+    pid: int = 0
+
+
+class Tasks:
+    def __init__(self, program: str, places: Places, handlers: Runtimes) -> None:
+        self._program = program
+        self._places = places
+        self._runtimes = handlers
+        self._watch: exits.ExitWatch | None = None
+        self._cgroups: dict[str, str] = {}
+        self._finishing: dict[str, asyncio.Task[None]] = {}
+        self._guards: dict[str, tuple[int, int]] = {}
+        """Of each task the pidfd of its conmon, and its own pid."""
+        self._lost: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()
+
+    def open(self) -> None:
+        self._watch = exits.ExitWatch(self._places.exits)
+
+    async def close(self) -> None:
+        """Let go; tasks keep running."""
+        if self._watch is not None:
+            self._watch.close()
+        for id in list(self._guards):
+            self._unguard(id)
+        for task in self._lost:
+            task.cancel()
+        if self._finishing:
+            await asyncio.wait(self._finishing.values(), timeout=END_TIMEOUT)
+
+    async def create(self, runtime: Runtime, task: Supervised) -> int:
+        """The pid of a new task that waits for its start. CommandFailed with the runtime's own words."""
+        async with runtimes.create_view(runtime, self._places) as command:
+            pid = await conmon.create(self._program, task, runtime.kind, command)
+        self._guard(task.id, task.bundle, pid)
+        return pid
+
+    async def start(self, runtime: Runtime, id: str) -> None:
+        """Raises CommandFailed with the runtime's own words."""
+        done = await spawn.run(runtime.argv("start", id))
+        if done.status != 0:
+            words = conmon.plain_words(done.stderr.decode(errors="replace"))
+            raise CommandFailed(runtime.kind, done.status, words)
+
+    async def signal(self, runtime: Runtime, id: str, pid: int, started: int, number: int) -> None:
+        """Send `number` to the first process; SIGKILL to all. Fine when they are gone."""
+        if runtime.sandboxed:
+            words = await runtimes.kill(runtime, id, number, everything=number == signal.SIGKILL)
+            if words and exits.read(self._places.exit_file(id)) is None and self.alive(id, pid, started):
+                raise FailedPrecondition(f"{runtime.kind} cannot signal container {id[:12]}: {words}")
+            return
+        send_signal(pid or self.pid(id), started, number)
+        if number == signal.SIGKILL:
+            # Nothing else ends them if the container has no PID namespace of its own.
+            cgroups.kill_all(self.cgroup(id))
+
+    def pid(self, id: str) -> int:
+        """The first process of `id` as its bundle knows it; 0 when it cannot be told from a stranger."""
+        bundle = self._places.bundle(id)
+        pid = conmon.supervised(bundle)
+        if not pid or not proc.alive(pid):
+            return 0
+        try:
+            if proc.parent(pid) == conmon.supervisor(bundle) or pid in cgroups.pids(self.cgroup(id)):
+                return pid
+        except ProcessLookupError:
+            pass
+        return 0
+
+    def alive(self, id: str, pid: int, started: int) -> bool:
+        return proc.alive(pid, started) if pid and started else bool(self.pid(id))
+
+    def cgroup(self, id: str) -> str:
+        """Where the cgroup of `id` is in each hierarchy; "" when it never got as far as a bundle."""
+        known = self._cgroups.get(id)
+        if known is None:
+            try:
+                text = (self._places.bundle(id) / "config.json").read_bytes()
+                path = msgspec.json.decode(text, type=_Bundle).linux.cgroups_path
+            except (FileNotFoundError, msgspec.DecodeError):
+                return ""
+            known = self._cgroups[id] = cgroups.location(path) if path else ""
+        return known
+
+    async def observe(self, runtime: Runtime, id: str, pid: int, started: int) -> Observation:
+        """What is really there, after a restart. From now on its end is watched."""
+        ended = self.ended(id)
+        if ended is not None:
+            self._finish(id)
+            return Observation(Presence.EXITED, ended)
+        if not self.alive(id, pid, started):
+            return Observation(Presence.MISSING)
+        done = await spawn.run(runtime.argv("state", id))
+        try:
+            status = msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
+        except msgspec.DecodeError:
+            status = ""
+        ended = self.ended(id)
+        if ended is not None:
+            self._finish(id)
+            return Observation(Presence.EXITED, ended)
+        self._guard(id, self._places.bundle(id), pid or self.pid(id))
+        if status in ("created", "creating"):
+            return Observation(Presence.CREATED)
+        if status in ("running", "paused"):
+            return Observation(Presence.RUNNING)
+        return Observation(Presence.MISSING)
+
+    def ended(self, id: str) -> Exit | None:
+        """How `id` ended; None while there is no report of it."""
+        found = exits.read(self._places.exit_file(id))
+        if found is None:
+            return None
+        oom = found.code != 0 and self._oom_killed(id)
+        sandbox = self._places.sandbox_run(id).is_dir()
+        return Exit(id, found.code, found.finished_at, oom, sandbox)
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        """Every end from now on. What a task left behind is killed before its end is reported, and cleared
+        away while the report is on its way."""
+        assert self._watch is not None
+        async for id in self._watch.ids():
+            ended = self.ended(id)
+            if ended is None:
+                continue
+            self._unguard(id)
+            self._kill_left(id)
+            if id not in self._ending:
+                self._finish(id)
+            yield ended
+
+    async def end(self, id: str, pid: int = 0, started: int = 0) -> None:
+        """End the task and clear away all of it but its bundle; idempotent, for half-made ones as well."""
+        self._ending.add(id)
+        try:
+            await self._end(id, pid, started)
+        finally:
+            self._ending.discard(id)
+
+    # Ending
+
+    async def _end(self, id: str, pid: int, started: int) -> None:
+        self._unguard(id)
+        finishing = self._finishing.pop(id, None)
+        if finishing is not None:
+            await asyncio.wait([finishing])
+        bundle = self._places.bundle(id)
+        cgroup = self.cgroup(id)
+        if bundle.exists():
+            await self._kill(id, bundle, pid, started)
+        for runtime in self._runtimes.having(id):
+            words = await runtimes.delete(runtime, id)
+            if words:
+                log.warning("%s delete %s: %s", runtime.kind, id, words)
+        if cgroup:
+            await _clear_cgroup(cgroup)
+        self._places.exit_file(id).unlink(missing_ok=True)
+        self._cgroups.pop(id, None)
+
+    async def _kill(self, id: str, bundle: Path, pid: int, started: int) -> None:
+        if self.ended(id) is not None:
+            return
+        if not self.alive(id, pid, started):
+            await conmon.kill(bundle)  # it may just be running `create`
+            pid, started = self.pid(id), 0
+            if not pid:
+                return
+        pid = pid or self.pid(id)
+        supervisor = conmon.supervisor(bundle)
+        send_signal(pid, started, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await spawn.exited(pid)
+                if supervisor:
+                    await spawn.exited(supervisor)
+        except TimeoutError:
+            await conmon.kill(bundle)
+
+    def _kill_left(self, id: str) -> None:
+        cgroup = self.cgroup(id)
+        if cgroup and cgroups.pids(cgroup):
+            cgroups.kill_all(cgroup)
+
+    def _finish(self, id: str) -> None:
+        """Clear away what an ended task still holds, in the background: `end` waits for it."""
+        if id not in self._finishing:
+            task = asyncio.ensure_future(self._forget(id))
+            self._finishing[id] = task
+            task.add_done_callback(lambda _: self._forgotten(id, task))
+
+    def _forgotten(self, id: str, task: asyncio.Task[None]) -> None:
+        if self._finishing.get(id) is task:
+            del self._finishing[id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("clearing away task %s: %s", id, error)
+
+    async def _forget(self, id: str) -> None:
+        cgroup = self.cgroup(id)
+        for runtime in self._runtimes.having(id):
+            words = await runtimes.delete(runtime, id)
+            if words:
+                log.warning("%s delete %s: %s", runtime.kind, id, words)
+        if cgroup:
+            await _clear_cgroup(cgroup)
+        mounts.unmount(self._places.rootfs(id))
+
+    def _oom_killed(self, id: str) -> bool:
+        if (self._places.bundle(id) / "oom").exists():
+            return True
+        cgroup = self.cgroup(id)
+        return bool(cgroup) and cgroups.memory_oom_kills(cgroup) > 0
+
+    # Supervisors that die
+
+    def _guard(self, id: str, bundle: Path, pid: int) -> None:
+        """Notice when conmon dies before the task: nobody else would ever report its end."""
+        if id in self._guards:
+            return
+        supervisor = conmon.supervisor(bundle)
+        try:
+            fd = os.pidfd_open(supervisor) if supervisor else -1
+        except ProcessLookupError:
+            fd = -1
+        if fd < 0:
+            self._supervisor_gone(id, pid)
+            return
+        self._guards[id] = (fd, pid)
+        asyncio.get_running_loop().add_reader(fd, self._supervisor_ended, id)
+
+    def _unguard(self, id: str) -> None:
+        fd, _ = self._guards.pop(id, (-1, 0))
+        if fd >= 0:
+            asyncio.get_running_loop().remove_reader(fd)
+            os.close(fd)
+
+    def _supervisor_ended(self, id: str) -> None:
+        _, pid = self._guards[id]
+        self._unguard(id)
+        self._supervisor_gone(id, pid)
+
+    def _supervisor_gone(self, id: str, pid: int) -> None:
+        if self._places.exit_file(id).exists() or not self._places.bundle(id).exists():
+            return
+        log.warning("the supervisor of %s is gone: its output is lost, its exit code will be", id)
+        task = asyncio.ensure_future(self._wait_unsupervised(id, pid))
+        self._lost.add(task)
+        task.add_done_callback(self._lost.discard)
+
+    async def _wait_unsupervised(self, id: str, pid: int) -> None:
+        await spawn.exited(pid)
+        if not self._places.exit_file(id).exists() and self._places.bundle(id).exists():
+            exits.write_unknown(self._places.exits, id)
+
+
+def send_signal(pid: int, started: int, number: int) -> None:
+    """Send a signal to the process `pid` that started at `started` (0: whoever it is); fine if gone."""
+    if pid <= 0:
+        return
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The fd holds the process: its number cannot be given away between the check and the signal.
+        if not started or proc.alive(pid, started):
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+async def _clear_cgroup(path: str) -> None:
+    if not cgroups.directories(path):
+        return
+    for pid in cgroups.kill_all(path):
+        async with asyncio.timeout(END_TIMEOUT):
+            await spawn.exited(pid)
+    cgroups.remove(path)
