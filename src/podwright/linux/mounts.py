@@ -128,7 +128,7 @@ def make_shared(target: Path, *, recursive: bool = False) -> None:
     syscalls.mount(None, target, None, syscalls.MS_SHARED | (syscalls.MS_REC if recursive else 0))
 
 
-def read_table(pid: int | str = "self") -> list[Mount]:
+def read_table(pid: int | str = "thread-self") -> list[Mount]:
     """All mounts that `pid` sees, in the order they were made. Raises OSError when it is gone."""
     return parse_table(Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape"))
 
@@ -158,7 +158,7 @@ def containing(path: Path) -> Mount | None:
     """The mount that `path` lies on; None when the table does not show it. FileNotFoundError if absent."""
     wanted = _mount_id(path)
     start = f"{wanted} "
-    with Path("/proc/self/mountinfo").open(errors="surrogateescape") as lines:
+    with Path("/proc/thread-self/mountinfo").open(errors="surrogateescape") as lines:
         for line in lines:
             if line.startswith(start):
                 return _parse_line(line)

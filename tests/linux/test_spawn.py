@@ -1,0 +1,85 @@
+"""Programs are started, fed, collected and ended as asked; none is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from podwright.errors import CommandFailed, DeadlineExceeded
+from podwright.linux import proc, spawn
+
+
+async def test_output_and_status_come_back() -> None:
+    done = await spawn.run(["sh", "-c", "cat; echo err >&2; exit 3"], input=b"fed")
+    assert (done.status, done.stdout, done.stderr) == (3, b"fed", b"err\n")
+
+
+async def test_large_input_and_output_do_not_block_each_other() -> None:
+    data = os.urandom(1 << 22)
+    assert await spawn.check(["cat"], input=data) == data
+
+
+async def test_limit_keeps_the_beginning_and_drops_the_rest() -> None:
+    done = await spawn.run(["sh", "-c", "head -c 300000 /dev/zero"], limit=1000)
+    assert (done.status, len(done.stdout)) == (0, 1000)
+
+
+async def test_input_that_nobody_reads_is_no_error() -> None:
+    assert (await spawn.run(["true"], input=bytes(1 << 20))).status == 0
+
+
+async def test_a_death_by_signal_is_a_negative_status() -> None:
+    assert (await spawn.run(["sh", "-c", "kill -TERM $$"])).status == -signal.SIGTERM
+
+
+async def test_check_raises_with_the_programs_own_words() -> None:
+    with pytest.raises(CommandFailed, match="sh failed with status 4: no luck"):
+        await spawn.check(["sh", "-c", "echo no luck >&2; exit 4"])
+
+
+async def test_a_missing_program_is_file_not_found() -> None:
+    with pytest.raises(FileNotFoundError):
+        await spawn.run(["/nonexistent/program"])
+
+
+async def test_a_timeout_kills_the_whole_process_group(tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    script = f"sleep 1000 & echo $! > {note}; echo $$ >> {note}; wait"
+    with pytest.raises(DeadlineExceeded, match=r"sh did not end within 0\.5 s"):
+        await spawn.run(["sh", "-c", script], timeout=0.5)
+    for pid in map(int, note.read_text().split()):
+        async with asyncio.timeout(10):
+            await spawn.exited(pid)
+        assert not proc.alive(pid)
+
+
+async def test_a_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    task = asyncio.create_task(spawn.run(["sh", "-c", f"echo $$ > {note}; exec sleep 1000"]))
+    await asyncio.sleep(0)  # the program starts in the task's first step
+    pid = int(await asyncio.to_thread(note.read_text))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_daemonised_child_that_holds_the_output_does_not_delay_the_answer(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    began = time.monotonic()
+    done = await spawn.run(["sh", "-c", f"setsid sleep 1000 & echo $! > {note}; echo out"], grace=0.05)
+    assert done.stdout == b"out\n"
+    assert time.monotonic() - began < 10
+    os.kill(int(note.read_text()), signal.SIGKILL)
+
+
+async def test_exited_returns_at_once_for_a_process_that_is_gone() -> None:
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+    await spawn.exited(process.pid)
