@@ -167,7 +167,7 @@ class Screen:
                 self._say(f"podwright: {pod.name}: {pod.error}", RED)
         if self._quiet:
             return
-        rows = [("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")]
+        rows: list[tuple[str, ...]] = [("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")]
         rows += [_row(self._label(pod.name, one.name), one) for pod in outcomes for one in pod.containers]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for index, row in enumerate(rows):

@@ -25,6 +25,9 @@ from podwright.logs import reader
 from podwright.logs.reader import Line
 from podwright.wire import cri_pb2 as cri
 
+MESSAGE_LINES, MESSAGE_BYTES = 80, 2048
+"""How much of a log stands in for a termination message."""
+
 
 class Reporter(Protocol):
     """Who is told what happens. `container` is "" for what concerns the pod."""
@@ -56,6 +59,8 @@ class _Life:
     """How the latest attempt ended."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     log: asyncio.Task[None] | None = None
+    last_words: str = ""
+    """Its termination message."""
 
     @property
     def name(self) -> str:
@@ -219,6 +224,8 @@ class PodRun:
             kill.cancel()
             grace.cancel()
         await self._drain()
+        for life in self._lives:
+            life.last_words = await self._last_words(life)
         if self._sandbox:
             await self._runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self._sandbox))
 
@@ -351,6 +358,23 @@ class PodRun:
         for life in self._lives:
             await self._read_out(life)
 
+    async def _last_words(self, life: _Life) -> str:
+        """What the container left in its termination message file, or, where it may fall back to it and has
+        failed, the end of its log."""
+        if not life.id or life.status is None:
+            return ""
+        words = volumes.termination_message(self.directory, life.name, life.attempt)
+        fallback = life.container.terminationMessagePolicy == "FallbackToLogsOnError"
+        if words or not fallback or life.status.exit_code == 0:
+            return words
+        with suppress(PodwrightError, OSError):
+            lines = [one.text async for one in reader.follow(self._log(life), tail=MESSAGE_LINES)]
+            words = b"\n".join(lines)[-MESSAGE_BYTES:].decode(errors="replace")
+        return words
+
+    def _log(self, life: _Life) -> Path:
+        return self.directory.log(life.name, life.attempt)
+
     def _tell(self, container: str, text: str) -> None:
         self._reporter.event(self._label, container, text)
 
@@ -371,14 +395,13 @@ class PodRun:
 
     def _container_outcome(self, life: _Life) -> ContainerOutcome:
         status = life.status
-        message = volumes.termination_message(self.directory, life.name, life.attempt) if life.id else ""
         return ContainerOutcome(
             name=life.name,
             init=life.init,
             id=life.id,
             exit_code=None if status is None else status.exit_code,
             reason="" if status is None else status.reason,
-            message=message or ("" if status is None else status.message),
+            message=life.last_words or ("" if status is None else status.message),
             restarts=max(0, life.attempt),
             seconds=0.0 if status is None else _ran(status),
         )

@@ -1,0 +1,221 @@
+"""Reading manifests: what is refused, by name, and what is filled in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podwright.errors import InvalidArgument
+from podwright.kube import manifest
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  containers:
+  - {name: main, image: example.test/web}
+"""
+
+
+def tree(container: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "main", "image": "x:1", **(container or {})}], **spec},
+    }
+
+
+def fault(document: dict[str, Any]) -> str:
+    with pytest.raises(InvalidArgument) as caught:
+        manifest.from_dict(document, "pod.yaml")
+    return str(caught.value)
+
+
+def test_defaults_are_the_api_servers() -> None:
+    (pod,) = manifest.parse(POD)
+    assert (pod.namespace, pod.name, pod.grace) == ("default", "web", 30)
+    assert len(pod.uid) == 36
+    assert (pod.spec.restartPolicy, pod.spec.dnsPolicy) == ("Always", "ClusterFirst")
+    assert pod.containers[0].imagePullPolicy == "Always"
+
+
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        ("busybox", "Always"),
+        ("busybox:latest", "Always"),
+        ("busybox:1", "IfNotPresent"),
+        ("host:5000/busybox", "Always"),
+        ("host:5000/busybox:1", "IfNotPresent"),
+        ("busybox@sha256:" + "0" * 64, "IfNotPresent"),
+        ("busybox:latest@sha256:" + "0" * 64, "IfNotPresent"),
+    ],
+)
+def test_pull_policy_follows_the_tag(image: str, policy: str) -> None:
+    assert manifest.from_dict(tree({"image": image})).containers[0].imagePullPolicy == policy
+
+
+def test_requests_are_the_limits_unless_said() -> None:
+    pod = manifest.from_dict(
+        tree({"resources": {"limits": {"cpu": 2, "memory": "1Gi"}, "requests": {"cpu": 1}}})
+    )
+    assert pod.containers[0].resources is not None
+    assert pod.containers[0].resources.requests == {"cpu": 1, "memory": "1Gi"}
+
+
+def test_several_documents_and_lists_are_several_pods() -> None:
+    other = POD.replace("web", "other")
+    listed = "apiVersion: v1\nkind: List\nitems:\n- " + POD.replace("web", "third").strip().replace(
+        "\n", "\n  "
+    )
+    assert [one.name for one in manifest.parse(f"---\n{POD}\n---\n{other}\n---\n---\n{listed}")] == [
+        "web",
+        "other",
+        "third",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("", "holds no Pod"),
+        ("just text", "is not a Kubernetes object"),
+        (
+            "kind: Deployment\napiVersion: apps/v1",
+            "kind 'Deployment' of apiVersion 'apps/v1' is not supported",
+        ),
+        (POD + "---\nkind: ConfigMap\napiVersion: v1", "document 2: kind 'ConfigMap' of apiVersion 'v1'"),
+        (POD + "\n---" + POD, "holds Pod default/web more than once"),
+        (POD + "  containers: []", "'containers' comes twice"),
+    ],
+)
+def test_files_that_cannot_be_run_say_why(text: str, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        manifest.parse(text, "pod.yaml")
+    assert words in str(caught.value) and "pod.yaml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"no\.yaml: cannot be read"):
+        manifest.read(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        (tree({"imag": "x"}), "spec.containers[0].imag: no such field"),
+        (tree(conteiners=[]), "spec.conteiners: no such field"),
+        (
+            tree({"livenessProbe": {"exec": {"command": ["true"]}}}),
+            "spec.containers[0].livenessProbe: is not supp",
+        ),
+        (tree({"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}), "lifecycle.preStop: is not supported"),
+        (
+            tree(initContainers=[{"name": "s", "image": "x:1", "restartPolicy": "Always"}]),
+            "initContainers[0].restart",
+        ),
+        (
+            tree(volumes=[{"name": "c", "configMap": {"name": "c"}}]),
+            "spec.volumes[0].configMap: is not supported",
+        ),
+        (tree(hostUsers=False), "spec.hostUsers: is not supported"),
+        (tree(imagePullSecrets=[{"name": "s"}]), "spec.imagePullSecrets: is not supported"),
+        (
+            tree({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]}),
+            "configMapKeyRef",
+        ),
+        (tree({"envFrom": [{"secretRef": {"name": "s"}}]}), "envFrom[0]"),
+        (tree({"resources": {"limits": {"nvidia.com/gpu": 1}}}), "limits[nvidia.com/gpu]: is not supported"),
+        (tree({"securityContext": {"seLinuxOptions": {"level": "s0"}}}), "securityContext.seLinuxOptions"),
+        (tree({"args": [8080]}), "Expected `str`, got `int` - at `spec.containers[0].args[0]`"),
+        (tree({"name": "Main"}), "spec.containers[0].name: 'Main' is not a DNS label"),
+        (tree({"image": ""}), "spec.containers[0].image"),
+        (
+            tree({"imagePullPolicy": "always"}),
+            "imagePullPolicy: 'always' is none of Always, IfNotPresent, Never",
+        ),
+        (tree(restartPolicy="Sometimes"), "spec.restartPolicy"),
+        (tree(dnsPolicy="None"), "spec.dnsConfig.nameservers"),
+        (tree(os={"name": "windows"}), "spec.os.name"),
+        (tree({"ports": [{"containerPort": 0}]}), "ports[0].containerPort: 0 is not a port"),
+        (tree({"resources": {"limits": {"cpu": "1 core"}}}), "limits[cpu]: '1 core' is not a quantity"),
+        (
+            tree({"resources": {"limits": {"cpu": 1}, "requests": {"cpu": 2}}}),
+            "requests[cpu]: 2 is more than",
+        ),
+        (
+            tree({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
+            "volumeMounts[0].name: there is no volume 'v'",
+        ),
+        (
+            tree({"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}}),
+            "allowPrivilegeEsc",
+        ),
+        (
+            tree({"securityContext": {"seccompProfile": {"type": "Localhost"}}}),
+            "seccompProfile.localhostProfile",
+        ),
+        (tree(volumes=[{"name": "h", "hostPath": {"path": "/a/../b"}}]), "hostPath.path"),
+        (tree(volumes=[{"name": "h", "hostPath": {"path": "/", "type": "Dir"}}]), "hostPath.type"),
+        (tree(hostPID=True, shareProcessNamespace=True), "spec.shareProcessNamespace"),
+        (
+            {**tree(), "metadata": {"name": "web", "labels": {"a": 1}}},
+            "metadata.labels[a]: 1 is not a string",
+        ),
+        ({**tree(), "metadata": {"name": "../x"}}, "metadata.name"),
+        ({**tree(), "metadata": {"name": "x", "namespace": "a/b"}}, "metadata.namespace"),
+    ],
+)
+def test_what_cannot_be_run_is_named(document: dict[str, Any], path: str) -> None:
+    assert path in fault(document)
+
+
+@pytest.mark.parametrize(
+    ("mount", "path"),
+    [
+        ({"subPath": "../x"}, "subPath"),
+        ({"subPath": "/x"}, "subPath"),
+        ({"subPathExpr": "a/../../b"}, "subPathExpr"),
+        ({"subPath": "a", "subPathExpr": "b"}, "subPathExpr"),
+        ({"mountPropagation": "Bidirectional"}, "privileged"),
+        ({"recursiveReadOnly": "Enabled"}, "readOnly: true"),
+        ({"mountPath": "/a:b"}, "mountPath"),
+    ],
+)
+def test_volume_mounts_that_cannot_be(mount: dict[str, Any], path: str) -> None:
+    made = {"name": "v", "mountPath": "/v", **mount}
+    assert path in fault(tree({"volumeMounts": [made]}, volumes=[{"name": "v", "emptyDir": {}}]))
+
+
+def test_all_faults_come_at_once() -> None:
+    text = fault(tree({"imag": "x", "livenessProbe": {"tcpSocket": {"port": 1}}}, hostUsers=False))
+    assert text.count("\n") == 3
+
+
+def test_what_has_no_effect_is_noted() -> None:
+    pod = manifest.from_dict(
+        {
+            **tree(
+                {"resources": {"limits": {"ephemeral-storage": "1Gi"}}},
+                nodeSelector={"disk": "ssd"},
+                hostUsers=True,
+                volumes=[{"name": "v", "emptyDir": {"sizeLimit": 1048576}}],
+            ),
+            "status": {"phase": "Running"},
+        }
+    )
+    assert sorted(note.split()[0] for note in pod.notes) == [
+        "spec.containers[0].resources.limits[ephemeral-storage]",
+        "spec.nodeSelector",
+        "spec.volumes[0].emptyDir.sizeLimit",
+    ]
+
+
+def test_dates_stay_text() -> None:
+    (pod,) = manifest.parse(POD.replace("{name: web}", "{name: web, annotations: {day: 2026-01-02}}"))
+    assert pod.pod.metadata is not None and pod.pod.metadata.annotations == {"day": "2026-01-02"}
