@@ -74,7 +74,12 @@ class Door:
     @asynccontextmanager
     async def house(self) -> AsyncIterator[Runtime]:
         """The house, opened in this process."""
+        import logging
+
         from podwright.house import open_house
+
+        # What a server's log would tell is of no interest to one command, except what went wrong.
+        logging.basicConfig(level=logging.ERROR, format="podwright: %(message)s")
 
         async with open_house(self.config()) as runtime:
             yield runtime

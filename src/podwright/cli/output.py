@@ -1,13 +1,16 @@
 """What commands print: tables for people, the CRI's own messages as JSON for programs.
 
 Tables have colours and fit the width when a terminal reads them; otherwise they are plain text whose
-columns are aligned. rich is imported for terminals alone: it costs as long as all of `podwright ps`.
+columns are aligned. They are drawn here and not by rich, which takes as long as all of `podwright ps`.
 """
 
 from __future__ import annotations
 
 import enum
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,17 +20,22 @@ if TYPE_CHECKING:
 
 SHORT_ID = 12
 
-_STYLES = {
-    "running": "green",
-    "ready": "green",
-    "ok": "green",
-    "yes": "green",
-    "created": "yellow",
-    "warning": "yellow",
-    "not ready": "red",
-    "missing": "red",
-    "no": "red",
-    "unknown": "red",
+MIN_FOLDED = 20
+"""Columns that a folded cell keeps on however narrow a terminal."""
+
+_GAP = "   "
+_BOLD, _RED, _GREEN, _YELLOW = "1", "31", "32", "33"
+_COLOURS = {
+    "running": _GREEN,
+    "ready": _GREEN,
+    "ok": _GREEN,
+    "yes": _GREEN,
+    "created": _YELLOW,
+    "warning": _YELLOW,
+    "not ready": _RED,
+    "missing": _RED,
+    "no": _RED,
+    "unknown": _RED,
 }
 """Words of a state that stand out on a terminal."""
 
@@ -40,14 +48,27 @@ class Format(enum.StrEnum):
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under their headings; the last column may be long."""
-    if sys.stdout.isatty():
-        _rich_table(columns, rows)
-        return
+    """Print `rows` under their headings. On a terminal the widest column folds rather than lose its end."""
+    terminal = sys.stdout.isatty()
+    coloured = terminal and not os.environ.get("NO_COLOR")
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("   ".join(cells).rstrip())
+    if terminal:
+        over = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
+        widest = widths.index(max(widths))
+        if over > 0:
+            widths[widest] = max(MIN_FOLDED, widths[widest] - over)
+    for index, row in enumerate((columns, *rows)):
+        folded = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for line in range(max(map(len, folded))):
+            print(
+                _GAP.join(
+                    _painted(
+                        cell[line].ljust(width) if line < len(cell) else " " * width,
+                        (_BOLD if index == 0 else _colour(whole)) if coloured else "",
+                    )
+                    for cell, width, whole in zip(folded, widths, row, strict=True)
+                ).rstrip()
+            )
 
 
 def json(value: Any) -> None:
@@ -91,21 +112,11 @@ def short(id: str) -> str:
     return id.removeprefix("sha256:")[:SHORT_ID]
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for column in columns:
-        # Ids and states stay whole; long texts fold onto the next line rather than lose their end.
-        drawn.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE", "CREATED"))
-    for row in rows:
-        drawn.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    Console().print(drawn)
+def _colour(cell: str) -> str:
+    if cell.startswith("exited (") and cell != "exited (0)":
+        return _RED
+    return _COLOURS.get(cell, "")
 
 
-def _style(cell: str) -> str:
-    if cell.startswith("exited") and cell != "exited (0)":
-        return "red"
-    return _STYLES.get(cell, "")
+def _painted(text: str, colour: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
