@@ -95,6 +95,11 @@ def test_every_listed_case_exists() -> None:
     assert [name for name in listed if name != "*" and name not in names] == []
 
 
+def test_what_is_listed_for_all_cases_shows_in_an_ordinary_one() -> None:
+    everywhere = {path for entry in TABLE["intended"] if "*" in entry["cases"] for path in entry["paths"]}
+    assert set(dict(_differences(load("caps/default.json")))) == everywhere
+
+
 def _intended(name: str) -> dict[str, bool]:
     """Paths that may differ in this case -> whether they must."""
     paths: dict[str, bool] = {}

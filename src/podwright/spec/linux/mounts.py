@@ -48,7 +48,7 @@ def volumes_needed(config: cri.ContainerConfig, image: ImageConfig, policy: Poli
     the container's own with the content that the image has there."""
     if not image.volumes or not policy.image_volumes:
         return []
-    covered = {posixpath.normpath(mount.container_path) for mount in config.mounts}
+    covered = {posixpath.normpath(_absolute(mount.container_path)) for mount in config.mounts}
     paths = (_absolute(volume) for volume in image.volumes)
     return [path for path in paths if posixpath.normpath(path) not in covered]
 
@@ -67,7 +67,7 @@ def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     for place, mount in enumerate(request.config.mounts):
         entry = _bind(draft, mount, place, request)
         own.append(entry)
-        taken.add(posixpath.normpath(mount.container_path))
+        taken.add(posixpath.normpath(entry["destination"]))
     for entry, origin in (*_system_files(request), *_volumes(request, host)):
         if posixpath.normpath(entry["destination"]) in taken:
             continue
@@ -188,8 +188,10 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
     source = request.mount_sources[place] if request.mount_sources else None
     if source is None and _shows_image(mount):
         raise Unimplemented(f"{field}.image: this engine cannot mount images")
+    # The OCI demands absolute paths; runc refuses others soon.
+    destination = _absolute(mount.container_path)
     entry: dict[str, Json] = {
-        "destination": mount.container_path,
+        "destination": destination,
         "type": "bind",
         "source": source.path if source else mount.host_path,
         "options": ["rbind", _propagation(mount, field, source), _access(mount, field, request)],
@@ -199,7 +201,7 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
             raise FailedPrecondition(f"{field}: the runtime handler has no id-mapped mounts")
         entry["uidMappings"] = id_mappings(mount.uidMappings)
         entry["gidMappings"] = id_mappings(mount.gidMappings)
-    draft.note(f"mounts[{mount.container_path}]", f"request: {field}")
+    draft.note(f"mounts[{destination}]", f"request: {field}")
     return entry
 
 

@@ -43,23 +43,30 @@ def args(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 def env(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Defaults, then the image's, then the request's variables; a later one replaces the earlier in place.
 
-    Values that are not UTF-8 are kept as surrogate escapes: write the spec with `spec.encode`.
+    Raises InvalidArgument for values that are not UTF-8: the runtimes read the spec as JSON, where such
+    bytes have no form (crun refuses the whole file, runc puts U+FFFD in their place).
     """
     variables = [f"PATH={DEFAULT_PATH}"]
     if request.config.tty:
         variables.append("TERM=xterm")
     variables.append(f"HOSTNAME={request.sandbox.hostname or host.hostname}")
     _override(variables, request.image.env)
-    _override(
-        variables,
-        [f"{item.key}={item.value.decode('utf-8', 'surrogateescape')}" for item in request.config.envs],
-    )
+    _override(variables, [f"{item.key}={_text(item)}" for item in request.config.envs])
     draft.process["env"] = variables
     if draft.origins is not None:
         draft.note("process.env", "default: PATH, TERM with a terminal, HOSTNAME; then image, then request")
         for variable in variables:
             name = variable.partition("=")[0]
             draft.note(f"process.env[{name}]", _env_origin(name, request))
+
+
+def _text(item: cri.KeyValue) -> str:
+    try:
+        return item.value.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            f"config.envs[{item.key}].value", f"cannot be passed to the OCI runtime: {error}"
+        ) from error
 
 
 def _override(variables: list[str], layer: Iterable[str]) -> None:

@@ -160,8 +160,13 @@ def apparmor(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
             raise FailedPrecondition(f"{_FIELD}.apparmor: apparmor is not supported on this host")
         return
     if chosen in ("", _RUNTIME_DEFAULT[0]):
-        if request.privileged or not host.apparmor_default:
+        if request.privileged or (not chosen and not host.apparmor_default):
             return
+        if not host.apparmor_default:
+            raise FailedPrecondition(
+                f"{_FIELD}.apparmor: RuntimeDefault is asked for, but this node has no default profile; "
+                "load one and ask for it with Localhost, or ask for Unconfined"
+            )
         draft.process["apparmorProfile"] = host.apparmor_default
         origin = origin if chosen else "default: the node's AppArmor profile"
     elif chosen.startswith(_LOCALHOST):

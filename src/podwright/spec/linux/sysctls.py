@@ -1,28 +1,21 @@
-"""Kernel parameters of a pod. They are written inside its new namespaces, so only parameters that a
-namespace has of its own may be asked for: anything else would change the host."""
+"""Kernel parameters of a pod. Whoever writes them checks that the pod has a namespace of its own for each:
+any other would change the host."""
 
 from __future__ import annotations
 
-from podwright.errors import InvalidArgument
 from podwright.spec.inputs import Policy
 from podwright.spec.linux.namespaces import mappings
 from podwright.wire import cri_pb2 as cri
 
-_FIELD = "config.linux.sysctls"
 _OPTIONS = "config.linux.security_context.namespace_options"
-_IPC = frozenset(
-    """
-    kernel.auto_msgmni kernel.msg_next_id kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem
-    kernel.sem_next_id kernel.shm_next_id kernel.shm_rmid_forced kernel.shmall kernel.shmmax kernel.shmmni
-    """.split()  # noqa: SIM905
-)
+_SWAPPED = str.maketrans("./", "/.")
 
 
 def sandbox_sysctls(config: cri.PodSandboxConfig, policy: Policy) -> dict[str, str]:
     """Name (with dots) and value of everything to set in the pod's namespaces.
 
     Pods with a network of their own let everybody bind low ports and send pings, unless the request or the
-    node's policy says otherwise. Raises InvalidArgument for a parameter that the pod has no namespace for.
+    node's policy says otherwise. Raises InvalidArgument for an unsound user namespace.
     """
     options = config.linux.security_context.namespace_options
     result: dict[str, str] = {}
@@ -32,33 +25,15 @@ def sandbox_sysctls(config: cri.PodSandboxConfig, policy: Policy) -> dict[str, s
         # The range must be mapped in the network namespace's user namespace.
         if policy.unprivileged_icmp and mappings(options, _OPTIONS) is None:
             result["net.ipv4.ping_group_range"] = "0 2147483647"
-    for key, value in config.linux.sysctls.items():
-        name = _dotted(key)
-        _check(name, key, options)
-        result[name] = value
+    for name, value in config.linux.sysctls.items():
+        result[_dotted(name)] = value
     return result
 
 
-def _dotted(key: str) -> str:
-    """sysctl(8) takes both "net/ipv4/conf/eth0.1/forwarding" and dots: the first separator decides, and
-    with slashes a dot is part of a name."""
-    first_dot, first_slash = key.find("."), key.find("/")
-    if first_slash == -1 or (first_dot != -1 and first_dot < first_slash):
-        return key
-    return key.translate({ord("/"): ".", ord("."): "/"})
-
-
-def _check(name: str, key: str, options: cri.NamespaceOption) -> None:
-    field = f"{_FIELD}[{key}]"
-    if ".." in name or name.startswith((".", "/")) or name.endswith((".", "/")):
-        raise InvalidArgument(field, "is no kernel parameter")
-    if name.startswith("net."):
-        own, kind = options.network != cri.NamespaceMode.NODE, "network"
-    elif name in _IPC or name.startswith("fs.mqueue."):
-        own, kind = options.ipc != cri.NamespaceMode.NODE, "IPC"
-    elif name == "kernel.domainname":
-        own, kind = options.network != cri.NamespaceMode.NODE, "UTS"
-    else:
-        raise InvalidArgument(field, "has no namespace: it would change the whole host")
-    if not own:
-        raise InvalidArgument(field, f"the pod shares the host's {kind} namespace: it would change the host")
+def _dotted(name: str) -> str:
+    """ "net/ipv4/conf/eth0.1/forwarding" -> "net.ipv4.conf.eth0/1.forwarding": the first separator decides
+    which of the two separates (sysctl(8))."""
+    first_dot, first_slash = name.find("."), name.find("/")
+    if first_slash == -1 or -1 < first_dot < first_slash:
+        return name
+    return name.translate(_SWAPPED)
