@@ -19,6 +19,7 @@ OCI_VERSION = "1.0.2"
 """The newest that crun 1.8 accepts; nothing written here needs more."""
 
 Json = Any
+"""A JSON value: None, bool, int, float, str, and lists and dicts of them."""
 
 
 class Draft:

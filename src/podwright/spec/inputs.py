@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
+from podwright.spec.draft import Json
 from podwright.spec.linux.seccomp import SeccompProfile
 from podwright.wire import cri_pb2 as cri
-
-Json = Any
-"""A JSON value: None, bool, int, float, str, and lists and dicts of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,11 @@ plain OCI profile is a profile without conditions and passes through.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import msgspec
 
 from podwright.errors import InvalidArgument
-
-Json = Any
+from podwright.spec.draft import Json
 
 _ARCHITECTURES = {
     "386": "SCMP_ARCH_X86",
