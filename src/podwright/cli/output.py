@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 SHORT_ID = 12
 
+GAP = 3
+"""Spaces between two columns."""
+
 MIN_FOLDED = 20
 """Columns that a folded cell keeps on however narrow a terminal."""
 
-_GAP = "   "
 _BOLD, _RED, _GREEN, _YELLOW = "1", "31", "32", "33"
 _COLOURS = {
     "running": _GREEN,
@@ -53,22 +55,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     coloured = terminal and not os.environ.get("NO_COLOR")
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     if terminal:
-        over = sum(widths) + len(_GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
+        over = sum(widths) + GAP * (len(widths) - 1) - shutil.get_terminal_size().columns
         widest = widths.index(max(widths))
         if over > 0:
             widths[widest] = max(MIN_FOLDED, widths[widest] - over)
     for index, row in enumerate((columns, *rows)):
         folded = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
         for line in range(max(map(len, folded))):
-            print(
-                _GAP.join(
-                    _painted(
-                        cell[line].ljust(width) if line < len(cell) else " " * width,
-                        (_BOLD if index == 0 else _colour(whole)) if coloured else "",
-                    )
-                    for cell, width, whole in zip(folded, widths, row, strict=True)
-                ).rstrip()
-            )
+            text = ""
+            for column, cell, width, whole in zip(columns, folded, widths, row, strict=True):
+                part = cell[line] if line < len(cell) else ""
+                colour = _BOLD if index == 0 else _colour(whole) if column == "STATE" else ""
+                text += _painted(part, colour if coloured else "") + " " * (width - len(part) + GAP)
+            print(text.rstrip())
 
 
 def json(value: Any) -> None:
@@ -119,4 +118,4 @@ def _colour(cell: str) -> str:
 
 
 def _painted(text: str, colour: str) -> str:
-    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+    return f"\x1b[{colour}m{text}\x1b[0m" if text and colour else text
