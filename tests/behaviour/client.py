@@ -215,11 +215,7 @@ class Container:
     def info(self) -> dict[str, Any]:
         """The verbose status, its JSON texts decoded and joined."""
         request = cri.ContainerStatusRequest(container_id=self.id, verbose=True)
-        joined: dict[str, Any] = {}
-        for key, text in self.runtime.ContainerStatus(request).info.items():
-            value = json.loads(text)
-            joined.update(value if key == "info" else {key: value})
-        return joined
+        return decoded(self.runtime.ContainerStatus(request).info)
 
     @property
     def pid(self) -> int:
@@ -272,6 +268,18 @@ def rejected(code: grpc.StatusCode, words: str = "") -> Iterator[None]:
     error: Any = caught.value
     assert error.code() == code, f"{error.code()}: {error.details()}"
     assert words.lower() in error.details().lower(), error.details()
+
+
+def decoded(info: Mapping[str, str]) -> dict[str, Any]:
+    """The parts of a verbose status: JSON texts and plain words, those under "info" joined."""
+    joined: dict[str, Any] = {}
+    for key, text in info.items():
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        joined.update(value if key == "info" else {key: value})
+    return joined
 
 
 def mount(host: Path | str, inside: str, **fields: Any) -> cri.Mount:

@@ -101,7 +101,7 @@ def test_bidirectional_volumes_pass_mounts_both_ways(client: Client, shared: Pat
 @pytest.mark.parametrize("propagation", [HOST_TO_CONTAINER, BIDIRECTIONAL])
 def test_propagation_from_a_private_mount_is_refused(client: Client, shared: Path, propagation: int) -> None:
     subprocess.run(["mount", "--make-private", shared], check=True)
-    with rejected(StatusCode.INVALID_ARGUMENT, str(shared)):
+    with rejected(StatusCode.FAILED_PRECONDITION, str(shared)):
         client.pod(privileged=True).create(
             "/bin/true", privileged=True, mounts=[mount(shared, "/data", propagation=propagation)]
         )

@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
@@ -90,7 +89,7 @@ def test_a_target_that_ended_is_found_at_start(client: Client) -> None:
     target = pod.run()
     joined = pod.create("/bin/true", pid=cri.TARGET, target=target.id)
     target.stop()
-    with pytest.raises(Exception, match=r"(?i)target|started"):
+    with rejected(StatusCode.FAILED_PRECONDITION, target.id):
         joined.start()
     assert joined.status().state == cri.CONTAINER_EXITED
 
