@@ -46,7 +46,7 @@ class House:
     async def version(self, request: cri.VersionRequest) -> cri.VersionResponse:
         return cri.VersionResponse(version="0.1.0", runtime_name="podwright")
 
-    async def status(self, request: cri.StatusRequest) -> bytes:
+    async def status_wire(self, request: cri.StatusRequest) -> bytes:
         return cri.StatusResponse(info={"kept": "as bytes"}).SerializeToString()
 
     async def container_status(self, request: cri.ContainerStatusRequest) -> cri.ContainerStatusResponse:
@@ -262,7 +262,7 @@ async def test_messages_larger_than_16_mib_pass_both_ways(tmp_path: Path) -> Non
         assert len(answer.stderr) == 16 << 20
 
 
-async def test_a_method_may_answer_with_a_response_serialised_before(tmp_path: Path) -> None:
+async def test_a_house_may_answer_with_a_response_serialised_before(tmp_path: Path) -> None:
     async with served(tmp_path / "s", House()) as client:
         assert (await client.status(cri.StatusRequest())).info["kept"] == "as bytes"
 

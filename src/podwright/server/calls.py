@@ -24,34 +24,38 @@ from podwright.wire import cri_pb2 as cri
 log = logging.getLogger("podwright.server")
 
 Handler = Callable[[Message], Awaitable[Message | bytes]]
-"""A method of the house. It may answer with bytes: a response it has serialised before."""
+"""A method of the house, or its twin that answers with bytes (see Gate.open)."""
 
 
 class Gate:
     """Stands between the socket and the house: shut until recovery has ended, and again while closing."""
 
     def __init__(self) -> None:
-        self._house: Cri | None = None
-        self._reason = "starting: recovery has not finished"
+        self._handlers: dict[str, Handler] = {}
+        self.reason = "starting: recovery has not finished"
 
     def open(self, house: Cri) -> None:
-        self._house = house
+        """Let calls through to `house`.
+
+        Where it has a method with `_wire` after its name, that one is served: it answers with bytes, a
+        response serialised before. Two hundred containers take 0.5 ms to serialise and nothing to join.
+        """
+        for _, method in served_methods():
+            name = method_name(method.name)
+            handler = getattr(house, f"{name}_wire", None) or getattr(house, name, None)
+            if handler is not None:
+                self._handlers[name] = handler
 
     def shut(self, reason: str) -> None:
-        self._house, self._reason = None, reason
-
-    def __call__(self, method: str) -> Handler | None:
-        """The house's method, or None while the gate is shut."""
-        house = self._house
-        return None if house is None else cast(Handler, getattr(house, method))
+        self._handlers, self.reason = {}, reason
 
     @property
     def is_open(self) -> bool:
-        return self._house is not None
+        return bool(self._handlers)
 
-    @property
-    def reason(self) -> str:
-        return self._reason
+    def __call__(self, method: str) -> Handler | None:
+        """The house's method, or None while the gate is shut."""
+        return self._handlers.get(method)
 
 
 class Calls(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]  # grpc has no inline types
