@@ -26,6 +26,7 @@ _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORTEST_ID},64}})")
+_FULL_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _LOCAL = re.compile(r"(oci|oci-archive|docker-archive|dir):(\.{0,2}/.*)", re.DOTALL)
 
 
@@ -69,7 +70,7 @@ class LocalSource:
 def parse(text: str, field: str = "image.image") -> Reference:
     """The reference that `text` is; InvalidArgument, naming `field`, when it is none.
 
-    64 bare hex digits are refused as everywhere: they can only be an image's id.
+    64 hex digits, bare or after "sha256:", are refused: they can only be an image's id.
     """
     if not text:
         raise InvalidArgument(field, "an image reference is needed, this is empty")
@@ -92,7 +93,7 @@ def parse(text: str, field: str = "image.image") -> Reference:
         raise InvalidArgument(field, f"{text!r}: {path!r} {why}")
     if len(domain) + 1 + len(path) > MAX_NAME:
         raise InvalidArgument(field, f"{text!r}: longer than {MAX_NAME} characters without its tag")
-    if re.fullmatch(r"[0-9a-f]{64}", name):
+    if _FULL_ID.fullmatch(text):
         raise InvalidArgument(field, f"{text!r} is an image id, not the name of an image in a registry")
     if digest:
         return Reference(domain, path, "", digest)

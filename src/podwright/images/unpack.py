@@ -149,6 +149,8 @@ class Layer:
         self._lowers = tuple(lowers)
         self._parents: dict[str, str] = {"": ""}
         """Directories known to be there, as an entry names them and as a path ("" is the root)."""
+        self._alone: set[str] = set()
+        """Directories that no lower layer has."""
         self._opaque: set[str] = set()
         self._times: dict[str, int] = {}
         """Directories get their times last: each new child changes them."""
@@ -227,6 +229,7 @@ class Layer:
         with self._below([*at, name]) as found:
             if found is None:
                 os.mkdir(path, 0o755)
+                self._alone.add(path)
             elif stat.S_ISLNK(found.status.st_mode):
                 return os.readlink(found.name, dir_fd=found.directory)
             elif stat.S_ISDIR(found.status.st_mode):
@@ -240,7 +243,7 @@ class Layer:
     @contextmanager
     def _below(self, parts: Sequence[str]) -> Iterator[Found | None]:
         """What the lower layers, one over the other, have at `parts`; links are not followed."""
-        if any(_join(parts[:count]) in self._opaque for count in range(len(parts) + 1)):
+        if not self._lowers or _join(parts[:-1]) in self._alone or self._is_hidden(parts):
             yield None
             return
         with ExitStack() as opened:
@@ -269,6 +272,12 @@ class Layer:
                 directories = deeper
             yield found
 
+    def _is_hidden(self, parts: Sequence[str]) -> bool:
+        """Whether this layer hides what the lower ones have at `parts`."""
+        return bool(self._opaque) and any(
+            _join(parts[:count]) in self._opaque for count in range(len(parts) + 1)
+        )
+
     # Entries
 
     def _make_directory(self, path: str) -> None:
@@ -295,16 +304,13 @@ class Layer:
             raise BadLayer(f"entry {entry.name!r} has the unknown type {entry.type!r}")
 
     def _write(self, path: str, entry: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
-        source = tar.extractfile(entry)
+        source = tar.fileobj
         assert source is not None
+        source.seek(entry.offset_data)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            pieces = getattr(entry, "sparse", None)
-            if pieces is None:
-                _copy(source, fd, entry.size)
-                return
-            for offset, size in pieces:
-                source.seek(offset)
+            # A sparse file's pieces follow each other in the archive without the holes.
+            for offset, size in getattr(entry, "sparse", None) or [(0, entry.size)]:
                 os.lseek(fd, offset, os.SEEK_SET)
                 _copy(source, fd, size)
             os.ftruncate(fd, entry.size)
