@@ -186,6 +186,9 @@ class Containers:
         was = record.state
         record.exit_code, record.finished_at = exit.code, exit.finished_at
         record.reason = "OOMKilled" if exit.oom_killed else "Completed" if exit.code == 0 else "Error"
+        if was is ContainerState.RUNNING:
+            # A short program may have ended before the runtime told that it started.
+            record.started_at = min(record.started_at, exit.finished_at)
         if was is ContainerState.STARTING:
             record.started_at = exit.finished_at
             self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
