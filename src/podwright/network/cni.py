@@ -148,7 +148,7 @@ class Cni:
         if entry is None:
             # ADD writes the entry first: without one there was no ADD, or its DEL is done. A damaged file
             # or a namespace that is still there leaves doubt: the present configuration is the best guess.
-            if (self._cache.has(attachment.id) or netns) and not self._load_error:
+            if (self._cache.has(attachment.id) or netns) and not self.error:
                 network = await self._ready()
                 arguments = conflist.declared_args(
                     network.plugins, capability_args(attachment, self.pod_cidrs)
