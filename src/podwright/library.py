@@ -44,8 +44,8 @@ async def open(
 
     `root` and `run` are the directories of persistent and volatile state (default: the configuration's);
     `config` is a configuration or a file with one. Where the host has no CNI configuration, pods get the
-    built-in bridge. Leaving the block lets go: containers that were not removed keep running, and the next
-    `open` with the same `root` finds them.
+    built-in bridge, which goes with the last of them. Leaving the block lets go: containers that were not
+    removed keep running, and the next `open` with the same `root` finds them.
 
     Raises FailedPrecondition when another process holds `root` or the host cannot run pods, Unavailable when
     nobody answers at `endpoint`.
@@ -63,7 +63,10 @@ async def open(
         from podwright.house import open_house
 
         async with open_house(settings) as house:
-            yield Runtime(house, settings)
+            try:
+                yield Runtime(house, settings)
+            finally:
+                await _tidy(house)
 
 
 class Runtime:
@@ -425,6 +428,14 @@ def _one_manifest(source: str | Path | Mapping[str, Any] | Manifest) -> Manifest
     if len(read) != 1:
         raise InvalidArgument("manifest", f"holds {len(read)} Pods, one is wanted")
     return read[0]
+
+
+async def _tidy(house: Cri) -> None:
+    """Take the built-in bridge away when no pod is left on it: nothing stays behind on the host."""
+    network = getattr(getattr(house, "engine", None), "network", None)
+    if network is not None and hasattr(network, "remove_bridge_if_unused"):
+        with suppress(PodwrightError):
+            await network.remove_bridge_if_unused()
 
 
 async def _remove_files(directory: PodDirectory) -> None:

@@ -8,13 +8,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from podwright.api import Cri
     from podwright.cli.door import Door
     from podwright.kube.manifest import Manifest
     from podwright.kube.outcome import ContainerOutcome, PodOutcome
@@ -69,10 +68,11 @@ async def _main(
     manifests: Sequence[Manifest], door: Door, endpoint: str | None, keep: bool, detach: bool, screen: Screen
 ) -> int:
     from podwright.kube.runner import PodRun, run_pods
+    from podwright.library import open
 
-    root = Path(door.config().root)
-    async with _runtime(door, endpoint) as runtime:
-        runs = [PodRun(runtime, one, root, reporter=screen) for one in manifests]
+    config = door.config()
+    async with open(config=config, endpoint=endpoint or door.server()) as runtime:
+        runs = [PodRun(runtime.cri, one, config.root_path, reporter=screen) for one in manifests]
         with _stopped_by_signals(runs, screen):
             outcomes = await run_pods(runs, keep=keep, detach=detach)
     if detach and not any(one.error for one in outcomes):
@@ -80,25 +80,6 @@ async def _main(
     else:
         screen.summary(outcomes, keep)
     return next((one.exit_code for one in outcomes if one.exit_code), 0)
-
-
-@asynccontextmanager
-async def _runtime(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
-    address = endpoint or door.server()
-    if address:
-        from podwright.client import connect
-
-        async with connect(address) as remote:
-            yield remote
-    else:
-        import msgspec
-
-        from podwright.house import open_house
-
-        config = door.config()
-        cni = msgspec.structs.replace(config.cni, default_bridge=True)
-        async with open_house(msgspec.structs.replace(config, cni=cni)) as house:
-            yield house
 
 
 @contextmanager

@@ -145,7 +145,8 @@ def memory_size(manifest: Manifest, volume: Volume, host: Host) -> int:
 def _check_host_path(name: str, source: HostPathVolumeSource) -> None:
     path, kind = Path(source.path), source.type or ""
     if kind == "DirectoryOrCreate":
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not path.exists():
+            path.mkdir(mode=0o755, parents=True)
         kind = "Directory"
     elif kind == "FileOrCreate":
         if not path.exists():
