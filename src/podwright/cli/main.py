@@ -94,6 +94,10 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave them running, and print their ids.")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Run them at this CRI server, podwright's or another's.", metavar="ADDRESS"),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but what the containers write.")
     ] = False,
@@ -101,7 +105,8 @@ def run(
     """Run Pod manifests, print what their containers write, exit with their status."""
     from podwright.cli.run import run_command
 
-    raise typer.Exit(run_command(files, context.obj, keep=keep, detach=detach, quiet=quiet))
+    status = run_command(files, context.obj, endpoint=endpoint, keep=keep, detach=detach, quiet=quiet)
+    raise typer.Exit(status)
 
 
 @app.command(rich_help_panel=PODS)
