@@ -357,8 +357,9 @@ async def test_what_runs_is_removed_only_with_force(node: Node, podwright: Run) 
     }
 
 
-async def test_exec_passes_output_and_status_on(node: Node, podwright: Run) -> None:
-    done = await podwright("exec", "http", "sh", "-c", "exit 7")
+@pytest.mark.parametrize("dashes", [(), ("--",)])
+async def test_exec_passes_output_and_status_on(node: Node, podwright: Run, dashes: tuple[str, ...]) -> None:
+    done = await podwright("exec", "http", *dashes, "sh", "-c", "exit 7")
     assert (done.status, done.stdout, done.stderr) == (7, "out\ufffd\n", "err\n")
     assert list(node.calls[0].cmd) == ["sh", "-c", "exit 7"]
 

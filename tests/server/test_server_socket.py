@@ -23,6 +23,7 @@ import pytest
 from podwright import errors
 from podwright.api import Cri
 from podwright.client import connect
+from podwright.server import tuning
 from podwright.server.calls import Gate, served_methods
 from podwright.server.endpoint import socket_path
 from podwright.server.errors import MESSAGE_BYTES, error_of, status_of
@@ -321,6 +322,18 @@ async def test_a_deadline_of_the_client_is_kept(tmp_path: Path) -> None:
     async with listening(str(path), gate), connect(str(path), timeout=0.2) as client:
         with pytest.raises(errors.DeadlineExceeded):
             await client.stop_container(cri.StopContainerRequest(container_id="abc"))
+
+
+def test_settings_for_grpc_do_not_reach_children_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tuning.EXPERIMENTS, raising=False)
+    tuning.before_grpc()
+    assert os.environ[tuning.EXPERIMENTS]
+    tuning.after_listening()
+    assert tuning.EXPERIMENTS not in os.environ
+    monkeypatch.setenv(tuning.EXPERIMENTS, "chosen_by_the_user")
+    tuning.before_grpc()
+    tuning.after_listening()
+    assert os.environ[tuning.EXPERIMENTS] == "chosen_by_the_user"
 
 
 def test_an_unknown_status_of_another_server_keeps_its_code_in_the_text() -> None:

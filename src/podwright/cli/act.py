@@ -71,6 +71,8 @@ async def pull(door: Door, reference: str, creds_stdin: bool) -> None:
 
 async def exec(door: Door, word: str, argv: Sequence[str], timeout: int) -> int:
     """Run `argv` to its end, print its output, return its exit code."""
+    if argv[0] == "--" and len(argv) > 1:
+        argv = argv[1:]  # as kubectl's users write it
     async with door.cri() as runtime:
         container = await find(runtime, word, ("container",))
         request = cri.ExecSyncRequest(container_id=container.id, cmd=argv, timeout=timeout)

@@ -37,7 +37,6 @@ PLUGINS = {
     "portmap": "host ports",
     "loopback": "",
 }
-RUN_FILESYSTEMS = ("tmpfs", "ramfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,6 @@ def _host(config: Config) -> Iterator[Check]:
     yield _cgroups()
     yield _namespaces()
     yield _overlay(Path(config.root))
-    yield _run_directory(Path(config.run))
     yield _seccomp(Path(config.seccomp_profile))
     yield _security_module()
     yield _cni_plugins(config)
@@ -143,14 +141,6 @@ def _overlay(root: Path) -> Check:
             f"{root} lies on an overlay itself, which cannot carry another: choose another --root",
         )
     return Check("overlayfs", OK, f"{root} on {filesystem}")
-
-
-def _run_directory(run: Path) -> Check:
-    filesystem = _filesystem(run)
-    if filesystem not in RUN_FILESYSTEMS:
-        note = f"{run} is on {filesystem}, which a reboot does not empty: put it on a tmpfs"
-        return Check("run directory", WARNING, note)
-    return Check("run directory", OK, f"{run} on {filesystem}")
 
 
 def _filesystem(path: Path) -> str:

@@ -24,17 +24,16 @@ def serve(door: Door, log_level: str) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    # At debug level these two tell of their own loops with every call.
+    for noisy in ("grpc", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     from podwright.house import open_house
     from podwright.server.serve import serve as run
 
     config = door.config()
 
     def ready() -> None:
-        print(
-            f"podwright {__version__} serves {config.listen} (state in {config.root})",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"podwright {__version__} serves {config.listen} (state in {config.root})", flush=True)
 
     main = run(config.listen, open_house(config), ready=ready)
     try:
