@@ -219,8 +219,12 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """The host's number of its first process."""
-        return int(self.info()["pid"])
+        """The host's number of its first process, which has become the container's own program by now."""
+        pid = int(self.info()["pid"])
+        if self.status().state == cri.CONTAINER_RUNNING:
+            # The runtime's start returns a moment before its process turns into the program.
+            until(lambda: not _is_runtime(pid), f"process {pid} to become the container's program")
+        return pid
 
     def ended(self, seconds: float = 20.0) -> Container:
         """Wait for its exit."""
@@ -304,6 +308,13 @@ def alive(pid: int) -> bool:
 
 def words(command: Sequence[str]) -> str:
     return " ".join(command)
+
+
+def _is_runtime(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name.startswith(("crun", "runc", "memfd:"))
+    except OSError:
+        return False
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -6,6 +6,7 @@ What it leaves on the host is found here as well: mounts, processes, network nam
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from podwright.wire import cri_pb2 as cri
 from podwright.wire import cri_pb2_grpc as rpc
 from tests.behaviour.stage import CNI_BIN, Network, end, until
 
+ID = re.compile("[0-9a-f]{64}")
 MESSAGE_LIMIT = 128 << 20
 
 
@@ -132,8 +134,9 @@ class Server:
         return found
 
     def cgroups(self) -> list[str]:
-        """Cgroups below the suite's parent, in every hierarchy."""
-        return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*{self.parent}/*") if path.is_dir()]
+        """Cgroups of pods and containers below the suite's parent; other directories are the client's own."""
+        found = Path("/sys/fs/cgroup").glob(f"*{self.parent}/**/")
+        return [str(path) for path in found if ID.search(path.name)]
 
     def leftovers(self) -> dict[str, object]:
         """Whatever pods have left behind while none exists."""
