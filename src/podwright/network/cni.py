@@ -23,7 +23,7 @@ from podwright.errors import (
     Unavailable,
 )
 from podwright.linux import inotify
-from podwright.network import conflist, iptables, plugin
+from podwright.network import conflist, iptables, plugin, shortcut
 from podwright.network.attachment import Attachment, capability_args, cni_args
 from podwright.network.bridge import DefaultBridge
 from podwright.network.cache import Cache, Entry
@@ -118,13 +118,7 @@ class Cni:
         entry = Entry(attachment.id, attachment.netns, network, cni_args(attachment), arguments, None)
         self._cache.write(entry)
         try:
-            result: dict[str, Any] | None = None
-            for each in network.plugins:
-                if result is None or not _passes_through(each, arguments):
-                    result = await self._call(entry, each, "ADD", previous=result)
-                    if not result:
-                        raise plugin.PluginFailed(str(each["type"]), "ADD", 0, "it printed no result")
-            assert result is not None
+            result = await self._add(entry)
             made = self._result(result)
             if not made.ips:
                 raise FailedPrecondition(
@@ -279,10 +273,23 @@ class Cni:
 
     # The calls
 
+    async def _add(self, entry: Entry) -> dict[str, Any]:
+        first, *others = entry.network.plugins
+        own_rules = shortcut.masquerades(entry.network)
+        result = await self._call(
+            entry, {**first, "ipMasq": False} if own_rules else first, "ADD", previous=None
+        )
+        if own_rules:
+            await shortcut.make_rules(entry.network, entry.id, result)
+        for each in others:
+            if not _passes_through(each, entry.capability_args):
+                result = await self._call(entry, each, "ADD", previous=result)
+        return result
+
     async def _call(
         self, entry: Entry, each: Mapping[str, Any], command: str, *, previous: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        return await plugin.call(
+        answer = await plugin.call(
             str(each["type"]),
             command,
             conflist.plugin_input(entry.network, each, entry.capability_args, previous),
@@ -291,25 +298,45 @@ class Cni:
             netns=entry.netns,
             args=entry.args,
         )
+        if command == "ADD" and not answer:
+            raise plugin.PluginFailed(str(each["type"]), "ADD", 0, "it printed no result")
+        return answer
 
     async def _delete(self, entry: Entry, netns: str) -> PodwrightError | None:
+        """Undo an attachment; the first error of a plugin, None when there was none."""
+        if entry.result is not None and shortcut.undoable(entry.network):
+            undone, failure = await asyncio.gather(
+                shortcut.remove(entry.network, entry.id, entry.result),
+                self._delete_by_plugins(entry, ""),
+                return_exceptions=True,
+            )
+            if isinstance(failure, BaseException) and not isinstance(failure, PodwrightError):
+                raise failure
+            if undone is None:
+                return failure
+            log.warning("sandbox %s: %s", entry.id, undone)
+        failure = await self._delete_by_plugins(entry, netns)
+        if not netns and any(
+            each["type"] == "bridge" and each.get("ipMasq") for each in entry.network.plugins
+        ):
+            # The bridge plugin reads the addresses of its masquerade rules from inside the namespace.
+            await iptables.remove_cni_rules(entry.network.name, entry.id)
+        return failure
+
+    async def _delete_by_plugins(self, entry: Entry, netns: str) -> PodwrightError | None:
         """DEL of every plugin, the last first; one that fails does not keep the others from cleaning up."""
         gone = replace(entry, netns=netns)
         previous = entry.result if entry.network.at_least("0.4.0") else None
         failure: PodwrightError | None = None
+        first = entry.network.plugins[0]
         for each in reversed(entry.network.plugins):
-            if each is not entry.network.plugins[0] and _passes_through(each, entry.capability_args):
+            if each is not first and _passes_through(each, entry.capability_args):
                 continue
             try:
                 await self._call(gone, each, "DEL", previous=previous)
             except PodwrightError as error:
                 log.warning("sandbox %s: %s", entry.id, error)
                 failure = failure or error
-        if not netns and any(
-            each["type"] == "bridge" and each.get("ipMasq") for each in entry.network.plugins
-        ):
-            # The bridge plugin reads the addresses of its masquerade rules from inside the namespace.
-            await iptables.remove_cni_rules(entry.network.name, entry.id)
         return failure
 
     async def _undo(self, entry: Entry) -> None:

@@ -39,6 +39,14 @@ async def ensure_masquerade(bridge: str, subnet: str) -> None:
         await spawn.check([*table, "-A", *rule], timeout=TIMEOUT)
 
 
+async def restore(family: str, commands: Sequence[str]) -> None:
+    """Apply iptables-restore lines to the nat table, all or none. Raises CommandFailed."""
+    script = "\n".join(["*nat", *commands, "COMMIT", ""])
+    await spawn.check(
+        [f"{family}-restore", "--wait", "10", "--noflush"], input=script.encode(), timeout=TIMEOUT
+    )
+
+
 async def remove_cni_rules(network: str, id: str = "") -> None:
     """Remove the nat rules that plugins made for `network`, or for one attachment `id` of it."""
     await _rewrite(lambda rules: commands_for_attachments(rules, network, id))
@@ -102,9 +110,6 @@ async def _rewrite(plan: Callable[[str], list[str]]) -> None:
             rules = (await spawn.check([f"{family}-save", "-t", "nat"], timeout=TIMEOUT)).decode()
             commands = plan(rules)
             if commands:
-                script = "\n".join(["*nat", *commands, "COMMIT", ""])
-                await spawn.check(
-                    [f"{family}-restore", "--wait", "10", "--noflush"], input=script.encode(), timeout=TIMEOUT
-                )
+                await restore(family, commands)
         except PodwrightError as error:
             log.warning("removing rules of vanished pods: %s", error)
