@@ -1,0 +1,48 @@
+# make run     install what is missing, make an image from this machine's busybox, run examples/hello.yaml
+# make test    the tests: pure rules, the kernel, and the behaviour of a whole server through its socket
+# make check   lint, formatting, strict types
+# make bench   beside containerd and the bare floor; table on the terminal, rows in build/bench.json
+#
+# Everything is installed on first use and takes a moment: programs by apt (as root), Python packages in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+PYTEST_OPTIONS ?= -q
+BENCH_OPTIONS ?=
+
+.PHONY: run test check bench clean
+.DELETE_ON_ERROR:
+
+run: $(STAMPS)/venv
+	@tools/install.sh run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/hello.sh
+
+test: $(STAMPS)/venv-dev
+	@tools/install.sh run test
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+check: $(STAMPS)/venv-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(STAMPS)/venv
+	@tools/install.sh run bench
+	$(BIN)/python -m bench $(BENCH_OPTIONS)
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+
+$(BIN)/pip:
+	@tools/install.sh python
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMPS)/venv: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/venv-dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/venv $@

@@ -1,0 +1,76 @@
+#!/bin/sh
+# Installs what podwright needs from Debian and does nothing, quickly, when it is there.
+#
+# usage: install.sh GROUP...    groups: python, run, test, bench
+set -eu
+
+PYTHON=${PYTHON:-python3}
+
+# One "file-or-program package" a line; a program is looked up in PATH.
+needs() {
+    case $1 in
+    python) ;;
+    run)
+        echo "crun crun"
+        echo "runc runc"
+        echo "conmon conmon"
+        echo "skopeo skopeo"
+        echo "/usr/lib/cni/bridge containernetworking-plugins"
+        echo "/usr/share/containers/seccomp.json golang-github-containers-common"
+        echo "catatonit catatonit"
+        echo "busybox busybox-static"
+        echo "ip iproute2"
+        echo "iptables iptables"
+        echo "unshare util-linux"
+        # Not in every Debian: without it the handler runsc is reported as unavailable.
+        if apt-cache show runsc >/dev/null 2>&1; then echo "runsc runsc"; fi
+        ;;
+    test) echo "docker-registry docker-registry" ;;
+    bench) echo "containerd containerd" ;;
+    *) echo "install.sh: no group $1; there are python, run, test, bench" >&2 && exit 2 ;;
+    esac
+}
+
+there() {
+    case $1 in
+    /*) [ -e "$1" ] ;;
+    # A dynamic busybox cannot be the program of an image.
+    busybox) ldd /bin/busybox 2>&1 | grep -q "not a dynamic" ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null ;;
+    esac
+}
+
+missing=
+for group in "$@"; do
+    if [ "$group" = python ]; then
+        "$PYTHON" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+            missing="$missing python3 python3-venv"
+    fi
+    wanted=$(needs "$group")
+    while read -r thing package; do
+        [ -z "$thing" ] || there "$thing" || missing="$missing $package"
+    done <<EOF
+$wanted
+EOF
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "install.sh: missing:$missing; install them (as root on Debian: apt-get install$missing)" >&2
+    exit 1
+fi
+
+# Some of these packages start a service when they are installed; nobody asked for one.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+fi
+echo "installing:$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
