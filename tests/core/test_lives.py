@@ -182,6 +182,34 @@ async def test_filters_are_anded(node: Node) -> None:
     assert await ids(label_selector={"no": "such"}) == []
 
 
+async def test_encoded_answers_say_the_same_and_follow_every_change(node: Node) -> None:
+    one, two = await node.sandbox("one"), await node.sandbox("two")
+    first, second = await node.container(one), await node.container(two, start=False)
+    for turn in range(2):
+        for filter in (None, cri.ContainerFilter(id=first), cri.ContainerFilter(pod_sandbox_id=two)):
+            listing = cri.ListContainersRequest(filter=filter)
+            encoded = await node.runtime.list_containers_wire(listing)
+            assert cri.ListContainersResponse.FromString(encoded) == await node.runtime.list_containers(
+                listing
+            )
+        sandboxes = cri.ListPodSandboxRequest()
+        encoded = await node.runtime.list_pod_sandbox_wire(sandboxes)
+        assert cri.ListPodSandboxResponse.FromString(encoded) == await node.runtime.list_pod_sandbox(
+            sandboxes
+        )
+        for verbose in (False, True):
+            asked = cri.ContainerStatusRequest(container_id=first, verbose=verbose)
+            encoded = await node.runtime.container_status_wire(asked)
+            assert cri.ContainerStatusResponse.FromString(encoded) == await node.runtime.container_status(
+                asked
+            )
+        node.engine.exit(first, 4)
+        await node.runtime.wait(first)
+        await node.runtime.start_container(cri.StartContainerRequest(container_id=second))
+        await node.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=two))
+        second = await node.container(one, "again", start=False) if turn == 0 else second
+
+
 async def test_events_tell_the_life_in_order(node: Node) -> None:
     with node.runtime.events.subscribe() as events:
         sandbox = await node.sandbox()

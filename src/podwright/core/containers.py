@@ -6,6 +6,7 @@ import asyncio
 import logging
 import posixpath
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 from podwright.core import validate
@@ -18,7 +19,6 @@ from podwright.core.stopping import end, stop
 from podwright.core.undo import unwind
 from podwright.core.views import (
     HIDDEN_CONTAINER,
-    container_item,
     container_state,
     container_status,
     labels_match,
@@ -304,7 +304,8 @@ class Containers:
         await record.exited.wait()
         return container_status(record)
 
-    def list(self, filter: cri.ContainerFilter) -> list[cri.Container]:
+    def list(self, filter: cri.ContainerFilter) -> Iterator[ContainerRecord]:
+        """The records a list shows. InvalidArgument when a prefix in the filter is ambiguous."""
         if filter.id:
             found = self._ground.records.containers.find(filter.id)
             candidates = [found] if found is not None else []
@@ -314,17 +315,17 @@ class Containers:
         if filter.pod_sandbox_id:
             sandbox = self._ground.records.sandboxes.find(filter.pod_sandbox_id)
             if sandbox is None:
-                return []
+                return iter(())
         state = filter.state.state if filter.HasField("state") else None
         selector = filter.label_selector
-        return [
-            container_item(record)
+        return (
+            record
             for record in candidates
             if record.state not in HIDDEN_CONTAINER
             and (sandbox is None or record.sandbox is sandbox)
             and (state is None or container_state(record) == state)
             and (not selector or labels_match(record.config.labels, selector))
-        ]
+        )
 
 
 def _log_path(sandbox: cri.PodSandboxConfig, config: cri.ContainerConfig) -> str:

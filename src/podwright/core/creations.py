@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from podwright.errors import AlreadyExists
+from podwright.errors import AlreadyExists, FailedPrecondition
 
 PARKED_FOR = 120.0
 """Seconds that an unclaimed object is kept."""
@@ -76,7 +76,14 @@ class Creations:
             creation.expiry.cancel()
             creation.expiry = None
         try:
-            id = await asyncio.shield(creation.task)
+            try:
+                id = await asyncio.shield(creation.task)
+            except asyncio.CancelledError:
+                if not creation.task.cancelled() or _cancelling():
+                    raise  # the client has gone
+                raise FailedPrecondition(
+                    f"{name} was not created: its sandbox is being stopped, or podwright is"
+                ) from None
             if not creation.claimed:
                 creation.claimed = True
                 self._under_way.pop(name, None)
@@ -102,3 +109,8 @@ class Creations:
         if self._under_way.get(name) is creation and not creation.waiting:
             del self._under_way[name]
             self._start(creation.discard(creation.id))
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -64,7 +64,9 @@ class SandboxRecord:
     creating: set[asyncio.Task[str]] = field(default_factory=set)
     """Container creations under way: a stop ends them first."""
     item: cri.PodSandbox | None = None
-    """The list entry, made when asked for and dropped by `Records.save`."""
+    item_wire: bytes = b""
+    """The list entry, as a message and as it stands in an encoded list; made when asked for, dropped by
+    `Records.save`."""
 
     def seen_by_engine(self) -> Sandbox:
         return Sandbox(self.id, self.name, self.config, self.handler, self.facts)
@@ -96,8 +98,11 @@ class ContainerRecord:
     soft_signal_sent: bool = False
     kill_timer: asyncio.TimerHandle | None = None
     item: cri.Container | None = None
+    item_wire: bytes = b""
     status: cri.ContainerStatus | None = None
-    """List entry and status, made when asked for and dropped by `Records.save`."""
+    status_wire: bytes = b""
+    """List entry and status, as messages and as they stand in an encoded response; made when asked for,
+    dropped by `Records.save`."""
 
     def seen_by_engine(self) -> Container:
         return Container(
@@ -192,7 +197,7 @@ class Records:
 
     def save(self, record: SandboxRecord | ContainerRecord) -> None:
         """Write the record as it is now."""
-        record.item = None
+        record.item, record.item_wire = None, b""
         if isinstance(record, SandboxRecord):
             self._database.execute(
                 "INSERT INTO sandboxes (id, name, state, handler, created_at, config, facts)"
@@ -210,7 +215,7 @@ class Records:
                 ),
             )
             return
-        record.status = None
+        record.status, record.status_wire = None, b""
         self._database.execute(
             "INSERT INTO containers (id, name, sandbox_id, target_id, state, created_at, started_at,"
             " finished_at, exit_code, reason, message, stop_signal, log_path, config, resources, image,"

@@ -16,6 +16,13 @@ from podwright.core.node import runtime_config, status
 from podwright.core.records import Records
 from podwright.core.recovery import recover
 from podwright.core.sandboxes import Sandboxes
+from podwright.core.views import (
+    container_item,
+    container_item_wire,
+    container_status_wire,
+    sandbox_item,
+    sandbox_item_wire,
+)
 from podwright.engines.base import Engine, Orphan
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -111,7 +118,8 @@ class Runtime:
         return await self._sandboxes.status(request)
 
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse:
-        return cri.ListPodSandboxResponse(items=self._sandboxes.list(request.filter))
+        items = [sandbox_item(record) for record in self._sandboxes.list(request.filter)]
+        return cri.ListPodSandboxResponse(items=items)
 
     # Containers
 
@@ -134,7 +142,8 @@ class Runtime:
         return await self._containers.status(request)
 
     async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse:
-        return cri.ListContainersResponse(containers=self._containers.list(request.filter))
+        items = [container_item(record) for record in self._containers.list(request.filter)]
+        return cri.ListContainersResponse(containers=items)
 
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, /
@@ -172,6 +181,19 @@ class Runtime:
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest, /) -> cri.ImageFsInfoResponse:
         return await self._images.filesystem()
+
+    # What is asked most often, encoded already: a server sends it as it is
+
+    async def list_pod_sandbox_wire(self, request: cri.ListPodSandboxRequest, /) -> bytes:
+        return b"".join(map(sandbox_item_wire, self._sandboxes.list(request.filter)))
+
+    async def list_containers_wire(self, request: cri.ListContainersRequest, /) -> bytes:
+        return b"".join(map(container_item_wire, self._containers.list(request.filter)))
+
+    async def container_status_wire(self, request: cri.ContainerStatusRequest, /) -> bytes:
+        if request.verbose:
+            return (await self.container_status(request)).SerializeToString()
+        return container_status_wire(self._containers.shown(request.container_id))
 
     # Repair
 

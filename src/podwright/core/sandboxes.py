@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 from podwright.core import validate
@@ -20,7 +21,6 @@ from podwright.core.views import (
     HIDDEN_SANDBOX,
     container_status,
     labels_match,
-    sandbox_item,
     sandbox_state,
     sandbox_status,
 )
@@ -166,7 +166,8 @@ class Sandboxes:
             response.info.update(json_texts(await self._ground.engine.sandbox_info(record.seen_by_engine())))
         return response
 
-    def list(self, filter: cri.PodSandboxFilter) -> list[cri.PodSandbox]:
+    def list(self, filter: cri.PodSandboxFilter) -> Iterator[SandboxRecord]:
+        """The records a list shows. InvalidArgument when the id in the filter is ambiguous."""
         if filter.id:
             found = self._ground.records.sandboxes.find(filter.id)
             candidates = [found] if found is not None else []
@@ -174,10 +175,10 @@ class Sandboxes:
             candidates = list(self._ground.records.sandboxes)
         state = filter.state.state if filter.HasField("state") else None
         selector = filter.label_selector
-        return [
-            sandbox_item(record)
+        return (
+            record
             for record in candidates
             if record.state not in HIDDEN_SANDBOX
             and (state is None or sandbox_state(record) == state)
             and (not selector or labels_match(record.config.labels, selector))
-        ]
+        )

@@ -1,4 +1,8 @@
-"""Records as the CRI shows them: list entries and statuses."""
+"""Records as the CRI shows them: list entries and statuses.
+
+The `_wire` forms are the same, encoded as they stand in the response that holds them. A list of encoded
+entries is their concatenation, so a list of hundreds costs a join and no serialisation.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,12 @@ def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
     return record.item
 
 
+def sandbox_item_wire(record: SandboxRecord) -> bytes:
+    if not record.item_wire:
+        record.item_wire = cri.ListPodSandboxResponse(items=[sandbox_item(record)]).SerializeToString()
+    return record.item_wire
+
+
 def sandbox_status(record: SandboxRecord) -> cri.PodSandboxStatus:
     # The addresses go with the network: a stopped sandbox has none.
     ips = record.facts.ips if record.state in (SandboxState.READY, SandboxState.LOST) else ()
@@ -79,6 +89,20 @@ def container_item(record: ContainerRecord) -> cri.Container:
             annotations=record.config.annotations,
         )
     return record.item
+
+
+def container_item_wire(record: ContainerRecord) -> bytes:
+    if not record.item_wire:
+        response = cri.ListContainersResponse(containers=[container_item(record)])
+        record.item_wire = response.SerializeToString()
+    return record.item_wire
+
+
+def container_status_wire(record: ContainerRecord) -> bytes:
+    if not record.status_wire:
+        response = cri.ContainerStatusResponse(status=container_status(record))
+        record.status_wire = response.SerializeToString()
+    return record.status_wire
 
 
 def container_status(record: ContainerRecord) -> cri.ContainerStatus:
