@@ -200,7 +200,13 @@ class Layers:
     async def _run(self, target: Path, lowers: list[str], diff_id: str, blob: Path) -> tuple[int, int]:
         fd = os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            job = {"fd": fd, "target": str(target), "lowers": lowers, "diff_id": diff_id}
+            job = {
+                "parent": os.getpid(),
+                "fd": fd,
+                "target": str(target),
+                "lowers": lowers,
+                "diff_id": diff_id,
+            }
             done = await spawn.run(
                 _program(unpack.__file__), input=json.dumps(job).encode(), env=ENVIRONMENT, pass_fds=[fd]
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +28,8 @@ from podwright.images.layers import EMPTY, Layer, Layers, chain_ids
 from podwright.images.platform import ARCHITECTURE
 from podwright.images.references import LocalSource, Reference
 from podwright.state.database import Database
+
+log = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
@@ -269,11 +272,14 @@ class ImageStore:
                 self._later(self._collect())
 
     def orphans(self, containers: set[str]) -> Sequence[Orphan]:
-        """Uses by containers that are not in `containers`, and files that belong to no record."""
+        """Uses by containers that are not in `containers`, and files that belong to no record.
+
+        Who needs several images for one container acquires them as "<container's id>#<which>".
+        """
         uses = [
             Orphan("image-use", container, f"keeps the layers of {image}")
             for container, image in self._users.items()
-            if container not in containers
+            if container.partition("#")[0] not in containers
         ]
         return uses + [Orphan("image-directory", str(path)) for path in self._layers.strays()]
 
@@ -453,7 +459,12 @@ class ImageStore:
         """Run a removal on its own; `close` waits for it."""
         task = asyncio.ensure_future(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("image files remain until the next start or `podwright doctor --fix`: %s", error)
 
 
 def _image_files(source: str, manifest: bytes, directory: Path) -> tuple[bytes, list[Path]]:

@@ -60,10 +60,11 @@ def main() -> int:
 
 
 def _unpack(job: dict[str, Any]) -> dict[str, object]:
-    """`job`: fd of the layer's file, `target` directory, `lowers` topmost first, the `diff_id` to verify."""
+    """`job`: the `parent`'s pid, the `fd` of the layer's file, the `target` directory, the directories of
+    the `lowers` (topmost first) and the `diff_id` that the layer must have."""
     os.umask(0)
     lowers = [os.open(path, OPEN_DIRECTORY) for path in job["lowers"]]
-    stream = Stream(job["fd"])
+    stream = Stream(job["fd"], job["parent"])
     os.chdir(job["target"])
     os.chroot(".")
     os.chdir("/")
@@ -93,8 +94,9 @@ class _Source(Protocol):
 class Stream:
     """A layer's bytes without their compression, and their digest."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, parent: int) -> None:
         self._fd = fd
+        self._parent = parent
         self._hash = hashlib.sha256()
         self._first = b""
         while len(self._first) < 4 and (more := os.read(fd, CHUNK)):
@@ -109,6 +111,8 @@ class Stream:
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end. A gzip stream that is cut short is an error."""
+        if os.getppid() != self._parent:
+            raise BadLayer("the one who asked for it has gone")  # its successor clears this directory
         block = self._raw(size) if self._gzip is None else self._inflate(size)
         self._hash.update(block)
         return block
