@@ -22,8 +22,9 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Credentials, FilesystemUse, Image, Json, Orphan
-from podwright.errors import InvalidArgument, NotFound, PodwrightError, Unimplemented
+from podwright.errors import InvalidArgument, NotFound, PodwrightError
 from podwright.images import pull, references
+from podwright.images.documents import image_files, read_document
 from podwright.images.layers import EMPTY, Layer, Layers, chain_ids
 from podwright.images.platform import ARCHITECTURE
 from podwright.images.references import LocalSource, Reference
@@ -48,32 +49,6 @@ CREATE TABLE IF NOT EXISTS image_uses (
     image_id TEXT NOT NULL REFERENCES images (id)
 );
 """
-CONFIG_TYPES = {
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-    "",
-}
-
-
-class _RootFs(msgspec.Struct):
-    diff_ids: list[str]
-
-
-class _ImageDocument(msgspec.Struct):
-    """What is read of an image's configuration (image-spec, config.md)."""
-
-    rootfs: _RootFs
-    config: dict[str, Any] | None = None
-
-
-class _Descriptor(msgspec.Struct, rename="camel"):
-    digest: str
-    media_type: str = ""
-
-
-class _Manifest(msgspec.Struct, rename="camel"):
-    config: _Descriptor
-    layers: list[_Descriptor]
 
 
 @dataclass(slots=True)
@@ -308,7 +283,7 @@ class ImageStore:
                         return self._record(known.image.id, None, None, known.chain, called)
                 await pull.copy(origin, work / "image", how)
             manifest = (work / "image/manifest.json").read_bytes()
-            config, blobs = _image_files(str(source), manifest, work / "image")
+            config, blobs = image_files(str(source), manifest, work / "image")
             return await self._adopt(config, manifest, blobs, called)
 
     async def _adopt(
@@ -316,7 +291,7 @@ class ImageStore:
     ) -> Image:
         """Unpack `blobs`, the layers of the image with this `config` document, and record it."""
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
-        diff_ids = _document(image_id, config).rootfs.diff_ids
+        diff_ids = read_document(image_id, config).rootfs.diff_ids
         if len(diff_ids) != len(blobs):
             raise PodwrightError(f"image {image_id} has {len(blobs)} layers, but {len(diff_ids)} diff ids")
         chain = chain_ids(diff_ids)
@@ -387,7 +362,7 @@ class ImageStore:
         for image_id, config, hidden in self._database.execute(
             "SELECT id, config, hidden FROM images ORDER BY created_at"
         ).fetchall():
-            chain = chain_ids(_document(image_id, config).rootfs.diff_ids)
+            chain = chain_ids(read_document(image_id, config).rootfs.diff_ids)
             if any(self._layers.get(chain_id) is None for chain_id in chain):
                 # Its files are gone (someone else removed them): it must be pulled again.
                 with self._database.transaction():
@@ -410,7 +385,7 @@ class ImageStore:
     ) -> _Entry:
         layers = [self._layers.get(chain_id) for chain_id in chain]
         size = len(config) + sum(layer.bytes for layer in layers if layer)
-        section = _document(image_id, config).config or {}
+        section = read_document(image_id, config).config or {}
         return _Entry(Image(image_id, (), (), size, section), tuple(chain), hidden)
 
     def _describe(self, entry: _Entry) -> None:
@@ -465,41 +440,6 @@ class ImageStore:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("image files remain until the next start or `podwright doctor --fix`: %s", error)
-
-
-def _image_files(source: str, manifest: bytes, directory: Path) -> tuple[bytes, list[Path]]:
-    """The configuration and the layers' files of the image in `directory`, filled by `pull.copy`.
-
-    Raises PodwrightError when it is no container image or an encrypted one.
-    """
-    try:
-        tree = msgspec.json.decode(manifest, type=_Manifest)
-    except msgspec.DecodeError as error:
-        raise PodwrightError(
-            f"{source}: its manifest is none of an OCI or Docker v2 schema 2 image: {error}"
-        ) from error
-    if tree.config.media_type not in CONFIG_TYPES:
-        raise PodwrightError(f"{source} is no container image: its configuration is {tree.config.media_type}")
-    if any(layer.media_type.endswith("+encrypted") for layer in tree.layers):
-        raise Unimplemented(f"{source}: its layers are encrypted")
-    config = (directory / _file_name(source, tree.config.digest)).read_bytes()
-    if f"sha256:{hashlib.sha256(config).hexdigest()}" != tree.config.digest:
-        raise PodwrightError(f"{source}: its configuration is not what {tree.config.digest} says")
-    return config, [directory / _file_name(source, layer.digest) for layer in tree.layers]
-
-
-def _file_name(source: str, digest: str) -> str:
-    algorithm, _, digits = digest.partition(":")
-    if algorithm != "sha256" or len(digits) != 64 or not digits.isalnum():
-        raise PodwrightError(f"{source}: the manifest has {digest!r} where a sha256 digest is needed")
-    return digits
-
-
-def _document(image_id: str, config: bytes) -> _ImageDocument:
-    try:
-        return msgspec.json.decode(config, type=_ImageDocument)
-    except msgspec.DecodeError as error:
-        raise PodwrightError(f"image {image_id}: its configuration cannot be read: {error}") from error
 
 
 def _pattern(text: str) -> str:
