@@ -58,6 +58,7 @@ class Command:
             *(one.target for one in mounts.mounts_below(self.root)),
             *(one.target for one in mounts.mounts_below(self.run_directory)),
             *(str(one) for one in (self.root / "pods").glob("*")),
+            *(str(one) for one in self.root.glob("cni/bridge.json")),
         ]
 
 

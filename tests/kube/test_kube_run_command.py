@@ -130,11 +130,6 @@ async def test_detached_pods_go_on_and_are_found(podwright: Command, tmp_path: P
     finally:
         removed = await podwright("rm", "--force", sandbox)
     assert removed.status == 0, removed.err
-    (directory,) = (podwright.root / "pods").glob("default_web_*")
-    from podwright.kube import volumes
-    from podwright.kube.directory import PodDirectory
-
-    volumes.remove(PodDirectory(directory))
 
 
 async def test_kept_pods_can_be_looked_at(podwright: Command, tmp_path: Path) -> None:
@@ -146,16 +141,12 @@ async def test_kept_pods_can_be_looked_at(podwright: Command, tmp_path: Path) ->
     assert "exited (5)" in listed.out
     sandbox = done.err.rsplit("kept sandbox ", 1)[1].split()[0]
     assert (await podwright("rm", sandbox)).status == 0
-    from podwright.kube import volumes
-    from podwright.kube.directory import PodDirectory
-
-    volumes.remove(PodDirectory(log.parent.parent))
 
 
 async def test_a_running_server_is_asked_to_run_the_pod(podwright: Command, tmp_path: Path) -> None:
     server = await podwright.start("serve")
     try:
-        await line_of(server.stderr, "serves")
+        await line_of(server.stdout, "serves")
         manifest = write(tmp_path / "a.yaml", "echo served; exit 6", more="  hostNetwork: true")
         done = await podwright("run", manifest)
         assert (done.status, done.out) == (6, "main | served\n"), done.err

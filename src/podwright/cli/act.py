@@ -29,7 +29,12 @@ async def stop(door: Door, words: Sequence[str], grace: int) -> None:
 
 
 async def rm(door: Door, words: Sequence[str], force: bool) -> None:
-    async with door.cri() as runtime:
+    # The library's door takes the built-in bridge away after the last pod.
+    from podwright.library import open
+
+    config = door.config()
+    async with open(config=config, endpoint=door.server()) as opened:
+        runtime = opened.cri
         found = await find_all(runtime, words)
         if not force:
             for item in found:
@@ -38,7 +43,7 @@ async def rm(door: Door, words: Sequence[str], force: bool) -> None:
                         f"{item.kind} {item.title} is {'running' if item.kind == 'container' else 'ready'}: "
                         "stop it first, or use --force"
                     )
-        await _each(_remove(runtime, item) for item in found)
+        await _each(_remove(runtime, item, config.root_path) for item in found)
 
 
 async def rmi(door: Door, references: Sequence[str]) -> None:
@@ -136,12 +141,18 @@ async def _stop(runtime: Cri, item: Found, grace: int) -> None:
     print(item.id)
 
 
-async def _remove(runtime: Cri, item: Found) -> None:
+async def _remove(runtime: Cri, item: Found, root: Path) -> None:
     if item.kind == "container":
         await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
     else:
+        from podwright.kube import volumes
+
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
+        metadata = (await runtime.pod_sandbox_status(request)).status.metadata
         await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
         await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
+        # The files that `podwright run` made for it, if it was one of its pods.
+        await asyncio.to_thread(volumes.discard, root, metadata)
     print(item.id)
 
 

@@ -131,9 +131,13 @@ class Screen:
         if _coloured(stream):
             prefix = f"\x1b[{self._colours[pod, container]}m{prefix}{RESET}"
         # Bytes, not text: what a program writes need not be UTF-8.
-        stream.flush()
-        stream.buffer.write(prefix.encode() + line.text + b"\n")
-        stream.buffer.flush()
+        try:
+            stream.flush()
+            stream.buffer.write(prefix.encode() + line.text + b"\n")
+            stream.buffer.flush()
+        except BrokenPipeError:
+            # Nobody reads any more (`| head`); the pod goes on, as it would with its logs unread.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def event(self, pod: str, container: str, text: str) -> None:
         if self._quiet:

@@ -117,6 +117,14 @@ def remove(directory: PodDirectory) -> None:
         pass  # other pods live there
 
 
+def discard(root: Path, metadata: cri.PodSandboxMetadata) -> None:
+    """Remove the files below `root` of the pod whose sandbox had `metadata`; fine when there are none."""
+    names = (metadata.namespace, metadata.name, metadata.uid)
+    # Any client may have made the sandbox: such names are no pod's of ours, and could lead elsewhere.
+    if all(names) and not any("/" in name for name in names):
+        remove(PodDirectory.of(root, *names))
+
+
 def _make_empty_dir(manifest: Manifest, volume: Volume, directory: PodDirectory, host: Host) -> None:
     path = directory.empty_dir(volume.name)
     path.mkdir(parents=True, exist_ok=True)
