@@ -6,7 +6,6 @@ import asyncio
 import functools
 import ipaddress
 import json
-import re
 import shutil
 import socket
 from collections.abc import Callable, Coroutine
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from podwright.linux import namespaces, spawn
-from podwright.network import bridge, conflist, iptables, plugin, shortcut
+from podwright.network import bridge, iptables
 from podwright.network.cni import Attachment, Cni
 from podwright.wire import cri_pb2 as cri
 
@@ -163,58 +162,6 @@ MASQUERADED = {
 }
 
 
-def test_the_rules_written_here_are_those_of_the_plugin_both_ways(
-    own_network: OwnNetwork, tmp_path: Path
-) -> None:
-    async def body() -> None:
-        conf = tmp_path / "conf"
-        conf.mkdir()
-        ipam = {**MASQUERADED["ipam"], "dataDir": str(tmp_path / "ipam")}  # type: ignore[dict-item]
-        tree = {"cniVersion": "1.0.0", "name": "masq", "plugins": [{**MASQUERADED, "ipam": ipam}]}
-        (conf / "10.conflist").write_text(json.dumps(tree))
-        cni = Cni(conf, PLUGINS, tmp_path / "cache")
-        await cni.open()
-        network = cni.network
-        assert network is not None and shortcut.masquerades(network) and shortcut.undoable(network)
-        before, links = await _nat(), _interfaces()
-        pin = tmp_path / "net"
-        await namespaces.create_pinned({"net": pin})
-        pod = Attachment(id="same", netns=str(pin))
-        config = conflist.plugin_input(network, network.plugins[0], {})
-
-        async def by_plugin(command: str) -> dict[str, Any]:
-            return await plugin.call(
-                "bridge", command, config, bin_dirs=PLUGINS, container_id="same", netns=str(pin)
-            )
-
-        def without_addresses(rules: list[str]) -> list[str]:
-            return sorted(re.sub(r"-s \S+", "-s ADDRESS", rule) for rule in rules)
-
-        theirs = await by_plugin("ADD")
-        by_theirs = await _nat()
-        assert len(by_theirs) == len(before) + 6
-        await shortcut.remove(network, "same", theirs)  # ours removes theirs
-        assert await _nat() == before
-        assert not any(name.startswith("veth") for name in _interfaces())
-        await by_plugin("DEL")
-
-        await cni.add(pod)
-        assert without_addresses(await _nat()) == without_addresses(by_theirs)
-        await by_plugin("DEL")  # theirs removes ours
-        assert await _nat() == before
-
-        await cni.delete(pod)  # and what is gone already is fine
-        await cni.add(pod)
-        await cni.delete(pod)
-        assert await _nat() == before
-        assert _interfaces() == links | {"pwtest1"}
-        assert await namespaces.inside(pin, "net", _interfaces) == {"lo"}
-        namespaces.unpin(pin)
-        await cni.close()
-
-    own_network(body)
-
-
 def test_many_pods_at_once_get_different_addresses_and_all_go(
     own_network: OwnNetwork, tmp_path: Path
 ) -> None:
@@ -247,29 +194,6 @@ def test_many_pods_at_once_get_different_addresses_and_all_go(
         await cni.close()
 
     own_network(body)
-
-
-@pytest.mark.parametrize(
-    ("first", "others", "masquerades", "undoable"),
-    [
-        ({}, [], True, True),
-        ({}, [{"type": "portmap"}], True, True),
-        ({}, [{"type": "tuning"}], True, False),
-        ({"ipMasq": False}, [], False, True),
-        ({"type": "ptp"}, [], False, False),
-        ({"ipMasqBackend": "nftables"}, [], False, False),
-        ({"macspoofchk": True}, [], True, False),
-        ({"ipam": {"type": "dhcp"}}, [], True, False),
-        ({"ipam": None}, [], True, False),
-    ],
-)
-def test_only_configurations_that_are_known_through_and_through_are_shortened(
-    first: dict[str, Any], others: list[dict[str, Any]], masquerades: bool, undoable: bool
-) -> None:
-    plugins = [{**MASQUERADED, **first}, *others]
-    network = conflist.parse({"cniVersion": "1.0.0", "name": "n", "plugins": plugins})
-    assert shortcut.masquerades(network) is masquerades
-    assert shortcut.undoable(network) is undoable
 
 
 def test_the_subnets_are_private_and_disjoint() -> None:

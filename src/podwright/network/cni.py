@@ -23,7 +23,7 @@ from podwright.errors import (
     Unavailable,
 )
 from podwright.linux import inotify
-from podwright.network import conflist, iptables, plugin, shortcut
+from podwright.network import conflist, iptables, plugin
 from podwright.network.attachment import Attachment, capability_args, cni_args
 from podwright.network.bridge import DefaultBridge
 from podwright.network.cache import Cache, Entry
@@ -274,16 +274,10 @@ class Cni:
     # The calls
 
     async def _add(self, entry: Entry) -> dict[str, Any]:
-        first, *others = entry.network.plugins
-        own_rules = shortcut.masquerades(entry.network)
-        result = await self._call(
-            entry, {**first, "ipMasq": False} if own_rules else first, "ADD", previous=None
-        )
-        if own_rules:
-            await shortcut.make_rules(entry.network, entry.id, result)
-        for each in others:
-            if not _passes_through(each, entry.capability_args):
-                result = await self._call(entry, each, "ADD", previous=result)
+        result: dict[str, Any] | None = None
+        for each in entry.network.plugins:
+            result = await self._call(entry, each, "ADD", previous=result)
+        assert result is not None  # a network has at least one plugin
         return result
 
     async def _call(
@@ -304,17 +298,6 @@ class Cni:
 
     async def _delete(self, entry: Entry, netns: str) -> PodwrightError | None:
         """Undo an attachment; the first error of a plugin, None when there was none."""
-        if entry.result is not None and shortcut.undoable(entry.network):
-            undone, failure = await asyncio.gather(
-                shortcut.remove(entry.network, entry.id, entry.result),
-                self._delete_by_plugins(entry, ""),
-                return_exceptions=True,
-            )
-            if isinstance(failure, BaseException) and not isinstance(failure, PodwrightError):
-                raise failure
-            if undone is None:
-                return failure
-            log.warning("sandbox %s: %s", entry.id, undone)
         failure = await self._delete_by_plugins(entry, netns)
         if not netns and any(
             each["type"] == "bridge" and each.get("ipMasq") for each in entry.network.plugins
@@ -328,10 +311,7 @@ class Cni:
         gone = replace(entry, netns=netns)
         previous = entry.result if entry.network.at_least("0.4.0") else None
         failure: PodwrightError | None = None
-        first = entry.network.plugins[0]
         for each in reversed(entry.network.plugins):
-            if each is not first and _passes_through(each, entry.capability_args):
-                continue
             try:
                 await self._call(gone, each, "DEL", previous=previous)
             except PodwrightError as error:
@@ -386,23 +366,6 @@ def _prefer(addresses: Sequence[str], preference: str) -> tuple[str, ...]:
         return tuple(rest)
     rest.remove(main)
     return (main, *rest)
-
-
-_IDLE_WITHOUT = {
-    "portmap": ("portMappings", ()),
-    "bandwidth": ("bandwidth", ("ingressRate", "egressRate")),
-}
-"""Plugins of the CNI project that only hand the result on unless they are given this capability argument
-(or one of these settings): Go programs that need not be started for every pod that has no host port."""
-
-
-def _passes_through(each: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
-    capability, settings = _IDLE_WITHOUT.get(str(each["type"]), ("", ()))
-    return bool(capability) and not (
-        capability in conflist.granted_args(each, arguments)
-        or "runtimeConfig" in each
-        or any(each.get(name) for name in settings)
-    )
 
 
 def _is_content(event: inotify.Event) -> bool:
