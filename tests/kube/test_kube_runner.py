@@ -236,6 +236,25 @@ async def test_a_container_that_cannot_be_created_ends_the_pod(stage: Stage) -> 
     assert "stop c0:0 30" in stage.cri.calls and stage.cri.calls[-1] == "remove sandbox"
 
 
+async def test_a_restart_that_cannot_be_created_ends_the_pod(stage: Stage) -> None:
+    stage.cri.fail["create c0:1"] = PodwrightError("disk full")
+    outcome = await stage.pod("exit 3", "run", policy="Always").run()
+    assert outcome.error == "container 'c0': disk full"
+    assert (outcome.exit_code, stage.cri.calls[-1]) == (3, "remove sandbox")
+
+
+async def test_a_stop_that_fails_is_told_and_the_sandbox_still_goes(stage: Stage) -> None:
+    run = stage.pod("run")
+    stage.cri.fail["stop c0:0 30"] = PodwrightError("no answer")
+    task = asyncio.create_task(run.run())
+    await stage.cri.called("start c0:0")
+    run.stop()
+    outcome = await task
+    assert outcome.error == "no answer"
+    assert stage.cri.calls[-2:] == ["stop sandbox", "remove sandbox"]
+    assert not run.directory.path.exists()
+
+
 async def test_keep_leaves_the_stopped_sandbox_and_its_logs(stage: Stage) -> None:
     run = stage.pod("exit 0")
     await run.run(keep=True)

@@ -213,6 +213,18 @@ class PodRun:
     async def _end(self) -> None:
         """Stop what runs, each container with the pod's grace period, then the sandbox."""
         await asyncio.gather(*self._creations, return_exceptions=True)
+        unstopped = await _complaint(self._stop_containers())
+        await self._drain()
+        for life in self._lives:
+            life.last_words = await self._last_words(life)
+        if self._sandbox:
+            # This ends whatever could not be stopped.
+            await self._runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self._sandbox))
+        if unstopped:
+            raise PodwrightError(unstopped)
+
+    async def _stop_containers(self) -> None:
+        """All at once, with the grace period; without any more of it when `kill()` comes."""
         grace = asyncio.ensure_future(_together(self._stop_container(life) for life in self._lives))
         kill = asyncio.ensure_future(self._kill.wait())
         try:
@@ -223,11 +235,6 @@ class PodRun:
         finally:
             kill.cancel()
             grace.cancel()
-        await self._drain()
-        for life in self._lives:
-            life.last_words = await self._last_words(life)
-        if self._sandbox:
-            await self._runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self._sandbox))
 
     async def _abandon(self, keep: bool) -> None:
         """The run was cancelled or broke: end it without grace, and report nothing more."""
@@ -420,7 +427,7 @@ async def _together(jobs: Iterable[Coroutine[None, None, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(job)
-    except* Exception as failed:
+    except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
 
 
