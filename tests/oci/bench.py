@@ -13,6 +13,7 @@ from pathlib import Path
 from podwright.config import Config
 from podwright.engines.base import Container, Exit, Image, Sandbox
 from podwright.engines.oci.engine import OciEngine
+from podwright.logs import reader
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
 
@@ -107,9 +108,8 @@ class Bench:
     async def output(self, container: Container) -> str:
         """What a container printed, once it has ended."""
         await self.exit_of(container)
-        return "".join(
-            line.split(" ", 3)[3] + "\n" for line in Path(container.log_path).read_text().splitlines()
-        )
+        lines = await reader.collect(reader.follow(container.log_path))
+        return "".join(line.text.decode() + "\n" for line in lines)
 
     async def run(self, sandbox: Sandbox, script: str, config: cri.ContainerConfig | None = None) -> str:
         return await self.output(await self.container(sandbox, "sh", "-c", script, config=config))

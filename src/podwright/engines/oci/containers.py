@@ -51,7 +51,9 @@ class Containers:
         sandboxes: Sandboxes,
         images: ImageStore,
         host: HostFacts,
+        conmon: str,
     ) -> None:
+        self._conmon = conmon
         self._config = config
         self._places = places
         self._runtimes = runtimes
@@ -92,9 +94,7 @@ class Containers:
         try:
             started = proc.start_time(pid)
         except ProcessLookupError:
-            raise FailedPrecondition(
-                f"container {container.id} died before its start"
-            ) from None
+            raise FailedPrecondition(f"container {container.id} died before its start") from None
         user = built.user
         return ContainerFacts(
             pid=pid,
@@ -140,7 +140,7 @@ class Containers:
         runtime = self._runtimes.get(container.sandbox.handler)
         bundle = self._places.container_run(container.id)
         try:
-            return await exec.run(runtime.argv(), bundle, container.id, argv, timeout, limit)
+            return await exec.run(self._conmon, runtime, bundle, container.id, argv, timeout, limit)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
 

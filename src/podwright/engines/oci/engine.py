@@ -91,7 +91,14 @@ class OciEngine:
             self._config, self._places, self._runtimes, self._tasks, self._network, facts
         )
         self._containers = Containers(
-            self._config, self._places, self._runtimes, self._tasks, self._sandboxes, self._images, facts
+            self._config,
+            self._places,
+            self._runtimes,
+            self._tasks,
+            self._sandboxes,
+            self._images,
+            facts,
+            conmon,
         )
         self._tasks.open()
         await self._images.open()

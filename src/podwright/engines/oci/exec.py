@@ -1,13 +1,13 @@
-"""Programs run inside a container and waited for: by the runtime directly, without a supervisor.
+"""Programs run inside a container and waited for, with their output in memory.
 
-A supervisor would only add a process: nobody attaches to these, and their output is wanted in memory.
+Normally by the runtime directly: a supervisor would only add a process. A runtime that copies the output
+itself (runc) waits for everybody who holds it, a daemonised child included; there conmon waits instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import signal
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ import msgspec
 
 from podwright.engines.base import ExecResult, Json
 from podwright.engines.oci import conmon
+from podwright.engines.oci.runtimes import Runtime
 from podwright.errors import CommandFailed, DeadlineExceeded
 from podwright.linux import proc, spawn
-from podwright.spec.encode import encode
 
 KILL_GRACE = 2.0
 """Seconds that the runtime may take to notice that the program it waits for was killed."""
@@ -34,53 +34,61 @@ class _Bundle(msgspec.Struct):
 
 
 async def run(
-    runtime: Sequence[str], bundle: Path, id: str, argv: Sequence[str], timeout: float | None, limit: int
+    supervisor: str,
+    runtime: Runtime,
+    bundle: Path,
+    id: str,
+    argv: Sequence[str],
+    timeout: float | None,
+    limit: int,
 ) -> ExecResult:
     """Run `argv` in container `id` as its own process: environment, user, directory, capabilities.
 
-    `runtime` is the runtime's program with its global options. Raises DeadlineExceeded after `timeout`
-    seconds, the process group killed and reaped; CommandFailed when the runtime could not start it.
+    Raises DeadlineExceeded after `timeout` seconds, the process group killed and reaped; CommandFailed when
+    the runtime could not start it.
     """
     stem = bundle / f"exec-{next(_numbers)}"
     process, pidfile = stem.with_suffix(".json"), stem.with_suffix(".pid")
-    process.write_bytes(encode(_process(bundle, argv)))
-    task = asyncio.ensure_future(
-        spawn.run([*runtime, "exec", "--process", str(process), "--pid-file", str(pidfile), id], limit=limit)
-    )
+    process.write_bytes(msgspec.json.encode(_process(bundle, argv)))
+    if runtime.passes_output_through:
+        work = _direct(runtime, id, process, pidfile, limit)
+    else:
+        work = conmon.execute(
+            supervisor, runtime.kind, runtime.argv(), id, process, pidfile, stem.with_suffix(".out"), limit
+        )
+    task = asyncio.ensure_future(work)
     try:
         await asyncio.wait([task], timeout=timeout)
         if not task.done():
-            await _end(task, pidfile)
             raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
-        done = task.result()
-        if done.status != 0 and not pidfile.exists():
-            # The runtime writes the pid only of a program that it could start.
-            raise CommandFailed(
-                Path(runtime[0]).name, done.status, conmon.plain_words(done.stderr.decode(errors="replace"))
-            )
+        return task.result()
     finally:
         if not task.done():
             await _end(task, pidfile)
         process.unlink(missing_ok=True)
         pidfile.unlink(missing_ok=True)
+
+
+async def _direct(runtime: Runtime, id: str, process: Path, pidfile: Path, limit: int) -> ExecResult:
+    command = runtime.argv("exec", "--process", str(process), "--pid-file", str(pidfile), id)
+    done = await spawn.run(command, limit=limit)
+    if done.status != 0 and not pidfile.exists():
+        # The runtime writes the pid only of a program that it could start.
+        words = conmon.plain_words(done.stderr.decode(errors="replace"))
+        raise CommandFailed(runtime.kind, done.status, words)
     return ExecResult(done.stdout, done.stderr, done.status if done.status >= 0 else 128 - done.status)
 
 
 def _process(bundle: Path, argv: Sequence[str]) -> dict[str, Json]:
-    text = (bundle / "config.json").read_bytes()
-    try:
-        process = msgspec.json.decode(text, type=_Bundle).process
-    except msgspec.DecodeError:
-        # Environment values that are not UTF-8 stand in it as they are.
-        process = json.loads(text.decode(errors="surrogateescape"))["process"]
+    process = msgspec.json.decode((bundle / "config.json").read_bytes(), type=_Bundle).process
     process["args"] = list(argv)
     process["terminal"] = False
     process.pop("consoleSize", None)
     return process
 
 
-async def _end(task: asyncio.Future[spawn.Finished], pidfile: Path) -> None:
-    """Kill the program first, so that the runtime, its parent, reaps it; then what is left of its group."""
+async def _end(task: asyncio.Future[ExecResult], pidfile: Path) -> None:
+    """Kill the program first, so that its parent reaps it; then what is left of its process group."""
     pid = conmon.read_pid(pidfile)
     group = 0
     if pid and proc.alive(pid):
@@ -96,5 +104,5 @@ async def _end(task: asyncio.Future[spawn.Finished], pidfile: Path) -> None:
         except ProcessLookupError:
             pass
     if not task.done():
-        task.cancel()  # spawn.run kills the runtime's own group
+        task.cancel()  # what waits for the program is killed with its own group
         await asyncio.wait([task])

@@ -65,7 +65,11 @@ class Repair:
             raise NotFound(f"the oci engine knows no orphans of kind {orphan.kind!r}")
 
     def _processes(self, known: set[str]) -> Iterator[Orphan]:
-        """Supervisors that work in our directories, and the processes that they supervise."""
+        """Supervisors that work in our directories, and the processes that they supervise.
+
+        All supervisors come first: one that is left would report the end of what is killed with another.
+        """
+        supervised: list[Orphan] = []
         ours = os.fsencode(self._places.run) + b"/"
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -80,9 +84,9 @@ class Repair:
             id = _id_in(os.fsdecode(bundle))
             if bundle.startswith(ours) and id and id not in known:
                 children = (entry / f"task/{entry.name}/children").read_text().split()
-                for child in (entry.name, *children):
-                    what = "supervisor" if child == entry.name else "process"
-                    yield Orphan("process", child, f"{what} of {id}")
+                yield Orphan("process", entry.name, f"supervisor of {id}")
+                supervised += [Orphan("process", child, f"process of {id}") for child in children]
+        yield from supervised
 
     def _runtime_states(self, known: set[str]) -> Iterator[Orphan]:
         for runtime in self._runtimes.all():

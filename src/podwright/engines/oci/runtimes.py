@@ -55,6 +55,11 @@ class Runtime:
         """Its processes are not processes of this host: pids name its supervisor (gVisor)."""
         return self.kind == "runsc"
 
+    @property
+    def passes_output_through(self) -> bool:
+        """`exec` hands its own streams to the program, and ends when the program does."""
+        return self.kind in ("crun", "runsc")
+
     def argv(self, *command: str) -> list[str]:
         return [self.program, "--root", str(self.root), *self.options, *command]
 
@@ -88,6 +93,10 @@ class Runtimes:
             if self._config.cgroup_driver == "systemd":
                 options.append("--systemd-cgroup")
             kind = Path(program).name.partition("-")[0]
+            if kind == "runsc" and not any("-network" in option for option in options):
+                # A network stack of gVisor's own would take the pod's addresses away from its other
+                # containers: each container is a sandbox of its own here, and they share one network.
+                options.append("--network=host")
             hide = blind and kind == "crun"
             if hide and shutil.which("nsenter") is None:
                 self._broken[name] = (

@@ -20,7 +20,7 @@ from podwright.engines.oci.host import seccomp_profile
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
-from podwright.errors import FailedPrecondition, Unimplemented
+from podwright.errors import FailedPrecondition, Unavailable, Unimplemented
 from podwright.linux import cgroups, mounts, namespaces, proc
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
@@ -193,8 +193,14 @@ class Sandboxes:
         return await self._network.add(self._attachment(sandbox))
 
     async def _detach(self, sandbox: Sandbox) -> None:
-        if _options(sandbox).network != _NODE:
+        if _options(sandbox).network == _NODE:
+            return
+        try:
             await self._network.delete(self._attachment(sandbox))
+        except Unavailable:
+            # No plugin could be asked; of a pod that never was attached none needs to be.
+            if sandbox.id in self._network.cached_ids():
+                raise
 
     def _attachment(self, sandbox: Sandbox) -> Attachment:
         config = sandbox.config

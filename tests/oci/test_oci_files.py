@@ -1,0 +1,239 @@
+"""What containers see mounted: the image, volumes, host paths; and their logs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from podwright.engines.oci import conmon, rootfs
+from podwright.errors import FailedPrecondition, InvalidArgument
+from podwright.linux import mounts
+from podwright.logs import reader
+from podwright.wire import cri_pb2 as cri
+from tests.oci.bench import Bench
+
+pytestmark = pytest.mark.root
+SHARED = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
+SLAVE = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
+
+
+async def test_a_missing_host_directory_is_made(bench: Bench, tmp_path: Path) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.mounts.add(container_path="/data", host_path=str(tmp_path / "volumes/new"))
+    old = os.umask(0o077)
+    try:
+        await bench.run(sandbox, "echo kept >/data/file", config)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "volumes/new/file").read_text() == "kept\n"
+    assert (tmp_path / "volumes/new").stat().st_mode & 0o777 == 0o755
+
+
+async def test_links_in_a_host_path_are_followed(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/file").write_text("found\n")
+    (tmp_path / "link").symlink_to("real")
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.mounts.add(container_path="/data", host_path=str(tmp_path / "link"), readonly=True)
+    assert (
+        await bench.run(sandbox, "cat /data/file; touch /data/x 2>/dev/null || echo no", config)
+        == "found\nno\n"
+    )
+
+
+async def test_a_read_only_root_and_the_layers_stay_as_they_are(bench: Bench, busybox: Path) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.linux.security_context.readonly_rootfs = True
+    assert await bench.run(sandbox, "touch /x 2>/dev/null || echo no", config) == "no\n"
+    await bench.run(sandbox, "rm -r /etc; echo changed >/new")
+    assert await bench.run(sandbox, "test -e /new || cat /etc/passwd") != ""
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A shared mount of our own: / is private on some hosts."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    mounts.bind(place, place)
+    mounts.make_private(place)
+    mounts.make_shared(place)
+    (place / "sub").mkdir()
+    return place
+
+
+async def test_mounts_propagate_both_ways_and_one_way(bench: Bench, shared: Path) -> None:
+    sandbox = await bench.sandbox(config=_privileged())
+    both, one = cri.ContainerConfig(), cri.ContainerConfig()
+    both.linux.security_context.privileged = True
+    one.linux.security_context.privileged = True
+    both.mounts.add(container_path="/v", host_path=str(shared), propagation=SHARED)
+    one.mounts.add(container_path="/v", host_path=str(shared), propagation=SLAVE)
+    try:
+        first = await bench.container(sandbox, "sleep", "100", config=both)
+        second = await bench.container(sandbox, "sleep", "100", config=one)
+        await bench.exec(first, "mount", "-t", "tmpfs", "inner", "/v/sub")
+        await bench.exec(first, "touch", "/v/sub/from-first")
+        assert (shared / "sub/from-first").exists()
+        assert await bench.exec(second, "ls", "/v/sub") == "from-first\n"
+        (shared / "own").mkdir()
+        mounts.tmpfs(shared / "own", size=1 << 20)
+        (shared / "own/from-host").touch()
+        assert await bench.exec(first, "ls", "/v/own") == "from-host\n"
+        assert await bench.exec(second, "ls", "/v/own") == "from-host\n"
+        await bench.exec(second, "mkdir", "/v/third")
+        await bench.exec(second, "mount", "-t", "tmpfs", "inner", "/v/third")
+        await bench.exec(second, "touch", "/v/third/x")
+        assert not (shared / "third/x").exists()
+    finally:
+        mounts.unmount_below(shared)
+
+
+async def test_propagation_from_a_private_mount_is_refused(bench: Bench, tmp_path: Path) -> None:
+    place = tmp_path / "private"
+    place.mkdir()
+    mounts.bind(place, place)
+    mounts.make_private(place)
+    try:
+        sandbox = await bench.sandbox()
+        config = cri.ContainerConfig()
+        config.mounts.add(container_path="/v", host_path=str(place), propagation=SHARED)
+        with pytest.raises(FailedPrecondition, match="not a shared mount"):
+            await bench.container(sandbox, "sleep", "1", config=config)
+    finally:
+        mounts.unmount(place)
+
+
+async def test_recursive_read_only(bench: Bench, tmp_path: Path) -> None:
+    place = tmp_path / "outer"
+    (place / "inner").mkdir(parents=True)
+    mounts.tmpfs(place / "inner", size=1 << 20)
+    try:
+        sandbox = await bench.sandbox()
+        config = cri.ContainerConfig()
+        config.mounts.add(container_path="/v", host_path=str(place), readonly=True, recursive_read_only=True)
+        assert await bench.run(sandbox, "touch /v/inner/x 2>/dev/null || echo no", config) == "no\n"
+    finally:
+        mounts.unmount_below(place)
+
+
+async def test_image_volumes_start_with_the_images_content(bench: Bench, busybox: Path) -> None:
+    bench.image = await bench.engine.images.import_root(
+        busybox, "localhost/volumes:1", config={"Env": ["PATH=/bin"], "Volumes": {"/home": {}, "/none": {}}}
+    )
+    sandbox = await bench.sandbox()
+    container = await bench.container(
+        sandbox, "sh", "-c", "ls /home; touch /home/mine; ls -d /none; mount | grep -c ' /home '"
+    )
+    assert (await bench.output(container)).split() == ["app", "/none", "1"]
+    volume = Path(bench.config.root, "containers", container.id, "volumes/0")
+    assert (volume / "mine").exists()
+    await bench.remove(container)
+    assert not volume.exists()
+
+
+async def test_an_image_can_be_a_volume(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    mount = config.mounts.add(container_path="/img", readonly=True, image_sub_path="etc")
+    mount.image.image = "localhost/busybox:test"
+    out = await bench.run(sandbox, "head -c 5 /img/passwd; echo; touch /img/x 2>/dev/null || echo no", config)
+    assert out == "root:\nno\n"
+    config.mounts[0].image_sub_path = "../../nothing"
+    with pytest.raises(InvalidArgument, match="image_sub_path"):
+        await bench.run(sandbox, "true", config)
+
+
+async def test_a_privileged_container_sees_the_hosts_devices(bench: Bench) -> None:
+    sandbox = await bench.sandbox(config=_privileged())
+    config = cri.ContainerConfig()
+    config.linux.security_context.privileged = True
+    out = await bench.run(sandbox, "ls /dev; grep CapEff /proc/self/status", config)
+    assert "kmsg" in out.split() or "vda" in out.split()
+
+
+async def test_devices(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.devices.add(host_path="/dev/null", container_path="/dev/nothing", permissions="rw")
+    assert await bench.run(sandbox, "echo x >/dev/nothing && echo written", config) == "written\n"
+    config.devices[0].host_path = "/dev/no-such-device"
+    with pytest.raises(InvalidArgument, match="no-such-device"):
+        await bench.run(sandbox, "true", config)
+
+
+async def test_runtime_default_seccomp_and_negative_oom_score(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.linux.security_context.seccomp.profile_type = cri.SecurityProfile.RuntimeDefault
+    config.linux.resources.oom_score_adj = -998
+    out = await bench.run(sandbox, "grep Seccomp: /proc/self/status; cat /proc/self/oom_score_adj", config)
+    assert out.split()[:2] == ["Seccomp:", "2"]
+
+
+async def written(log: Path) -> None:
+    """Wait until something is in the log."""
+    async for _ in reader.follow(log, follow=True):
+        return
+
+
+async def test_a_log_is_reopened_after_rotation(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    container = await bench.container(
+        sandbox, "sh", "-c", "n=0; while :; do echo $n; n=$((n+1)); sleep 0.01; done"
+    )
+    log = Path(container.log_path)
+    await written(log)
+    # A log that nobody moved stays as it is.
+    await bench.engine.reopen_log(container)
+    old = log.rename(log.with_suffix(".old"))
+    await bench.engine.reopen_log(container)
+    size = old.stat().st_size
+    assert log.exists() and log.stat().st_mode & 0o777 == 0o640
+    await written(log)
+    assert old.stat().st_size == size
+    await bench.engine.signal_container(container, 9)
+    await bench.exit_of(container)
+    numbers = [int(line.split()[3]) for file in (old, log) for line in file.read_text().splitlines()]
+    assert numbers == list(range(len(numbers)))
+    log.unlink()
+    with pytest.raises(FailedPrecondition, match="supervisor"):
+        await bench.engine.reopen_log(container)
+
+
+def test_image_paths_never_leave_the_image(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/abs").symlink_to("/etc/passwd")
+    (tmp_path / "etc/up").symlink_to("../../../../etc")
+    (tmp_path / "loop").symlink_to("loop")
+    assert rootfs.inside(tmp_path, "etc/abs") == tmp_path / "etc/passwd"
+    assert rootfs.inside(tmp_path, "etc/up/shadow") == tmp_path / "etc/shadow"
+    assert rootfs.inside(tmp_path, "../../x") == tmp_path / "x"
+    assert rootfs.inside(tmp_path, "loop").is_relative_to(tmp_path)
+    assert rootfs.user_files(tmp_path).passwd is None
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("2026-11-21T21:37:26.960073Z: executable file `x` not found\n", "executable file `x` not found"),
+        (
+            'time="2026-11-21T21:37:26Z" level=error msg="runc create failed: \\"x\\": not found"\n',
+            'runc create failed: "x": not found',
+        ),
+        ("same\nsame\nother\n", "same; other"),
+        ("", ""),
+    ],
+)
+def test_a_runtimes_words_are_made_plain(output: str, words: str) -> None:
+    assert conmon.plain_words(output) == words
+
+
+def _privileged() -> cri.PodSandboxConfig:
+    config = cri.PodSandboxConfig()
+    config.linux.security_context.privileged = True
+    return config

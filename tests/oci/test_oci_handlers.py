@@ -1,0 +1,46 @@
+"""The runtimes behind the handlers."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from podwright.config import Config, HandlerConfig
+from podwright.errors import FailedPrecondition
+from tests.oci.bench import POD, Bench, opened
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc", "runsc"])
+async def test_each_handler_runs_a_pod(bench: Bench, handler: str) -> None:
+    sandbox = await bench.sandbox(network=POD, handler=handler)
+    container = await bench.container(sandbox, "sh", "-c", "echo from $0; sleep 1000", "inside")
+    log = Path(container.log_path)
+    done = await bench.engine.exec_sync(container, ["sh", "-c", "echo hi; exit 4"], 20, 1 << 20)
+    assert (done.stdout, done.code) == (b"hi\n", 4)
+    assert "from inside" in log.read_text()
+    await bench.engine.signal_container(container, signal.SIGKILL)
+    assert (await bench.exit_of(container)).code == 137
+
+
+async def test_status_says_what_each_can_do(bench: Bench) -> None:
+    status = await bench.engine.status()
+    handlers = {each.name: each for each in status.handlers}
+    assert handlers["crun"].available and handlers["crun"].recursive_read_only
+    assert handlers["runc"].available and handlers["runc"].recursive_read_only
+    assert status.runtime_error == "" and status.network_error == "" and status.default_handler == "crun"
+
+
+async def test_a_handler_that_cannot_work_says_why(place: Config, busybox: Path) -> None:
+    config = msgspec.structs.replace(
+        place, handlers={**place.handlers, "kata": HandlerConfig(path="no-such-runtime")}
+    )
+    async with opened(config, busybox) as bench:
+        with pytest.raises(FailedPrecondition, match="no-such-runtime is not installed"):
+            bench.engine.check_handler("kata")
+        kata = next(each for each in (await bench.engine.status()).handlers if each.name == "kata")
+        assert not kata.available and "not installed" in kata.reason
