@@ -145,6 +145,7 @@ class Server:
             "processes": self.processes(),
             "addresses": self.network.allocations(),
             "cgroups": self.cgroups(),
+            "rules": self.network.rules(),
         }
 
     def clean_leftovers(self) -> None:

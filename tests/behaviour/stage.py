@@ -100,6 +100,12 @@ class Network:
             return set()
         return {path.name for path in folder.iterdir() if path.name[0].isdigit() or ":" in path.name}
 
+    def rules(self) -> list[str]:
+        """The address translation rules that the plugins have made for pods of this network."""
+        command = ["iptables", "-w", "10", "-t", "nat", "-S"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return [line for line in listed.splitlines() if f'"{self.bridge}' in line]
+
 
 @contextmanager
 def open_network(root: Path) -> Iterator[Network]:
