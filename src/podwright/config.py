@@ -108,6 +108,8 @@ def load(file: Path | None = None, **overrides: object) -> Config:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise InvalidArgument(str(path), str(error)) from error
+    # Naming a handler adds it to the built-in ones, or changes one of them.
+    config = msgspec.structs.replace(config, handlers=_default_handlers() | config.handlers)
     if config.default_handler not in config.handlers:
         raise InvalidArgument(
             "default_handler",
