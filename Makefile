@@ -5,7 +5,7 @@
 #
 # Everything is installed on first use and takes a moment: programs by apt (as root), Python packages in .venv.
 
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps

@@ -22,8 +22,6 @@ needs() {
         echo "ip iproute2"
         echo "iptables iptables"
         echo "unshare util-linux"
-        # Not in every Debian: without it the handler runsc is reported as unavailable.
-        if apt-cache show runsc >/dev/null 2>&1; then echo "runsc runsc"; fi
         ;;
     test) echo "docker-registry docker-registry" ;;
     bench) echo "containerd containerd" ;;
@@ -53,11 +51,24 @@ for group in "$@"; do
 $wanted
 EOF
 done
+lists() { find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | grep -q .; }
+
+# Not in every Debian: without it the handler runsc is reported as unavailable.
+case " $* " in
+*" run "*)
+    if ! there runsc && lists && apt-cache show runsc >/dev/null 2>&1; then missing="$missing runsc"; fi
+    ;;
+esac
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "install.sh: missing:$missing; install them (as root on Debian: apt-get install$missing)" >&2
     exit 1
+fi
+
+if ! lists && [ -z "${APT_UPDATED:-}" ]; then
+    apt-get update -qq
+    APT_UPDATED=1 exec "$0" "$@" # what is optional is known now
 fi
 
 # Some of these packages start a service when they are installed; nobody asked for one.
