@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from podwright import __version__
 from podwright.config import Config
 from podwright.engines.base import (
     Container,
@@ -34,16 +35,15 @@ from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc
+from podwright.linux.migration import Migrations
 from podwright.network.cni import Cni
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
 
-VERSION = "0.1.0"
-
 
 class OciEngine:
     name = "oci"
-    runtime_version = VERSION
+    runtime_version = __version__
 
     def __init__(self, config: Config, database: Database) -> None:
         self.cgroup_driver: str = config.cgroup_driver
@@ -58,6 +58,7 @@ class OciEngine:
             default_bridge=config.cni.default_bridge,
             ip_preference=config.cni.ip_preference,
         )
+        self._migrations = Migrations()
         self._repair = Repair(config, self._places, self._runtimes, self._network)
         self._tasks: Tasks
         self._sandboxes: Sandboxes
@@ -106,6 +107,7 @@ class OciEngine:
 
     async def close(self) -> None:
         """Let go; containers keep running."""
+        self._migrations.close()
         await self._tasks.close()
         await self._network.close()
         await self._images.close()
@@ -140,7 +142,9 @@ class OciEngine:
     # Sandboxes
 
     async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
-        return await self._sandboxes.create(sandbox, undo)
+        # Its first container mostly follows at once.
+        with self._migrations.expected():
+            return await self._sandboxes.create(sandbox, undo)
 
     async def stop_sandbox(self, sandbox: Sandbox) -> None:
         await self._sandboxes.stop(sandbox)
@@ -157,7 +161,8 @@ class OciEngine:
     # Containers
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
-        return await self._containers.create(container, undo)
+        with self._migrations.expected():
+            return await self._containers.create(container, undo)
 
     async def start_container(self, container: Container) -> None:
         await self._containers.start(container)
