@@ -14,10 +14,11 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from podwright.errors import FailedPrecondition, PodwrightError
@@ -192,9 +193,10 @@ class Layers:
                 self._database.execute(
                     "INSERT INTO image_layers VALUES (?, ?, ?, ?)", (layer.number, chain_id, size, inodes)
                 )
+                # Known as soon as it is recorded: a pull cancelled during the cleaning below must find it.
+                self._layers[chain_id] = layer
             finally:
-                await asyncio.shield(self.delete([work]))
-        self._layers[chain_id] = layer
+                await to_its_end(self.delete([work]))
         return layer
 
     async def _run(self, target: Path, lowers: list[str], diff_id: str, blob: Path) -> tuple[int, int]:
@@ -219,6 +221,16 @@ class Layers:
         if "error" in answer:
             raise PodwrightError(f"cannot unpack the layer {diff_id}: {answer['error']}")
         return int(answer["bytes"]), int(answer["inodes"])
+
+
+async def to_its_end(cleaning: Coroutine[Any, Any, None]) -> None:
+    """Await `cleaning`; a cancellation meanwhile takes effect when it has ended, not before."""
+    task = asyncio.ensure_future(cleaning)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:

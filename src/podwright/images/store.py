@@ -25,7 +25,7 @@ from podwright.engines.base import Credentials, FilesystemUse, Image, Json, Orph
 from podwright.errors import InvalidArgument, NotFound, PodwrightError
 from podwright.images import pull, references
 from podwright.images.documents import image_files, read_document
-from podwright.images.layers import EMPTY, Layer, Layers, chain_ids
+from podwright.images.layers import EMPTY, Layer, Layers, chain_ids, to_its_end
 from podwright.images.platform import ARCHITECTURE
 from podwright.images.references import LocalSource, Reference
 from podwright.state.database import Database
@@ -354,7 +354,7 @@ class ImageStore:
             try:
                 yield work
             finally:
-                await asyncio.shield(self._layers.delete([work]))
+                await to_its_end(self._layers.delete([work]))
 
     # Records
 
