@@ -17,13 +17,17 @@ needs() {
         echo "skopeo skopeo"
         echo "/usr/lib/cni/bridge containernetworking-plugins"
         echo "/usr/share/containers/seccomp.json golang-github-containers-common"
+        echo "zstd zstd"
         echo "catatonit catatonit"
         echo "busybox busybox-static"
         echo "ip iproute2"
         echo "iptables iptables"
         echo "unshare util-linux"
         ;;
-    test) echo "docker-registry docker-registry" ;;
+    test)
+        echo "docker-registry docker-registry"
+        echo "curl curl"
+        ;;
     bench) echo "containerd containerd" ;;
     *) echo "install.sh: no group $1; there are python, run, test, bench" >&2 && exit 2 ;;
     esac
