@@ -198,6 +198,15 @@ async def test_encoded_answers_say_the_same_and_follow_every_change(node: Node) 
             sandboxes
         )
         for verbose in (False, True):
+            pod = cri.PodSandboxStatusRequest(pod_sandbox_id=one, verbose=verbose)
+            pod_answer = cri.PodSandboxStatusResponse.FromString(
+                await node.runtime.pod_sandbox_status_wire(pod)
+            )
+            assert pod_answer.timestamp > 0
+            pod_answer.timestamp = 0
+            expected = await node.runtime.pod_sandbox_status(pod)
+            expected.timestamp = 0
+            assert pod_answer == expected
             asked = cri.ContainerStatusRequest(container_id=first, verbose=verbose)
             encoded = await node.runtime.container_status_wire(asked)
             assert cri.ContainerStatusResponse.FromString(encoded) == await node.runtime.container_status(

@@ -15,7 +15,7 @@ from podwright.core.creations import Creations
 from podwright.core.events import Events
 from podwright.core.records import ContainerRecord, Records, SandboxRecord
 from podwright.core.states import CONTAINER, SANDBOX, ContainerEvent, ContainerState, SandboxEvent, next_state
-from podwright.core.views import HIDDEN_CONTAINER, container_status, sandbox_status
+from podwright.core.views import container_status, sandbox_status, shown_containers
 from podwright.engines.base import Engine
 from podwright.wire import cri_pb2 as cri
 
@@ -77,11 +77,7 @@ class Ground:
             record.id,
             lambda: (
                 sandbox_status(sandbox),
-                [
-                    container_status(container)
-                    for container in sandbox.containers.values()
-                    if container.state not in HIDDEN_CONTAINER
-                ],
+                [container_status(each) for each in shown_containers(sandbox)],
             ),
         )
 

@@ -65,7 +65,8 @@ class SandboxRecord:
     """Container creations under way: a stop ends them first."""
     item: cri.PodSandbox | None = None
     item_wire: bytes = b""
-    """The list entry, as a message and as it stands in an encoded list; made when asked for, dropped by
+    status_wire: bytes = b""
+    """List entry and status, encoded as they stand in a response; made when asked for, dropped by
     `Records.save`."""
 
     def seen_by_engine(self) -> Sandbox:
@@ -101,6 +102,7 @@ class ContainerRecord:
     item_wire: bytes = b""
     status: cri.ContainerStatus | None = None
     status_wire: bytes = b""
+    member_wire: bytes = b""
     """List entry and status, as messages and as they stand in an encoded response; made when asked for,
     dropped by `Records.save`."""
 
@@ -197,7 +199,7 @@ class Records:
 
     def save(self, record: SandboxRecord | ContainerRecord) -> None:
         """Write the record as it is now."""
-        record.item, record.item_wire = None, b""
+        record.item, record.item_wire, record.status_wire = None, b"", b""
         if isinstance(record, SandboxRecord):
             self._database.execute(
                 "INSERT INTO sandboxes (id, name, state, handler, created_at, config, facts)"
@@ -215,7 +217,7 @@ class Records:
                 ),
             )
             return
-        record.status, record.status_wire = None, b""
+        record.status, record.member_wire = None, b""
         self._database.execute(
             "INSERT INTO containers (id, name, sandbox_id, target_id, state, created_at, started_at,"
             " finished_at, exit_code, reason, message, stop_signal, log_path, config, resources, image,"

@@ -22,6 +22,7 @@ from podwright.core.views import (
     container_status_wire,
     sandbox_item,
     sandbox_item_wire,
+    sandbox_status_wire,
 )
 from podwright.engines.base import Engine, Orphan
 from podwright.state.database import Database
@@ -186,6 +187,11 @@ class Runtime:
 
     async def list_pod_sandbox_wire(self, request: cri.ListPodSandboxRequest, /) -> bytes:
         return b"".join(map(sandbox_item_wire, self._sandboxes.list(request.filter)))
+
+    async def pod_sandbox_status_wire(self, request: cri.PodSandboxStatusRequest, /) -> bytes:
+        if request.verbose:
+            return (await self.pod_sandbox_status(request)).SerializeToString()
+        return sandbox_status_wire(self._sandboxes.shown(request.pod_sandbox_id))
 
     async def list_containers_wire(self, request: cri.ListContainersRequest, /) -> bytes:
         return b"".join(map(container_item_wire, self._containers.list(request.filter)))

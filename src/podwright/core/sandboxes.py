@@ -17,12 +17,12 @@ from podwright.core.records import SandboxRecord
 from podwright.core.states import SandboxEvent, SandboxState
 from podwright.core.undo import unwind
 from podwright.core.views import (
-    HIDDEN_CONTAINER,
     HIDDEN_SANDBOX,
     container_status,
     labels_match,
     sandbox_state,
     sandbox_status,
+    shown_containers,
 )
 from podwright.core.words import json_texts
 from podwright.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound
@@ -155,11 +155,7 @@ class Sandboxes:
         record = self.shown(request.pod_sandbox_id)
         response = cri.PodSandboxStatusResponse(
             status=sandbox_status(record),
-            containers_statuses=[
-                container_status(container)
-                for container in record.containers.values()
-                if container.state not in HIDDEN_CONTAINER
-            ],
+            containers_statuses=[container_status(each) for each in shown_containers(record)],
             timestamp=time.time_ns(),
         )
         if request.verbose:

@@ -6,6 +6,7 @@ entries is their concatenation, so a list of hundreds costs a join and no serial
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from podwright.core.records import ContainerRecord, SandboxRecord
@@ -72,6 +73,26 @@ def sandbox_status(record: SandboxRecord) -> cri.PodSandboxStatus:
         annotations=record.config.annotations,
         runtime_handler=record.handler,
     )
+
+
+def sandbox_status_wire(record: SandboxRecord) -> bytes:
+    """A whole PodSandboxStatusResponse: its fields may stand in any number of pieces, one after the other."""
+    if not record.status_wire:
+        response = cri.PodSandboxStatusResponse(status=sandbox_status(record))
+        record.status_wire = response.SerializeToString()
+    now = cri.PodSandboxStatusResponse(timestamp=time.time_ns()).SerializeToString()
+    return b"".join((record.status_wire, *map(_member_wire, shown_containers(record)), now))
+
+
+def _member_wire(record: ContainerRecord) -> bytes:
+    if not record.member_wire:
+        response = cri.PodSandboxStatusResponse(containers_statuses=[container_status(record)])
+        record.member_wire = response.SerializeToString()
+    return record.member_wire
+
+
+def shown_containers(record: SandboxRecord) -> list[ContainerRecord]:
+    return [each for each in record.containers.values() if each.state not in HIDDEN_CONTAINER]
 
 
 def container_item(record: ContainerRecord) -> cri.Container:
