@@ -43,6 +43,9 @@ class CniConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     """Where results are kept for DEL; empty: ROOT/cni."""
     default_bridge: bool = False
     """Use the built-in bridge configuration while conf_dir has none (`podwright run` turns it on)."""
+    sole_user: bool = False
+    """No other runtime attaches to these networks: at start their plugins are asked (CNI GC, since 1.1) to
+    release whatever no sandbox of ours holds."""
     ip_preference: Literal["ipv4", "ipv6", "cni"] = "ipv4"
 
 

@@ -82,6 +82,8 @@ class MemoryEngine:
         self.calls: list[str] = []
         self.signals: list[tuple[str, int]] = []
         self.dies_of_sigterm = True
+        self.kept: set[str] | None = None
+        """The sandboxes that existed when recovery ended."""
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
 
     async def open(self) -> None:
@@ -183,6 +185,9 @@ class MemoryEngine:
     async def exits(self) -> AsyncIterator[Exit]:
         while True:
             yield await self._exits.get()
+
+    async def forget_others(self, sandboxes: set[str]) -> None:
+        self.kept = sandboxes
 
     async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
         return []

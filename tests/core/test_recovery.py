@@ -22,6 +22,16 @@ async def test_everything_is_known_again(node: Node) -> None:
     await after.runtime.stop_container(cri.StopContainerRequest(container_id=container, timeout=1))
 
 
+async def test_engine_is_told_which_sandboxes_are_left(node: Node) -> None:
+    assert node.engine.kept == set()
+    kept = await node.sandbox("kept")
+    node.engine.gates["create_sandbox"] = asyncio.Event()
+    half = asyncio.create_task(node.sandbox("half"))
+    await until(lambda: node.engine.calls.count("create_sandbox") == 2)
+    assert (await node.after_crash()).engine.kept == {kept}
+    half.cancel()
+
+
 async def test_exit_meanwhile_is_collected(node: Node) -> None:
     container = await node.container(await node.sandbox())
     node.world.containers[container] = Presence.EXITED

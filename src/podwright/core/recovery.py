@@ -57,6 +57,10 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
 
     await _each(settle, records.containers)
     await _each(settle_sandbox, records.sandboxes)
+    try:
+        await ground.engine.forget_others({sandbox.id for sandbox in records.sandboxes})
+    except Exception as error:
+        log.error("recovery: %s", error)
 
 
 async def _look(ground: Ground, containers: Containers, record: ContainerRecord) -> None:

@@ -295,6 +295,10 @@ class Engine(Protocol):
 
     # Repair
 
+    async def forget_others(self, sandboxes: set[str]) -> None:
+        """Recovery has ended and only `sandboxes` exist: let go what services outside podwright (network
+        plugins) hold for others. Failures are logged, not raised."""
+
     async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
         """What is on the host for ids that are in neither set."""
 

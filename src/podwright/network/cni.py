@@ -185,11 +185,12 @@ class Cni:
             return str(error)
         return ""
 
-    async def gc(self, valid_ids: Iterable[str]) -> list[str]:
+    async def gc(self, valid_ids: Iterable[str], *, sole_user: bool = False) -> list[str]:
         """Delete attachments that are cached for ids that are not valid; returns their ids.
 
-        Since CNI 1.1 the plugins are also asked to drop whatever else they hold. A failure is logged and
-        the entry kept for the next time.
+        The `sole_user` of the network also asks its plugins, since CNI 1.1, to drop whatever else they hold:
+        they would take the attachments of other runtimes for garbage. A failure is logged and the entry kept
+        for the next time.
         """
         valid = set(valid_ids)
         removed: list[str] = []
@@ -201,7 +202,7 @@ class Cni:
             except PodwrightError as error:
                 log.warning("CNI DEL of vanished sandbox %s: %s", id, error)
         network = self._network
-        if network is not None and network.at_least("1.1.0") and not network.disable_gc:
+        if sole_user and network is not None and network.at_least("1.1.0") and not network.disable_gc:
             known = [{"containerID": id, "ifname": plugin.IFNAME} for id in sorted(valid & self._cache.ids())]
             for each in network.plugins:
                 config = conflist.plugin_input(network, each, {}, extra={"cni.dev/valid-attachments": known})

@@ -6,6 +6,7 @@ This is the engine's face towards core (engines/base.py); each method hands on t
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -39,6 +40,8 @@ from podwright.linux.migration import Migrations
 from podwright.network.cni import Cni
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
+
+log = logging.getLogger(__name__)
 
 
 class OciEngine:
@@ -194,6 +197,10 @@ class OciEngine:
         return self._tasks.exits()
 
     # Repair
+
+    async def forget_others(self, sandboxes: set[str]) -> None:
+        if removed := await self._network.gc(sandboxes, sole_user=self._config.cni.sole_user):
+            log.warning("networks of sandboxes that are gone were released: %s", ", ".join(removed))
 
     async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
         known = sandboxes | containers
