@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -309,6 +310,25 @@ async def test_loopback_registries_need_no_trusted_certificate(
 ) -> None:
     tls_registry.push(layout, "tls:v1")
     assert await store.pull(f"{tls_registry.address}/tls:v1")
+
+
+async def test_a_mirror_of_registries_conf_may_be_insecure(
+    store: ImageStore, registry: Registry, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push(layout, "copies/mirrored:v1")
+    mirrors = tmp_path / "registries.conf"
+    mirrors.write_text(
+        '[[registry]]\nprefix = "registry.invalid"\n'
+        f'location = "{registry.address}/copies"\ninsecure = true\n'
+    )
+    # The administrator's file is at a fixed place: a skopeo that reads ours stands in for it.
+    program = tmp_path / "bin/skopeo"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("skopeo")} --registries-conf {mirrors} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    image = await store.pull("registry.invalid/mirrored:v1")
+    assert image.repo_tags == ("registry.invalid/mirrored:v1",)
 
 
 async def test_the_signature_policy_is_obeyed(

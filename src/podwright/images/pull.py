@@ -76,6 +76,11 @@ class Access:
     about: str
     """What is fetched, for error messages."""
 
+    def tls(self, option: str) -> list[str]:
+        """Options that turn verification off, if wanted. It is on by default: saying so would overrule the
+        `insecure = true` that an administrator gave a registry or mirror in registries.conf."""
+        return [] if self.verify_tls else [f"{option}=false"]
+
 
 @contextmanager
 def access(
@@ -125,8 +130,8 @@ async def served_digest(reference: Reference, how: Access) -> str:
     """The digest of what the registry serves under `reference` now (of the index, for several platforms)."""
     if reference.digest:
         return reference.digest
-    tls = f"--tls-verify={'true' if how.verify_tls else 'false'}"
-    command = ["inspect", "--raw", "--authfile", str(how.authfile), tls, f"docker://{reference}"]
+    command = ["inspect", "--raw", "--authfile", str(how.authfile), *how.tls("--tls-verify")]
+    command.append(f"docker://{reference}")
     done = await _watched(_skopeo(command, how), None, how)
     return f"sha256:{hashlib.sha256(done.stdout).hexdigest()}"
 
@@ -137,13 +142,13 @@ async def copy(source: str, target: Path, how: Access) -> None:
 
     Raises NotFound, RegistryUnavailable, SignatureValidationFailed, or PodwrightError with the reason.
     """
-    tls = f"--src-tls-verify={'true' if how.verify_tls else 'false'}"
     command = ["copy", "--quiet", "--preserve-digests", "--src-authfile", str(how.authfile)]
     if not source.startswith("docker://"):
         # An archive of Docker's has no digests to keep: its manifest is made while it is read.
         command.remove("--preserve-digests")
     target.mkdir(mode=0o700)
-    await _watched(_skopeo([*command, tls, source, f"dir:{target}"], how), target, how)
+    command += [*how.tls("--src-tls-verify"), source, f"dir:{target}"]
+    await _watched(_skopeo(command, how), target, how)
 
 
 def names_in(source: LocalSource) -> list[str]:
