@@ -61,7 +61,7 @@ def test_an_image_is_found_by_every_name(client: Client) -> None:
     _pull(client, reference)
     image = _status(client, reference).image
     for name in (image.id, image.id.removeprefix("sha256:"), image.id[7:20], image.repo_digests[0]):
-        assert _status(client, name).image.id == image.id, name
+        assert _status(client, name).image == image, name
     # A tag beside a digest does not count.
     assert _status(client, image.repo_digests[0].replace("@", ":other@")).image.id == image.id
 

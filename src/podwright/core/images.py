@@ -30,7 +30,7 @@ class Images:
         image = await self._service.find(request.image.image)
         if image is None:
             return cri.ImageStatusResponse()
-        response = cri.ImageStatusResponse(image=image_message(image, request.image))
+        response = cri.ImageStatusResponse(image=image_message(image))
         if request.verbose:
             response.info.update(json_texts({"info": {"imageSpec": {"config": dict(image.config)}}}))
         return response
@@ -56,14 +56,15 @@ class Images:
         return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
 
 
-def image_message(image: Image, asked: cri.ImageSpec | None = None) -> cri.Image:
+def image_message(image: Image) -> cri.Image:
+    """What every call tells of `image`: the same, whatever name it was asked for by."""
     message = cri.Image(
         id=image.id,
         repo_tags=image.repo_tags,
         repo_digests=image.repo_digests,
         size=image.size,
         pinned=image.pinned,
-        spec=asked or cri.ImageSpec(image=image.id),
+        spec=cri.ImageSpec(image=image.id),
     )
     # The kubelet's runAsNonRoot check reads these: a number goes to uid, a name to username, never both.
     user = image.user.partition(":")[0]
