@@ -6,7 +6,6 @@ Everything here blocks (directories, mounts) and is called through a thread.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from podwright.kube.directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, HostPathVolumeSource, Volume, VolumeMount
 from podwright.kube.translate import Host
-from podwright.linux import mounts, syscalls
+from podwright.linux import mounts, syscalls, trees
 from podwright.wire import cri_pb2 as cri
 
 EMPTY_DIR_MODE = 0o777
@@ -110,7 +109,7 @@ def remove(directory: PodDirectory) -> None:
     if left := mounts.mounts_below(directory.path):
         # Removing through a mount would delete what is not the pod's.
         raise FailedPrecondition(f"{left[0].target} is still mounted; {directory.path} was left as it is")
-    shutil.rmtree(directory.path, ignore_errors=False)
+    trees.remove(directory.path)
     try:
         directory.path.parent.rmdir()
     except OSError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -22,7 +21,7 @@ from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from podwright.images.store import ImageStore
-from podwright.linux import cgroups, mounts, proc, spawn
+from podwright.linux import cgroups, mounts, proc, spawn, trees
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
     ContainerInput,
@@ -283,8 +282,7 @@ class Containers:
 
     def _remove_files(self, id: str) -> None:
         for each in (self._places.container_run(id), self._places.container_root(id)):
-            if each.exists():
-                shutil.rmtree(each)
+            trees.remove(each)
 
 
 def _started(container: Container) -> int:

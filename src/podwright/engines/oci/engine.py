@@ -26,7 +26,7 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
-from podwright.engines.oci import host, rootfs
+from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.repair import Repair
@@ -35,7 +35,7 @@ from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.images.store import ImageStore
-from podwright.linux import cgroups, mounts, proc
+from podwright.linux import cgroups, mounts, proc, trees
 from podwright.linux.migration import Migrations
 from podwright.network.cni import Cni
 from podwright.state.database import Database
@@ -231,7 +231,7 @@ class OciEngine:
             directory = self._places.run / name
             if directory.exists():
                 mounts.unmount_below(directory)
-                rootfs.remove_tree(directory)
+                trees.remove(directory)
         self._places.run.mkdir(mode=0o711, parents=True, exist_ok=True)
         file.write_text(boot)
 

@@ -5,6 +5,7 @@ Orphans come in the order in which they can go: processes before their cgroups, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -12,11 +13,10 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Orphan
-from podwright.engines.oci import rootfs
 from podwright.engines.oci.places import ID, Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import NotFound
-from podwright.linux import cgroups, mounts, spawn
+from podwright.linux import cgroups, mounts, spawn, trees
 from podwright.network.cni import Attachment, Cni
 
 
@@ -58,7 +58,7 @@ class Repair:
             mounts.unmount(Path(orphan.name))
         elif orphan.kind == "directory":
             mounts.unmount_below(Path(orphan.name))
-            rootfs.remove_tree(Path(orphan.name))
+            await asyncio.to_thread(trees.remove, Path(orphan.name))
         elif orphan.kind == "file":
             Path(orphan.name).unlink(missing_ok=True)
         else:
@@ -76,14 +76,14 @@ class Repair:
                 continue
             try:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
+                    continue
+                children = (entry / f"task/{entry.name}/children").read_text().split()
             except OSError:
-                continue
-            if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
-                continue
+                continue  # it has just ended
             bundle = command[command.index(b"--bundle") + 1]
             id = _id_in(os.fsdecode(bundle))
             if bundle.startswith(ours) and id and id not in known:
-                children = (entry / f"task/{entry.name}/children").read_text().split()
                 yield Orphan("process", entry.name, f"supervisor of {id}")
                 supervised += [Orphan("process", child, f"process of {id}") for child in children]
         yield from supervised
@@ -102,8 +102,8 @@ class Repair:
         else:
             parent = cgroups.location(self._config.cgroup_parent)
         found = set()
-        for directory in cgroups.directories(parent):
-            found |= {entry.name for entry in _entries(directory) if entry.is_dir()}
+        for root in cgroups.layout().roots:
+            found |= {entry.name for entry in _entries(root / parent.lstrip("/")) if entry.is_dir()}
         for name in sorted(found):
             id = name.removeprefix(f"{cgroups.SCOPE_PREFIX}-").removesuffix(".scope")
             if ID.fullmatch(id) and id not in known:

@@ -77,12 +77,6 @@ def fill_volume(root: Path, path: str, volume: Path) -> None:
     _copy(source, volume)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove `path` and all below it; fine when it is absent. Crosses no mount: unmount before."""
-    if path.exists():
-        shutil.rmtree(path)
-
-
 def _text(root: Path, path: str) -> str | None:
     file = inside(root, path)
     try:

@@ -14,14 +14,13 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Json, Sandbox, SandboxFacts
-from podwright.engines.oci import rootfs
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.host import seccomp_profile
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, Unavailable, Unimplemented
-from podwright.linux import cgroups, mounts, namespaces, proc
+from podwright.linux import cgroups, mounts, namespaces, proc, trees
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
 from podwright.spec.encode import encode
@@ -108,8 +107,8 @@ class Sandboxes:
 
     async def remove(self, sandbox: Sandbox) -> None:
         await self.stop(sandbox)
-        rootfs.remove_tree(self._places.sandbox_run(sandbox.id))
-        rootfs.remove_tree(self._places.sandbox_root(sandbox.id))
+        trees.remove(self._places.sandbox_run(sandbox.id))
+        trees.remove(self._places.sandbox_root(sandbox.id))
 
     def alive(self, sandbox: Sandbox) -> bool:
         """Its namespaces, its shared memory and its pause process are there."""
