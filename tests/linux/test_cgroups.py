@@ -60,6 +60,26 @@ def test_a_cgroupfs_path_never_leaves_the_hierarchy(parent: str) -> None:
     assert os.path.normpath(path) == path
 
 
+def test_the_root_is_nobodys_cgroup(tmp_path: Path) -> None:
+    """A container whose cgroup is not known has ""; the whole host must not be taken for it."""
+    with subprocess.Popen(["sleep", "100"]) as stranger:
+        try:
+            for root in ("a", "b"):
+                (tmp_path / root / "inner").mkdir(parents=True)
+                (tmp_path / root / "cgroup.procs").write_text(f"{stranger.pid}\n")
+            where = cgroups.Layout(
+                1, False, None, frozenset(), {name: tmp_path / name for name in ("a", "b")}
+            )
+            for path in ("", "/", "//", "/./"):
+                assert cgroups.pids(path, where) == set()
+                assert cgroups.kill_all(path, where) == set()
+                cgroups.remove(path, where)
+            assert stranger.poll() is None
+            assert (tmp_path / "a" / "inner").is_dir()
+        finally:
+            stranger.kill()
+
+
 V1 = (
     "1 0 0:1 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"
     "2 1 0:2 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"

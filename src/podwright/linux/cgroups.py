@@ -111,8 +111,13 @@ def slice_location(slice: str) -> str:
 
 
 def directories(path: str, where: Layout | None = None) -> list[Path]:
-    """The directories that exist for the cgroup `path`, one a hierarchy."""
+    """The directories that exist for the cgroup `path`, one a hierarchy.
+
+    There is none for the root: it belongs to no container, and killing all in it would take the host down.
+    """
     inner = _clean(path).lstrip("/")
+    if not inner:
+        return []
     return [each for root in (where or layout()).roots if (each := root / inner).is_dir()]
 
 
