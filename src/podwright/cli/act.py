@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,14 @@ async def stop(door: Door, words: Sequence[str], grace: int) -> None:
 
 async def rm(door: Door, words: Sequence[str], force: bool) -> None:
     # The library's door takes the built-in bridge away after the last pod.
+    from podwright.cli.share import patient
     from podwright.library import open
 
     config = door.config()
-    async with open(config=config, endpoint=door.server()) as opened:
+    async with AsyncExitStack() as stack:
+        opened = await patient(
+            lambda: stack.enter_async_context(open(config=config, endpoint=door.answering()))
+        )
         runtime = opened.cri
         found = await find_all(runtime, words)
         if not force:
@@ -101,9 +106,9 @@ async def import_image(
     workdir: str,
 ) -> None:
     """A root directory becomes an image. The store is written by its owner alone: not beside a server."""
-    if address := door.server():
+    if address := door.answering():
         raise FailedPrecondition(
-            f"a server runs at {address} and owns the image store: stop it for the import, or pull "
+            f"the podwright that answers at {address} owns the image store: stop it for the import, or pull "
             "from an image directory (`podwright pull oci:DIR`)"
         )
     if not directory.is_dir():

@@ -55,7 +55,7 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
     checks = [*_host(config), *await _programs(config)]
     orphans: Sequence[Orphan] = ()
     failures: dict[str, str] = {}
-    if address := door.server():
+    if address := door.answering():
         from podwright.client import connect
 
         async with connect(address) as remote:
@@ -64,7 +64,7 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
             Check(
                 "orphans",
                 WARNING if fix else OK,
-                f"not looked for: the server at {address} owns the state; stop it and ask again",
+                f"not looked for: the podwright at {address} owns the state; stop it and ask again",
             )
         )
     else:

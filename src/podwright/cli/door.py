@@ -59,21 +59,53 @@ class Door:
             raise Unavailable(f"no server at {address}: {silence(error)}")
         return None
 
+    def neighbour(self) -> str | None:
+        """The address of a `podwright run` that has the state and answers for it, None when there is none."""
+        from podwright.server.endpoint import knock, socket_path
+
+        path = self.neighbour_path()
+        return str(path) if self.socket is None and knock(socket_path(str(path))) is None else None
+
+    def neighbour_path(self) -> Path:
+        """Not the server's socket: who is told to use that one finds a server or nothing."""
+        return self.config().run_path / "run.sock"
+
+    def answering(self) -> str | None:
+        """The address of whoever has the state and answers: a server or a run."""
+        return self.server() or self.neighbour()
+
     @asynccontextmanager
     async def cri(self) -> AsyncIterator[Cri]:
-        """The server if one answers, else the house itself."""
-        if address := self.server():
-            from podwright.client import connect
+        """The server if one answers, or a run, else the house itself."""
+        from contextlib import AsyncExitStack
 
-            async with connect(address) as remote:
-                yield remote
-        else:
-            async with self.house() as runtime:
-                yield runtime
+        from podwright.cli.share import patient
+
+        async with AsyncExitStack() as stack:
+
+            async def enter() -> Cri:
+                if address := self.answering():
+                    from podwright.client import connect
+
+                    return await stack.enter_async_context(connect(address))
+                return await stack.enter_async_context(self._own())
+
+            yield await patient(enter)
 
     @asynccontextmanager
-    async def house(self) -> AsyncIterator[Runtime]:
-        """The house, opened in this process."""
+    async def house(self, patience: float | None = None) -> AsyncIterator[Runtime]:
+        """The house, opened in this process; while another has the state, tried for `patience` seconds."""
+        from contextlib import AsyncExitStack
+
+        from podwright.cli.share import PATIENCE, patient
+
+        async with AsyncExitStack() as stack:
+            yield await patient(
+                lambda: stack.enter_async_context(self._own()), PATIENCE if patience is None else patience
+            )
+
+    @asynccontextmanager
+    async def _own(self) -> AsyncIterator[Runtime]:
         import logging
 
         from podwright.house import open_house

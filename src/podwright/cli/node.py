@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 async def status(door: Door, output: Format) -> bool:
     """Print the conditions and the handlers; False when a condition does not hold."""
-    address = door.server()
+    address = door.answering()
     async with door.cri() as runtime:
         answer = await runtime.status(cri.StatusRequest(verbose=True))
         version = await runtime.version(cri.VersionRequest())
@@ -44,7 +44,7 @@ async def status(door: Door, output: Format) -> bool:
 
 async def version(door: Door, output: Format) -> None:
     """Print this program's version, and the server's when one answers."""
-    address = door.server()
+    address = door.answering()
     if address is None:
         if output is Format.JSON:
             json({"version": __version__, "python": sys.version.split()[0]})

@@ -37,9 +37,10 @@ def run_command(
     """Run the Pods of `files` side by side; the exit status: the first of a container that is not 0.
 
     They run at `endpoint` (any CRI server's address) or through `door`: at a podwright server that answers,
-    else in this process. With `keep` the ended pods are left to be looked at; with `detach` they are left
-    running once they are started, and their ids are printed. `quiet` leaves out what is not the containers'
-    own output. Ctrl-C stops gracefully, a second one at once. Raises InvalidArgument for bad manifests.
+    else in this process, which answers other commands meanwhile. With `keep` the ended pods are left to be
+    looked at; with `detach` they are left running once they are started, and their ids are printed. `quiet`
+    leaves out what is not the containers' own output. Ctrl-C stops gracefully, a second one at once. Raises
+    InvalidArgument for bad manifests.
     """
     from podwright.kube import manifest
 
@@ -67,12 +68,12 @@ def run_command(
 async def _main(
     manifests: Sequence[Manifest], door: Door, endpoint: str | None, keep: bool, detach: bool, screen: Screen
 ) -> int:
+    from podwright.cli.share import lasting
     from podwright.kube.runner import PodRun, run_pods
-    from podwright.library import open
 
-    config = door.config()
-    async with open(config=config, endpoint=endpoint or door.server()) as runtime:
-        runs = [PodRun(runtime.cri, one, config.root_path, reporter=screen) for one in manifests]
+    root = door.config().root_path
+    async with lasting(door, endpoint) as runtime:
+        runs = [PodRun(runtime, one, root, reporter=screen) for one in manifests]
         with _stopped_by_signals(runs, screen):
             outcomes = await run_pods(runs, keep=keep, detach=detach)
     if detach and not any(one.error for one in outcomes):

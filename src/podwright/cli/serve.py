@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from podwright.cli.door import Door
 
 
+PATIENCE = 2.0
+"""Seconds that a command like ps may have the state still. A server does not queue for longer."""
+
+
 def serve(door: Door, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT."""
     # Before anything imports gRPC.
@@ -27,7 +31,6 @@ def serve(door: Door, log_level: str) -> None:
     # At debug level these two tell of their own loops with every call.
     for noisy in ("grpc", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    from podwright.house import open_house
     from podwright.server.serve import serve as run
 
     config = door.config()
@@ -35,7 +38,7 @@ def serve(door: Door, log_level: str) -> None:
     def ready() -> None:
         print(f"podwright {__version__} serves {config.listen} (state in {config.root})", flush=True)
 
-    main = run(config.listen, open_house(config), ready=ready)
+    main = run(config.listen, door.house(PATIENCE), ready=ready)
     try:
         import uvloop
     except ImportError:

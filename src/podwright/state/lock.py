@@ -11,9 +11,13 @@ from pathlib import Path
 from podwright.errors import FailedPrecondition
 
 
+class Taken(FailedPrecondition):
+    """Another process has the state; it may let go of it soon."""
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the lock of `root`; FailedPrecondition that names the holder's pid when another has it."""
+    """Hold the lock of `root`; Taken, which names the holder's pid, when another has it."""
     root.mkdir(parents=True, exist_ok=True, mode=0o711)
     path = root / "lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -22,7 +26,7 @@ def locked(root: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise FailedPrecondition(
+            raise Taken(
                 f"{root} is in use by another podwright (pid {holder}): stop it, or choose another --root"
             ) from None
         os.ftruncate(fd, 0)

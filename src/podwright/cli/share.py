@@ -1,0 +1,154 @@
+"""One state, several commands: who finds it taken waits a moment, or works through the one that has it.
+
+`podwright run` has the state for as long as its pods run. So it answers at a socket of its own meanwhile,
+and ps, logs, exec or another run work beside it. When it leaves first, the other run takes the state over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from podwright.api import Cri
+from podwright.errors import PodwrightError, Unavailable
+from podwright.state.lock import Taken
+
+if TYPE_CHECKING:
+    from podwright.cli.door import Door
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that a command waits for the state: most others have it for a fraction of one."""
+
+PAUSE = 0.02
+"""Seconds between two tries: the kernel's lock can be waited for, but not together with a socket."""
+
+MOMENT = 0.3
+"""Seconds that a run lasts before it answers others; a short one never loads gRPC for it."""
+
+
+async def patient(enter: Callable[[], Awaitable[T]], patience: float = PATIENCE) -> T:
+    """What `enter` returns, tried again while another process has the state, `patience` seconds long.
+
+    Raises Taken, which names that process, when it has it still.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return await enter()
+        except Taken:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(PAUSE)
+
+
+@asynccontextmanager
+async def lasting(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
+    """The CRI for a command that lasts: `endpoint`, the server that answers, or the state itself, which is
+    shared with other commands then."""
+    from podwright.client import connect
+
+    if address := endpoint or door.server():
+        async with connect(address) as remote:
+            yield remote
+        return
+    async with AsyncExitStack() as stack:
+        relay = _Relay(door, stack)
+        await relay.renew()
+        yield relay.current if relay.owns else cast(Cri, relay)
+
+
+class _Relay:
+    """The CRI through another run, and by itself once that one has left."""
+
+    def __init__(self, door: Door, stack: AsyncExitStack) -> None:
+        self.current: Cri
+        self.owns = False
+        """The state is held here: nobody can take it away any more."""
+        self._door = door
+        self._stack = stack
+        self._renewing = asyncio.Lock()
+
+    async def renew(self) -> None:
+        """Find the run that has the state now, or take it."""
+        self.current = await patient(self._enter)
+
+    async def _enter(self) -> Cri:
+        from podwright import library
+        from podwright.client import connect
+
+        if address := self._door.neighbour():
+            return await self._stack.enter_async_context(connect(address))
+        opened = await self._stack.enter_async_context(library.open(config=self._door.config()))
+        self.owns = True
+        await self._stack.enter_async_context(_answering(opened.cri, self._door.neighbour_path()))
+        return opened.cri
+
+    def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
+        if not hasattr(Cri, name):
+            raise AttributeError(name)
+
+        async def call(request: Any) -> Any:
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                current = self.current
+                try:
+                    return await getattr(current, name)(request)
+                except PodwrightError as error:
+                    if self.owns and current is self.current:
+                        raise
+                    there = self._door.neighbour() is not None
+                    # A run that is about to leave still listens, and lets no call in.
+                    leaving = isinstance(error, Unavailable) and time.monotonic() < deadline
+                    if there and not leaving:
+                        raise
+                await asyncio.sleep(PAUSE)
+                async with self._renewing:
+                    if current is self.current:
+                        await self.renew()
+
+        setattr(self, name, call)
+        return call
+
+
+@asynccontextmanager
+async def _answering(house: Cri, path: Path) -> AsyncIterator[None]:
+    """Answer at the socket `path` for `house`, after a moment."""
+    task = asyncio.ensure_future(_answer(house, path))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _answer(house: Cri, path: Path) -> None:
+    await asyncio.sleep(MOMENT)
+    gate_class, listening = await asyncio.to_thread(_server)
+    # Who called hears of an error; it is nothing to this command's terminal.
+    logging.getLogger("podwright.server").setLevel(logging.CRITICAL)
+    gate = gate_class()
+    gate.open(house)
+    try:
+        async with listening(str(path), gate):
+            await asyncio.Event().wait()
+    except PodwrightError as error:
+        logging.getLogger("podwright").warning("other commands have to wait for this one: %s", error)
+
+
+def _server() -> tuple[Any, Any]:
+    """Loading gRPC takes its time: not on the loop."""
+    from podwright.server import tuning
+
+    tuning.before_grpc()
+    from podwright.server.calls import Gate
+    from podwright.server.serve import listening
+
+    return Gate, listening
