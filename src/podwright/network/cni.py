@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from podwright.errors import (
     FailedPrecondition,
@@ -23,6 +23,7 @@ from podwright.errors import (
     Unavailable,
 )
 from podwright.linux import inotify
+from podwright.linux.waiting import to_the_end
 from podwright.network import conflist, iptables, plugin
 from podwright.network.attachment import Attachment, capability_args, cni_args
 from podwright.network.bridge import DefaultBridge
@@ -32,7 +33,6 @@ from podwright.network.conflist import Network
 __all__ = ["Attachment", "Cni", "Result"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 UNDO_TIMEOUT = 60.0
 """Seconds for the DEL after a failed ADD."""
@@ -127,7 +127,7 @@ class Cni:
                 )
             self._cache.write(replace(entry, result=result))
         except BaseException:
-            await _to_the_end(self._undo(entry))
+            await to_the_end(self._undo(entry))
             raise
         return made
 
@@ -384,19 +384,3 @@ def _is_content(event: inotify.Event) -> bool:
         except OSError:
             return False
     return True
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` even when the caller is cancelled meanwhile; it is bounded by itself."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    return task.result()

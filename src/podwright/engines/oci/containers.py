@@ -22,6 +22,7 @@ from podwright.engines.oci.tasks import Tasks
 from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, spawn, trees
+from podwright.linux.waiting import to_the_end
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
     ContainerInput,
@@ -270,7 +271,8 @@ class Containers:
         volumes: dict[str, str] = {}
         for number, path in enumerate(needed):
             volume = self._places.container_root(container.id) / "volumes" / str(number)
-            await asyncio.to_thread(rootfs.fill_volume, root, path, volume)
+            # A copy that went on would fill, or make again, what is being removed.
+            await to_the_end(asyncio.to_thread(rootfs.fill_volume, root, path, volume))
             volumes[path] = str(volume)
         return volumes
 

@@ -24,6 +24,7 @@ from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.linux import cgroups, spawn
 from podwright.linux import syscalls as sys
 from podwright.linux.threads import in_fresh_thread
+from podwright.linux.waiting import to_the_end
 
 PROBE_TIMEOUT = 10.0
 RRO_KERNEL = (5, 12)
@@ -192,7 +193,14 @@ async def create_view(runtime: Runtime, places: Places) -> AsyncIterator[list[st
     if not runtime.hide_unified:
         yield runtime.argv()
         return
-    namespace = await in_fresh_thread(lambda: _without_unified(places.cover))
+    opening = in_fresh_thread(lambda: _without_unified(places.cover))
+    try:
+        namespace = await to_the_end(opening)
+    except asyncio.CancelledError:
+        # A namespace that stays would keep every mount that the host has now.
+        if opening.exception() is None:
+            os.close(opening.result())
+        raise
     try:
         yield [
             shutil.which("nsenter") or "/usr/bin/nsenter",

@@ -21,6 +21,7 @@ from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, Unavailable, Unimplemented
 from podwright.linux import cgroups, mounts, namespaces, proc, trees
+from podwright.linux.waiting import to_the_end
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
 from podwright.spec.encode import encode
@@ -78,8 +79,7 @@ class Sandboxes:
                 self._make_shm(sandbox.id)
         finally:
             # What it makes must be there, or gone, before anything is undone.
-            await asyncio.wait([pinned])
-        pinned.result()
+            await to_the_end(pinned)
         attached = asyncio.ensure_future(self._attach(sandbox, options))
         try:
             pid, started = await self._pause(sandbox, options, cgroup)
