@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -257,7 +258,8 @@ def test_the_stop_signal_of_the_container_wins(client: Client) -> None:
 
 def test_verbose_container_status_is_json_with_pid_and_spec(client: Client) -> None:
     container = client.pod().run()
-    info = container.info()
+    request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
+    info = json.loads(client.runtime.ContainerStatus(request).info["info"])
     assert Path(f"/proc/{info['pid']}/exe").readlink().name in ("busybox", "sleep")
     assert info["runtimeSpec"]["process"]["args"][0] == "/bin/sleep"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -89,8 +90,11 @@ def test_sandbox_filters_are_joined_by_and(client: Client) -> None:
 
 
 def test_verbose_sandbox_status_tells_more(client: Client) -> None:
-    assert client.pod().full_status(verbose=True).info
-    assert not client.pod().full_status().info
+    pod = client.pod()
+    info = json.loads(pod.full_status(verbose=True).info["info"])
+    assert Path(info["netns"]).exists()
+    assert info["netNamespaceClosed"] is False
+    assert not pod.full_status().info
 
 
 def test_stop_can_be_repeated_and_sandbox_stays_listed(client: Client) -> None:

@@ -197,6 +197,8 @@ class Containers:
 
     def vanished(self, record: ContainerRecord) -> None:
         """Nothing is left that could tell how it ended."""
+        if record.state not in LIVING:
+            return  # its end was reported meanwhile
         record.exit_code, record.reason, record.finished_at = 255, "Unknown", time.time_ns()
         record.message = "the container vanished while podwright was not running"
         self._ground.step_container(record, ContainerEvent.EXIT)
@@ -295,7 +297,7 @@ class Containers:
         response = cri.ContainerStatusResponse(status=container_status(record))
         if request.verbose:
             info = await self._ground.engine.container_info(record.seen_by_engine())
-            response.info.update(json_texts({"sandboxID": record.sandbox.id, **info}))
+            response.info.update(json_texts({"info": {"sandboxID": record.sandbox.id, **info}}))
         return response
 
     async def wait(self, id: str) -> cri.ContainerStatus:

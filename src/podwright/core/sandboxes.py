@@ -159,7 +159,8 @@ class Sandboxes:
             timestamp=time.time_ns(),
         )
         if request.verbose:
-            response.info.update(json_texts(await self._ground.engine.sandbox_info(record.seen_by_engine())))
+            info = await self._ground.engine.sandbox_info(record.seen_by_engine())
+            response.info.update(json_texts({"info": dict(info)}))
         return response
 
     def list(self, filter: cri.PodSandboxFilter) -> Iterator[SandboxRecord]:
