@@ -79,7 +79,7 @@ class Migrations:
             time.sleep(INTERVAL)
             if not self._users and time.monotonic() > self._until:
                 self._wanted.clear()
-                if self._users:  # somebody came between the two lines
+                if self._users or self._closed:  # set between the two lines above
                     self._wanted.set()
 
 
