@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from podwright.engines.base import Exit, Presence
+from podwright.engines.base import Container, Exit, Observation, Presence
 from podwright.errors import PodwrightError
 from podwright.wire import cri_pb2 as cri
+from tests.core.memory import MemoryEngine
 from tests.core.node import Node, until
 
 
@@ -45,6 +46,22 @@ async def test_vanished_container_is_255_unknown(node: Node) -> None:
     del node.world.containers[container]
     status = await (await node.after_crash()).status(container)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 255, "Unknown")
+
+
+async def test_an_exit_reported_while_recovery_looks_is_the_truth(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await node.container(await node.sandbox())
+
+    async def look(engine: MemoryEngine, container: Container) -> Observation:
+        engine.exit(container.id, 9)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return Observation(Presence.MISSING)
+
+    monkeypatch.setattr(MemoryEngine, "observe_container", look)
+    status = await (await node.after_crash()).status(container)
+    assert (status.exit_code, status.reason) == (9, "Error")
 
 
 async def test_sandbox_that_is_gone_is_not_ready(node: Node) -> None:

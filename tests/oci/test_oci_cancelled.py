@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -76,11 +75,11 @@ async def test_a_cancelled_creation_holds_no_mount_namespace(
     slow = Slow(runtimes._without_unified)
     monkeypatch.setattr(runtimes, "_without_unified", slow)
     await cancelled(asyncio.ensure_future(bench.container(sandbox, "true")), slow)
-    assert not [each for each in os.listdir("/proc/self/fd") if _target(each).startswith("mnt:")]
+    assert not [each for each in Path("/proc/self/fd").iterdir() if _target(each).startswith("mnt:")]
 
 
-def _target(fd: str) -> str:
+def _target(fd: Path) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(fd.readlink())
     except OSError:
         return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import secrets
 import signal
@@ -12,6 +14,7 @@ import pytest
 from podwright.config import Config
 from podwright.engines.base import Presence
 from podwright.engines.oci import conmon
+from podwright.engines.oci.tasks import Tasks
 from podwright.linux import cgroups, mounts, namespaces, proc, spawn
 from tests.oci.bench import POD, Bench, opened
 
@@ -62,6 +65,37 @@ async def test_an_exit_is_reported_though_the_supervisor_died(bench: Bench) -> N
     os.kill(conmon.supervisor(Path(bench.config.run, "containers", container.id)), signal.SIGKILL)
     await bench.engine.signal_container(container, signal.SIGKILL)
     assert (await bench.exit_of(container)).code == 255
+
+
+async def test_an_exit_that_is_just_being_reported_is_waited_for(place: Config, busybox: Path) -> None:
+    """The process is gone, its supervisor has not yet written how it ended."""
+    async with opened(place, busybox) as old:
+        container = await old.container(await old.sandbox(), "sleep", "1000")
+        supervisor = conmon.supervisor(Path(place.run, "containers", container.id))
+        kept = dict(old.sandboxes)
+        old.containers.clear()
+        old.sandboxes.clear()
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(container.facts.pid, signal.SIGKILL)
+    async with opened(place, busybox) as new:
+        new.containers[container.id] = container
+        new.sandboxes.update(kept)
+        asyncio.get_running_loop().call_later(0.2, os.kill, supervisor, signal.SIGCONT)
+        seen = await new.engine.observe_container(container)
+        assert seen.exit is not None and (seen.presence, seen.exit.code) == (Presence.EXITED, 137)
+
+
+async def test_one_task_that_cannot_be_cleared_away_hides_no_other_exit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tasks: Tasks, id: str) -> None:
+        raise OSError(errno.ENODEV, "the cgroup has just gone")
+
+    monkeypatch.setattr(Tasks, "_kill_left", fail)
+    sandbox = await bench.sandbox()
+    for code in (3, 4):
+        ended = await bench.container(sandbox, "sh", "-c", f"exit {code}")
+        assert (await bench.exit_of(ended)).code == code
 
 
 async def test_after_a_reboot_everything_volatile_is_missing(place: Config, busybox: Path) -> None:

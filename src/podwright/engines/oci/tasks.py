@@ -132,7 +132,13 @@ class Tasks:
             self._finish(id)
             return Observation(Presence.EXITED, ended)
         if not self.alive(id, pid, started):
-            return Observation(Presence.MISSING)
+            # A supervisor that is still there is just about to write how it ended.
+            if (supervisor := conmon.supervisor(self._places.bundle(id))) and await _ends(supervisor):
+                ended = self.ended(id)
+            if ended is None:
+                return Observation(Presence.MISSING)
+            self._finish(id)
+            return Observation(Presence.EXITED, ended)
         done = await spawn.run(runtime.argv("state", id))
         try:
             status = msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
@@ -167,7 +173,11 @@ class Tasks:
             if ended is None:
                 continue
             self._unguard(id)
-            self._kill_left(id)
+            try:
+                self._kill_left(id)
+            except OSError as error:
+                # Whatever is wrong with one cgroup, the ends of all other tasks must still be told.
+                log.warning("killing what task %s left behind: %s", id, error)
             if id not in self._ending:
                 self._finish(id)
             yield ended
@@ -293,6 +303,16 @@ class Tasks:
         await spawn.exited(pid)
         if not self._places.exit_file(id).exists() and self._places.bundle(id).exists():
             exits.write_unknown(self._places.exits, id)
+
+
+async def _ends(pid: int) -> bool:
+    """Whether process `pid` ends within END_TIMEOUT seconds."""
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await spawn.exited(pid)
+    except TimeoutError:
+        return False
+    return True
 
 
 def send_signal(pid: int, started: int, number: int) -> None:
