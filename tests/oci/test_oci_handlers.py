@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig
-from podwright.errors import FailedPrecondition
+from podwright.errors import DeadlineExceeded, FailedPrecondition
 from tests.oci.bench import POD, Bench, opened
 
 pytestmark = pytest.mark.root
@@ -25,6 +25,24 @@ async def test_each_handler_runs_a_pod(bench: Bench, handler: str) -> None:
     assert "from inside" in log.read_text()
     await bench.engine.signal_container(container, signal.SIGKILL)
     assert (await bench.exit_of(container)).code == 137
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc", "runsc"])
+async def test_a_container_that_was_never_started_can_be_killed(bench: Bench, handler: str) -> None:
+    sandbox = await bench.sandbox(network=POD, handler=handler)
+    container = await bench.container(sandbox, "sleep", "1000", start=False)
+    await bench.engine.signal_container(container, signal.SIGKILL)
+    assert (await bench.exit_of(container)).code == 137
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc", "runsc"])
+async def test_an_exec_that_times_out_leaves_no_process(bench: Bench, handler: str) -> None:
+    sandbox = await bench.sandbox(network=POD, handler=handler)
+    container = await bench.container(sandbox, "sleep", "1000")
+    with pytest.raises(DeadlineExceeded):
+        await bench.engine.exec_sync(container, ["sh", "-c", "sleep 301 & sleep 302"], 1, 1 << 20)
+    done = await bench.engine.exec_sync(container, ["ps", "-o", "args"], 20, 1 << 20)
+    assert b"sleep 1000" in done.stdout and b"sleep 30" not in done.stdout, done.stdout
 
 
 async def test_status_says_what_each_can_do(bench: Bench) -> None:

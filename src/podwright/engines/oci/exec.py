@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from podwright.linux import proc, spawn
 KILL_GRACE = 2.0
 """Seconds that the runtime may take to notice that the program it waits for was killed."""
 
+log = logging.getLogger(__name__)
 _numbers = itertools.count()
 
 
@@ -49,9 +51,10 @@ async def run(
     """
     stem = bundle / f"exec-{next(_numbers)}"
     process, pidfile = stem.with_suffix(".json"), stem.with_suffix(".pid")
+    inner = stem.with_suffix(".inner")
     process.write_bytes(msgspec.json.encode(_process(bundle, argv)))
     if runtime.passes_output_through:
-        work = _direct(runtime, id, process, pidfile, limit)
+        work = _direct(runtime, id, process, pidfile, inner, limit)
     else:
         work = conmon.execute(
             supervisor, runtime.kind, runtime.argv(), id, process, pidfile, stem.with_suffix(".out"), limit
@@ -63,15 +66,21 @@ async def run(
             raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
         return task.result()
     finally:
+        if not task.done() and runtime.sandboxed:
+            await _end_inside(runtime, id, inner)
         if not task.done():
             await _end(task, pidfile)
-        process.unlink(missing_ok=True)
-        pidfile.unlink(missing_ok=True)
+        for file in (process, pidfile, inner):
+            file.unlink(missing_ok=True)
 
 
-async def _direct(runtime: Runtime, id: str, process: Path, pidfile: Path, limit: int) -> ExecResult:
-    command = runtime.argv("exec", "--process", str(process), "--pid-file", str(pidfile), id)
-    done = await spawn.run(command, limit=limit)
+async def _direct(
+    runtime: Runtime, id: str, process: Path, pidfile: Path, inner: Path, limit: int
+) -> ExecResult:
+    options = ["--process", str(process), "--pid-file", str(pidfile)]
+    if runtime.sandboxed:
+        options += ["--internal-pid-file", str(inner)]
+    done = await spawn.run(runtime.argv("exec", *options, id), limit=limit)
     if done.status != 0 and not pidfile.exists():
         # The runtime writes the pid only of a program that it could start.
         words = conmon.plain_words(done.stderr.decode(errors="replace"))
@@ -85,6 +94,30 @@ def _process(bundle: Path, argv: Sequence[str]) -> dict[str, Json]:
     process["terminal"] = False
     process.pop("consoleSize", None)
     return process
+
+
+async def _end_inside(runtime: Runtime, id: str, inner: Path) -> None:
+    """Kill a program that is no process of this host, and its descendants: gVisor's `exec` leaves it behind
+    when it is killed itself, and process groups cannot be signalled from outside."""
+    first = conmon.read_pid(inner)
+    if not first:
+        return
+    try:
+        listed = await spawn.run(runtime.argv("ps", id), timeout=KILL_GRACE)
+        for pid in (first, *_descendants(listed.stdout.decode(errors="replace"), first)):
+            await spawn.run(runtime.argv("kill", "--pid", str(pid), id, "KILL"), timeout=KILL_GRACE)
+    except DeadlineExceeded as error:
+        log.warning("container %s: ending a program after its time-out: %s", id, error)
+
+
+def _descendants(table: str, first: int) -> list[int]:
+    """Of a table that begins with the columns UID PID PPID: who comes from `first`."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    parents = {int(row[1]): int(row[2]) for row in rows if len(row) > 2}
+    found = [first]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 async def _end(task: asyncio.Future[ExecResult], pidfile: Path) -> None:

@@ -89,9 +89,12 @@ class Tasks:
         """Send `number` to the first process; SIGKILL to all. Fine when they are gone."""
         if runtime.sandboxed:
             words = await runtimes.kill(runtime, id, number, everything=number == signal.SIGKILL)
-            if words and exits.read(self._places.exit_file(id)) is None and self.alive(id, pid, started):
+            if not words or exits.read(self._places.exit_file(id)) or not self.alive(id, pid, started):
+                return
+            if number != signal.SIGKILL:
                 raise FailedPrecondition(f"{runtime.kind} cannot signal container {id[:12]}: {words}")
-            return
+            # gVisor signals no container that was never started, and none that hangs. Its kernel, though, is
+            # a process of this host, with which everything inside ends.
         send_signal(pid or self.pid(id), started, number)
         if number == signal.SIGKILL:
             # Nothing else ends them if the container has no PID namespace of its own.
