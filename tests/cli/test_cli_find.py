@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from podwright.cli.find import Found, Kind, choose
-from podwright.errors import InvalidArgument, NotFound
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
+from podwright.wire import cri_pb2 as cri
 
 
 def item(kind: Kind, id: str, name: str, pod: str = "", created_at: int = 0) -> Found:
@@ -36,6 +37,31 @@ ALL = [WEB, HTTP, HTTP_AGAIN, OTHER, ODD]
 )
 def test_a_word_finds(word: str, found: Found) -> None:
     assert choose(word, ALL) == found
+
+
+def up(kind: Kind, id: str, name: str, pod: str, created_at: int, sandbox: str = "") -> Found:
+    state = cri.CONTAINER_RUNNING if kind == "container" else cri.SANDBOX_READY
+    return Found(kind, id, name, pod, "default", created_at, state, sandbox)
+
+
+def test_what_is_up_is_meant_before_a_newer_one_that_has_ended() -> None:
+    running = up("container", "eee1", "http", "web", 0)
+    assert choose("web/http", [running, HTTP, HTTP_AGAIN]) == running
+
+
+def test_two_pods_of_one_name_that_are_up_are_ambiguous() -> None:
+    with pytest.raises(InvalidArgument, match=r"web \(aaa2\), pod web \(aaa3\)"):
+        choose("web", [WEB, up("pod", "aaa2", "web", "web", 2), up("pod", "aaa3", "web", "web", 3)])
+
+
+def test_a_pod_stands_for_its_only_container() -> None:
+    alone = up("container", "fff1", "main", "web", 1, "aaa1")
+    assert choose("web", [WEB, alone, OTHER], ("container",)) == alone
+    assert choose("aaa", [WEB, alone, OTHER], ("container",)) == alone
+    with pytest.raises(InvalidArgument, match=r"web/main \(fff1\), container web/side \(fff2\)"):
+        choose("web", [WEB, alone, up("container", "fff2", "side", "web", 1, "aaa1")], ("container",))
+    with pytest.raises(FailedPrecondition, match="has no container"):
+        choose("web", [WEB, OTHER], ("container",))
 
 
 def test_a_name_in_two_pods_is_ambiguous() -> None:

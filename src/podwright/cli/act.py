@@ -43,7 +43,7 @@ async def rm(door: Door, words: Sequence[str], force: bool) -> None:
         found = await find_all(runtime, words)
         if not force:
             for item in found:
-                if _is_up(item):
+                if item.is_up:
                     raise FailedPrecondition(
                         f"{item.kind} {item.title} is {'running' if item.kind == 'container' else 'ready'}: "
                         "stop it first, or use --force"
@@ -159,11 +159,6 @@ async def _remove(runtime: Cri, item: Found, root: Path) -> None:
         # The files that `podwright run` made for it, if it was one of its pods.
         await asyncio.to_thread(volumes.discard, root, metadata)
     print(item.id)
-
-
-def _is_up(item: Found) -> bool:
-    up = cri.CONTAINER_RUNNING if item.kind == "container" else cri.SANDBOX_READY
-    return item.state == up
 
 
 async def _each(calls: Iterable[Awaitable[object]]) -> None:
