@@ -30,7 +30,7 @@ async def ps(door: Door, every: bool, quiet: bool, output: Format) -> None:
             return
         codes = await _exit_codes(runtime, containers)
     table(
-        ("ID", "NAME", "POD", "IMAGE", "STATE", "CREATED", "ATTEMPT"),
+        ("ID", "NAME", "POD", "IMAGE", "STATE", "AGE", "ATTEMPT"),
         [
             (
                 short(one.id),
@@ -62,7 +62,7 @@ async def pods(door: Door, quiet: bool, output: Format) -> None:
     running = [one.pod_sandbox_id for one in containers if one.state == cri.CONTAINER_RUNNING]
     everyone = [one.pod_sandbox_id for one in containers]
     table(
-        ("ID", "NAME", "NAMESPACE", "STATE", "RUNNING", "CREATED", "ATTEMPT"),
+        ("ID", "NAME", "NAMESPACE", "STATE", "RUNNING", "AGE", "ATTEMPT"),
         [
             (
                 short(pod.id),

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from podwright.cli.door import Door, run_async
-from podwright.cli.output import Format
+from podwright.cli.output import Format, in_words
 
 app = typer.Typer(
     name="podwright",
@@ -34,6 +34,9 @@ PODS, IMAGES, NODE = "Pods", "Images", "Node"
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
+Container = Annotated[
+    str, typer.Argument(metavar="CONTAINER", help="The container, or the pod when it has only one.")
+]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers or pods.")]
 
 
@@ -133,7 +136,7 @@ def pods(context: typer.Context, quiet: Quiet = False, output: Output = Format.T
 @app.command(rich_help_panel=PODS)
 def logs(
     context: typer.Context,
-    container: Annotated[str, typer.Argument(metavar="CONTAINER")],
+    container: Container,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the container has ended.")
     ] = False,
@@ -154,8 +157,10 @@ def logs(
 @app.command(rich_help_panel=PODS, context_settings={"allow_interspersed_args": False}, no_args_is_help=False)
 def exec(
     context: typer.Context,
-    container: Annotated[str, typer.Argument(metavar="CONTAINER")],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARGUMENT]...")],
+    container: Container,
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND [ARGUMENT]...", help="Run as it is, without a shell.")
+    ],
     timeout: Annotated[int, typer.Option(min=0, help="Seconds it may take; 0: any time.")] = 0,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Not available yet.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Not available yet.")] = False,
@@ -230,7 +235,10 @@ def pull(
         ),
     ],
     creds_stdin: Annotated[
-        bool, typer.Option(help="Read user:password from standard input (or set PODWRIGHT_CREDS).")
+        bool,
+        typer.Option(
+            "--creds-stdin", help="Read user:password from standard input (or set PODWRIGHT_CREDS)."
+        ),
     ] = False,
 ) -> None:
     """Pull an image and print its id."""
@@ -242,7 +250,7 @@ def pull(
 @app.command(rich_help_panel=IMAGES)
 def rmi(
     context: typer.Context,
-    references: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    references: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, digests or ids.")],
 ) -> None:
     """Remove images with all their names."""
     from podwright.cli import act
@@ -261,7 +269,7 @@ def image_import(
     user: Annotated[str, typer.Option(help="User or user:group.")] = "",
     workdir: Annotated[str, typer.Option(help="Working directory.")] = "",
 ) -> None:
-    """Make an image of one layer from a directory, and print its id. No server may run."""
+    """Make an image of one layer from a directory, and print its id. No server may run meanwhile."""
     from podwright.cli import act
 
     run_async(
@@ -333,8 +341,7 @@ def main() -> None:
         _silence_stdout()
         sys.exit(1)
     except OSError as error:
-        hint = " (podwright needs root)" if isinstance(error, PermissionError) else ""
-        fail(f"{error.filename}: {error.strerror}{hint}" if error.filename else str(error))
+        fail(in_words(error))
     sys.exit(status if isinstance(status, int) else 0)
 
 

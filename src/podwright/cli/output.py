@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 SHORT_ID = 12
 
-GAP = 3
-"""Spaces between two columns."""
+GAP, NARROW_GAP = 3, 2
+"""Spaces between two columns, and where room is short."""
 
-MIN_FOLDED = 20
+MIN_FOLDED = 10
 """Columns that a folded cell keeps on however narrow a terminal."""
 
 _BOLD, _RED, _GREEN, _YELLOW = "1", "31", "32", "33"
@@ -50,15 +50,12 @@ class Format(enum.StrEnum):
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under their headings. On a terminal the widest column folds rather than lose its end."""
+    """Print `rows` under their headings. On a terminal wide columns fold rather than lose their ends."""
     terminal = sys.stdout.isatty()
     coloured = terminal and not os.environ.get("NO_COLOR")
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    widths, gap = [max(map(len, column)) for column in zip(columns, *rows, strict=True)], GAP
     if terminal:
-        over = sum(widths) + GAP * (len(widths) - 1) - shutil.get_terminal_size().columns
-        widest = widths.index(max(widths))
-        if over > 0:
-            widths[widest] = max(MIN_FOLDED, widths[widest] - over)
+        widths, gap = fitted(widths, shutil.get_terminal_size().columns)
     for index, row in enumerate((columns, *rows)):
         folded = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
         for line in range(max(map(len, folded))):
@@ -66,8 +63,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for column, cell, width, whole in zip(columns, folded, widths, row, strict=True):
                 part = cell[line] if line < len(cell) else ""
                 colour = _BOLD if index == 0 else _colour(whole) if column == "STATE" else ""
-                text += _painted(part, colour if coloured else "") + " " * (width - len(part) + GAP)
+                text += _painted(part, colour if coloured else "") + " " * (width - len(part) + gap)
             print(text.rstrip())
+
+
+def fitted(widths: Sequence[int], room: int) -> tuple[list[int], int]:
+    """Widths of columns that fit into `room`, and the gap between them: the widest give way first."""
+    fit = list(widths)
+    if sum(fit) + GAP * (len(fit) - 1) <= room:
+        return fit, GAP
+    while sum(fit) + NARROW_GAP * (len(fit) - 1) > room and max(fit) > MIN_FOLDED:
+        fit[fit.index(max(fit))] -= 1
+    return fit, NARROW_GAP
 
 
 def json(value: Any) -> None:
@@ -84,16 +91,26 @@ def plain(message: Message) -> dict[str, Any]:
     return MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
+def in_words(error: Exception) -> str:
+    """An error for people: what the system says of which file, without numbers."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    hint = " (podwright needs root)" if isinstance(error, PermissionError) else ""
+    return f"{error.filename}: {error.strerror}{hint}" if error.filename else f"{error.strerror}{hint}"
+
+
 def age(nanoseconds: int) -> str:
-    """How long ago a moment was, in its largest unit: "3 minutes ago"; "-" for none."""
+    """How long ago a moment was, as kubectl writes it: "45s", "3m20s", "59m", "5h", "4d"; "-" for none."""
     if nanoseconds <= 0:
         return "-"
     seconds = max(0, int(time.time()) - nanoseconds // 1_000_000_000)
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = seconds // length
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return f"{seconds} s ago"
+    if seconds < 120:
+        return f"{seconds}s"
+    if seconds < 600 and seconds % 60:
+        return f"{seconds // 60}m{seconds % 60}s"
+    if seconds < 3 * 3600:
+        return f"{seconds // 60}m"
+    return f"{seconds // 3600}h" if seconds < 48 * 3600 else f"{seconds // 86400}d"
 
 
 def size(octets: int) -> str:
