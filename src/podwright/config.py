@@ -104,8 +104,10 @@ def load(file: Path | None = None, **overrides: object) -> Config:
     if file is not None or path.exists():
         try:
             tree = msgspec.toml.decode(path.read_bytes(), type=dict[str, object])
-        except (OSError, msgspec.DecodeError) as error:
-            raise InvalidArgument(str(path), str(error)) from error
+        except OSError as error:
+            raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
+        except msgspec.DecodeError as error:
+            raise InvalidArgument(str(path), f"is not TOML: {error}") from error
     tree.update({key: value for key, value in overrides.items() if value is not None})
     try:
         config = msgspec.convert(tree, Config)

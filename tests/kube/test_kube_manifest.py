@@ -82,7 +82,7 @@ def test_several_documents_and_lists_are_several_pods() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "is not YAML"),
+        ("a: [", "is not YAML: line 1, column 5: while parsing a flow node: expected the node content"),
         ("", "holds no Pod"),
         ("just text", "is not a Kubernetes object"),
         (
@@ -108,8 +108,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "path"),
     [
-        (tree({"imag": "x"}), "spec.containers[0].imag: no such field"),
-        (tree(conteiners=[]), "spec.conteiners: no such field"),
+        (tree({"imag": "x"}), "spec.containers[0].imag: no such field; is it image?"),
+        (tree(conteiners=[]), "spec.conteiners: no such field; is it containers?"),
+        (tree(zzz=1), "spec.zzz: no such field"),
         (
             tree({"livenessProbe": {"exec": {"command": ["true"]}}}),
             "spec.containers[0].livenessProbe: is not supp",

@@ -403,7 +403,9 @@ async def test_a_configuration_that_comes_goes_and_breaks_is_followed(lab: Lab) 
     cni = Followed(lab.conf, [lab.bin], lab.cache)
     await cni.open()
     assert cni.error == f"no network configuration in {lab.conf}"
-    with pytest.raises(Unavailable, match="no network configuration in"):
+    with pytest.raises(
+        Unavailable, match=r"no network configuration in .*; put one there, or set default_bridge"
+    ):
         await cni.add(POD)
     lab.configure()
     await cni.until("")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwright.cli.node import handlers_of
-from podwright.cli.output import Format, json, table
+from podwright.cli.output import Format, in_words, json, table
 from podwright.config import Config
 from podwright.errors import CommandFailed, DeadlineExceeded, PodwrightError
 from podwright.linux import caps, cgroups, mounts, spawn
@@ -70,12 +70,14 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
     else:
         try:
             async with door.house() as runtime:
-                checks += await _node(runtime)
+                checks += await _node(
+                    runtime, "; `podwright run` brings a bridge of its own, a server does not"
+                )
                 orphans = await runtime.orphans()
                 if fix:
                     failures = await _repair(runtime.repair, orphans)
         except (PodwrightError, OSError) as error:
-            checks.append(Check("state", MISSING, str(error)))
+            checks.append(Check("state", MISSING, in_words(error)))
     _print(checks, orphans, failures, fix, output)
     return not failures and all(check.state != MISSING for check in checks)
 
@@ -214,14 +216,18 @@ async def _program(program: str, absent: str, loss: str) -> Check:
     return Check(program, OK, f"{said.splitlines()[0] if said else 'tells no version'} ({path})")
 
 
-async def _node(runtime: Cri) -> list[Check]:
-    """What the engine itself says."""
+async def _node(runtime: Cri, networkless: str = "") -> list[Check]:
+    """What the engine itself says; `networkless` is added to why there is no network."""
     answer = await runtime.status(cri.StatusRequest(verbose=True))
     found = []
     for condition in answer.status.conditions:
         subject = {"RuntimeReady": "runtime", "NetworkReady": "network"}.get(condition.type, condition.type)
-        bad = WARNING if condition.type == "NetworkReady" else MISSING
-        found.append(Check(subject, OK if condition.status else bad, condition.message or "ready"))
+        if condition.status:
+            found.append(Check(subject, OK, condition.message or "ready"))
+        elif condition.type == "NetworkReady":
+            found.append(Check(subject, WARNING, condition.message + networkless))
+        else:
+            found.append(Check(subject, MISSING, condition.message))
     for name, reason in handlers_of(answer).items():
         if name:
             found.append(Check(f"handler {name}", WARNING if reason else OK, reason or "can run pods"))

@@ -76,7 +76,8 @@ class Door:
 
     @asynccontextmanager
     async def cri(self) -> AsyncIterator[Cri]:
-        """The server if one answers, or a run, else the house itself."""
+        """The server if one answers, or a run, else the house itself, with the built-in bridge that
+        `podwright run` has where the host has no network configuration."""
         from contextlib import AsyncExitStack
 
         from podwright.cli.share import patient
@@ -88,13 +89,14 @@ class Door:
                     from podwright.client import connect
 
                     return await stack.enter_async_context(connect(address))
-                return await stack.enter_async_context(self._own())
+                return await stack.enter_async_context(self._own(bridge=True))
 
             yield await patient(enter)
 
     @asynccontextmanager
     async def house(self, patience: float | None = None) -> AsyncIterator[Runtime]:
-        """The house, opened in this process; while another has the state, tried for `patience` seconds."""
+        """The house as it is configured, opened in this process; while another has the state, tried for
+        `patience` seconds."""
         from contextlib import AsyncExitStack
 
         from podwright.cli.share import PATIENCE, patient
@@ -105,15 +107,21 @@ class Door:
             )
 
     @asynccontextmanager
-    async def _own(self) -> AsyncIterator[Runtime]:
+    async def _own(self, bridge: bool = False) -> AsyncIterator[Runtime]:
         import logging
+
+        import msgspec
 
         from podwright.house import open_house
 
         # What a server's log would tell is of no interest to one command, except what went wrong.
         logging.basicConfig(level=logging.ERROR, format="podwright: %(message)s")
 
-        async with open_house(self.config()) as runtime:
+        config = self.config()
+        if bridge:
+            cni = msgspec.structs.replace(config.cni, default_bridge=True)
+            config = msgspec.structs.replace(config, cni=cni)
+        async with open_house(config) as runtime:
             yield runtime
 
 

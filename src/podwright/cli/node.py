@@ -26,7 +26,11 @@ async def status(door: Door, output: Format) -> bool:
         table(
             ("CONDITION", "STATE", "REASON"),
             [
-                (one.type, "yes" if one.status else "no", ": ".join(filter(None, (one.reason, one.message))))
+                (
+                    one.type,
+                    "yes" if one.status else "no",
+                    ": ".join(filter(None, (one.reason, one.message))) or "-",
+                )
                 for one in answer.status.conditions
             ],
         )

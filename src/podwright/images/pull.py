@@ -175,7 +175,8 @@ def names_in(source: LocalSource) -> list[str]:
         name = marks.get("io.containerd.image.name") or marks.get("org.opencontainers.image.ref.name")
         return [name] if name else []
     except (OSError, tarfile.TarError, msgspec.DecodeError, LookupError, AttributeError, TypeError) as error:
-        raise NotFound(f"{source}: no image can be read there: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise NotFound(f"{source}: no image can be read there: {reason}") from error
 
 
 def _member(archive: str, name: str) -> Any:

@@ -6,6 +6,7 @@ silently ignored.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -101,14 +102,16 @@ def examine(value: object, path: str = "") -> Iterator[Finding]:
                 yield Finding(place, "is not supported yet", refused=True)
 
 
-def unknown(tree: object, model: object, path: str = "") -> Iterator[str]:
-    """Paths of the keys of `tree` that its `model`, read from it, does not have."""
+def unknown(tree: object, model: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Paths of the keys of `tree` that its `model`, read from it, does not have, each with the field that it
+    looks like, "" when it looks like none."""
     if isinstance(tree, dict) and isinstance(model, msgspec.Struct):
         fields = dict(zip(model.__struct_encode_fields__, model.__struct_fields__, strict=True))
         for key, value in tree.items():
             place = f"{path}.{key}" if path else str(key)
             if key not in fields:
-                yield place
+                near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.75)
+                yield place, near[0] if near else ""
             else:
                 yield from unknown(value, getattr(model, fields[key]), place)
     elif isinstance(tree, list) and isinstance(model, list):

@@ -69,8 +69,10 @@ def read(path: str | Path) -> list[Manifest]:
     """The Pods of a YAML or JSON file. InvalidArgument names everything that is wrong with it at once."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(str(path), f"cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(str(path), f"is no text in UTF-8: {error}") from error
     return parse(text, str(path))
 
 
@@ -79,7 +81,7 @@ def parse(text: str, source: str = "manifest") -> list[Manifest]:
     try:
         documents = [one for one in yaml.load_all(text, _Loader) if one is not None]
     except yaml.YAMLError as error:
-        raise InvalidArgument(source, f"is not YAML: {error}") from error
+        raise InvalidArgument(source, f"is not YAML: {_fault(error)}") from error
     manifests = []
     for number, document in enumerate(documents, 1):
         place = f"{source}, document {number}" if len(documents) > 1 else source
@@ -95,6 +97,15 @@ def parse(text: str, source: str = "manifest") -> list[Manifest]:
     return manifests
 
 
+def _fault(error: yaml.YAMLError) -> str:
+    """What PyYAML complains of and where, on one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    words = ": ".join(filter(None, (error.context, error.problem)))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {words}"
+
+
 def from_dict(tree: Any, source: str = "manifest") -> Manifest:
     """The Pod that `tree`, parsed YAML or JSON, describes. `tree` is left as it is."""
     if not isinstance(tree, dict):
@@ -108,7 +119,10 @@ def from_dict(tree: Any, source: str = "manifest") -> Manifest:
         pod = msgspec.convert(_quantities_as_text(tree), Pod)
     except msgspec.ValidationError as error:
         raise InvalidArgument(source, str(error).replace("`$.", "`")) from error
-    faults = [f"{path}: no such field" for path in fields.unknown(tree, pod)]
+    faults = [
+        f"{path}: no such field" + (f"; is it {near}?" if near else "")
+        for path, near in fields.unknown(tree, pod)
+    ]
     if pod.metadata is None or pod.spec is None:
         raise InvalidArgument(source, "metadata and spec are needed")
     findings = list(fields.examine(pod))

@@ -309,6 +309,7 @@ class PodRun:
         if policy == "Never" and not present:
             raise NotFound(
                 f"ErrImageNeverPull: image {reference!r} is not present and imagePullPolicy is Never"
+                "; pull or import it first"
             )
         if policy == "Always" or not present:
             self._tell(container.name, f"pulling image {reference}")

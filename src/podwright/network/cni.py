@@ -134,8 +134,8 @@ class Cni:
     async def delete(self, attachment: Attachment) -> None:
         """Detach a sandbox with the words it was attached with; again and again if need be.
 
-        A namespace that is gone (or "") is fine. Raises PluginFailed, DeadlineExceeded or
-        FailedPrecondition when a plugin of a completed attachment fails: try again later.
+        A namespace that is gone (or "") is fine. Raises DeadlineExceeded or FailedPrecondition when a
+        plugin cannot be asked, PluginFailed when one of a completed attachment fails: try again later.
         """
         netns = attachment.netns if _is_namespace(attachment.netns) else ""
         entry = self._cache.read(attachment.id)
@@ -152,7 +152,9 @@ class Cni:
                 self._cache.remove(attachment.id)
                 return
         failure = await self._delete(entry, netns)
-        if failure is not None and entry.result is not None:
+        # Plugins that an ADD never came to may complain. One that could not be asked at all still holds
+        # what it gave, such as an address.
+        if failure is not None and (entry.result is not None or not isinstance(failure, plugin.PluginFailed)):
             raise failure
         self._cache.remove(attachment.id)
 
@@ -229,17 +231,24 @@ class Cni:
 
     async def _ready(self) -> Network:
         if error := self.error:
-            raise Unavailable(f"the network is not ready: {error}")
+            hint = ""
+            if error == self._absence:
+                hint = "; put one there, or set default_bridge = true under [cni], or use the host's network"
+            raise Unavailable(f"the network is not ready: {error}{hint}")
         if self._network is not None:
             return self._network
         assert self._bridge is not None
         return await self._bridge.ensure()
 
+    @property
+    def _absence(self) -> str:
+        return f"no network configuration in {self._conf_dir}"
+
     def _load(self) -> None:
         try:
             self._network = conflist.load_directory(self._conf_dir)
             missing = self._network is None and self._bridge is None
-            self._load_error = f"no network configuration in {self._conf_dir}" if missing else ""
+            self._load_error = self._absence if missing else ""
         except (conflist.BadNetwork, OSError) as error:
             self._network = None
             self._load_error = str(error)
