@@ -282,6 +282,21 @@ async def test_an_add_that_a_crash_cut_short_is_deleted_even_if_plugins_complain
     assert cni.cached_ids() == set()
 
 
+async def test_an_add_that_a_crash_cut_short_waits_for_a_missing_plugin(lab: Lab, cni: Cni) -> None:
+    """It may hold an address: forgetting the attachment would leak that for good."""
+    await cni.add(POD)
+    file = lab.cache / "results" / "c1.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "result": None}))
+    lab.fail("two", "DEL")
+    (lab.bin / "one").rename(lab.bin / "away")
+    with pytest.raises(FailedPrecondition, match="'one' is in none of"):
+        await cni.delete(POD)
+    assert cni.cached_ids() == {"c1"}
+    (lab.bin / "away").rename(lab.bin / "one")
+    await cni.delete(POD)
+    assert cni.cached_ids() == set()
+
+
 async def test_a_damaged_cache_file_falls_back_to_the_present_configuration(lab: Lab, cni: Cni) -> None:
     await cni.add(POD)
     lab.forget()

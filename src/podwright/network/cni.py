@@ -307,7 +307,10 @@ class Cni:
         return answer
 
     async def _delete(self, entry: Entry, netns: str) -> PodwrightError | None:
-        """Undo an attachment; the first error of a plugin, None when there was none."""
+        """Undo an attachment; the first error, None when there was none.
+
+        That a plugin could not be asked weighs more than what another one answered.
+        """
         failure = await self._delete_by_plugins(entry, netns)
         if not netns and any(
             each["type"] == "bridge" and each.get("ipMasq") for each in entry.network.plugins
@@ -326,7 +329,10 @@ class Cni:
                 await self._call(gone, each, "DEL", previous=previous)
             except PodwrightError as error:
                 log.warning("sandbox %s: %s", entry.id, error)
-                failure = failure or error
+                if failure is None or (
+                    isinstance(failure, plugin.PluginFailed) and not isinstance(error, plugin.PluginFailed)
+                ):
+                    failure = error
         return failure
 
     async def _undo(self, entry: Entry) -> None:
