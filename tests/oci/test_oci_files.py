@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
 
-from podwright.engines.oci import conmon, rootfs
+from podwright.engines.oci import conmon, rootfs, sandboxes
 from podwright.errors import FailedPrecondition, InvalidArgument
-from podwright.linux import mounts
+from podwright.linux import mounts, trees
 from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
-from tests.oci.bench import Bench
+from tests.oci.bench import POD, Bench
 
 pytestmark = pytest.mark.root
 SHARED = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
@@ -148,6 +149,63 @@ async def test_an_image_can_be_a_volume(bench: Bench) -> None:
         await bench.run(sandbox, "true", config)
 
 
+async def test_after_a_reboot_a_volumes_image_is_not_held(bench: Bench, busybox: Path) -> None:
+    images = bench.engine.images
+    await images.import_root(busybox, "localhost/data:1", config={"Cmd": ["data"]})
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    config.mounts.add(container_path="/img", readonly=True).image.image = "localhost/data:1"
+    container = await bench.container(sandbox, "true", config=config)
+    await bench.exit_of(container)
+    run = Path(bench.config.run, "containers", container.id)
+    mounts.unmount_below(run)
+    trees.remove(run)
+    await bench.remove(container)
+    await images.remove("localhost/data:1")
+    assert await images.find("localhost/data:1") is None
+    assert [each for each in images.orphans(set()) if each.kind == "image-use"] == []
+
+
+async def test_nobody_but_root_gets_at_a_rootfs_or_a_bundle(bench: Bench) -> None:
+    """An environment holds secrets, and a setuid program of a container would be one on the host."""
+    sandbox = await bench.sandbox(pid=POD)
+    config = cri.ContainerConfig()
+    config.linux.security_context.run_as_user.value = 1000
+    container = await bench.container(sandbox, "sleep", "1000", config=config)
+    assert await bench.exec(container, "id", "-u") == "1000\n"
+    run, root = Path(bench.config.run), Path(bench.config.root)
+    assert run.stat().st_mode & 0o777 == 0o711, "the socket may lie there"
+    for private in (run / "containers", run / "sandboxes", root / "containers", root / "images"):
+        assert private.stat().st_mode & 0o077 == 0, private
+
+
+async def test_a_log_that_is_no_file_holds_nobody_up(bench: Bench) -> None:
+    """A pod that has the directory of logs mounted can put there what it likes."""
+    sandbox = await bench.sandbox()
+    bench.logs = Path(bench.config.root) / "taken"
+    bench.logs.mkdir()
+    real = secrets.token_hex
+    try:
+        secrets.token_hex = lambda size: "ab" * size  # type: ignore[assignment, misc]
+        os.makedirs(bench.logs / "abababab")  # noqa: PTH103
+        os.mkfifo(bench.logs / "abababab/0.log")
+        with pytest.raises(FailedPrecondition, match="the log"):
+            await bench.container(sandbox, "true")
+    finally:
+        secrets.token_hex = real
+
+
+async def test_the_hosts_files_may_hold_any_bytes(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_bytes(b"127.0.0.1 localhost # caf\xe9\n")
+    monkeypatch.setattr(sandboxes, "_HOSTS", str(hosts))
+    sandbox = await bench.sandbox()
+    copied = Path(bench.config.root, "sandboxes", sandbox.id, "hosts").read_bytes()
+    assert b"caf\xe9" in copied
+
+
 async def test_a_privileged_container_sees_the_hosts_devices(bench: Bench) -> None:
     sandbox = await bench.sandbox(config=_privileged())
     config = cri.ContainerConfig()
@@ -213,7 +271,11 @@ def test_image_paths_never_leave_the_image(tmp_path: Path) -> None:
     assert rootfs.inside(tmp_path, "etc/abs") == tmp_path / "etc/passwd"
     assert rootfs.inside(tmp_path, "etc/up/shadow") == tmp_path / "etc/shadow"
     assert rootfs.inside(tmp_path, "../../x") == tmp_path / "x"
-    assert rootfs.inside(tmp_path, "loop").is_relative_to(tmp_path)
+    with pytest.raises(FailedPrecondition, match="more than 40 links"):
+        rootfs.inside(tmp_path, "loop")
+    (tmp_path / "many").symlink_to("/".join(["many"] * 800))
+    with pytest.raises(FailedPrecondition, match="more than 40 links"):
+        rootfs.inside(tmp_path, "many")
     assert rootfs.user_files(tmp_path).passwd is None
 
 

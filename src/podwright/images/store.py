@@ -233,7 +233,7 @@ class ImageStore:
         entry.users.add(container_id)
 
     def release(self, container_id: str) -> None:
-        """End what `acquire` began; a container that holds nothing is fine."""
+        """End what `acquire` began for exactly this name; one that holds nothing is fine."""
         image_id = self._users.pop(container_id, None)
         if image_id is None:
             return
@@ -245,6 +245,11 @@ class ImageStore:
                 self._database.execute("DELETE FROM images WHERE id = ?", (image_id,))
                 del self._images[image_id]
                 self._later(self._collect())
+
+    def release_all(self, container_id: str) -> None:
+        """End all uses by a container: what it acquired as itself and as "<its id>#<which>"."""
+        for user in [each for each in self._users if each.partition("#")[0] == container_id]:
+            self.release(user)
 
     def orphans(self, containers: set[str]) -> Sequence[Orphan]:
         """Uses by containers that are not in `containers`, and files that belong to no record.

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import signal
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,8 +251,17 @@ def _log_driver(task: Supervised) -> str:
         link.unlink(missing_ok=True)
         link.symlink_to(path.parent)
         path = link / path.name
-    # conmon would make it 0600.
-    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE))
+    # conmon would make it 0600. A FIFO, which a container could have put there, must not hold us up.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, LOG_MODE)
+    except OSError as error:
+        raise FailedPrecondition(f"cannot open the log {task.log_path}: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FailedPrecondition(f"the log {task.log_path} is there, and no regular file")
+    finally:
+        os.close(fd)
     return f"k8s-file:{path}"
 
 

@@ -115,9 +115,10 @@ class Containers:
         id = container.id
         await self._tasks.end(id, container.facts.pid, _started(container))
         rootfs.unmount(self._places, id)
-        await self.remove_image_mounts(id)
+        self._unmount_images(id)
         await asyncio.to_thread(self._remove_files, id)
-        self._images.release(id)
+        # By the store's own account: after a reboot no mount tells any more which images were volumes.
+        self._images.release_all(id)
 
     async def update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         runtime = self._runtimes.get(container.sandbox.handler)
@@ -257,14 +258,13 @@ class Containers:
             raise InvalidArgument(f"{field}_sub_path", f"{wanted.image_sub_path!r} is not in the image")
         return MountSource(path=str(shown))
 
-    async def remove_image_mounts(self, id: str) -> None:
-        """Unmount the images that container `id` has mounted as volumes, and let them go."""
+    def _unmount_images(self, id: str) -> None:
+        """Unmount the images that container `id` has mounted as volumes."""
         directory = self._places.container_run(id) / "images"
         if not directory.is_dir():
             return
         for each in sorted(directory.iterdir()):
             mounts.unmount(each)
-            self._images.release(f"{id}#{each.name}")
 
     async def _volumes(self, container: Container, image: ImageConfig, root: Path) -> dict[str, str]:
         needed = mount_rules.volumes_needed(container.config, image, self._host.policy)

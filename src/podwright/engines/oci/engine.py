@@ -86,9 +86,12 @@ class OciEngine:
         self._forget_earlier_boot()
         for directory in self._places.directories():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self._places.run, self._places.run / "containers", self._places.run / "sandboxes"):
-            # A process with another user id must be able to reach its rootfs.
-            directory.chmod(0o711)
+        # The socket may lie there, and its group has to reach it. What is below is for root alone: bundles
+        # hold what containers' environments hold, and a setuid program in a rootfs is one for all who get
+        # at it. Containers' own users need no way to it, the runtimes have opened it before.
+        self._places.run.chmod(0o711)
+        for directory in self._places.directories():
+            directory.chmod(0o700)
         self._runtimes.find()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
         self._sandboxes = Sandboxes(

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from podwright.engines.oci.places import Places
+from podwright.errors import FailedPrecondition
 from podwright.linux import mounts
 from podwright.spec.inputs import RootfsFiles
 
+MAX_LINKS = 40
+"""Symbolic links followed on the way to one path, as many as the kernel does (path_resolution(7))."""
 MAX_DATABASE = 1 << 20
 """Bytes read of an image's /etc/passwd or /etc/group."""
 
@@ -45,19 +48,22 @@ def user_files(root: Path) -> RootfsFiles:
 def inside(root: Path, path: str) -> Path:
     """Where `path` of the image is on the host: its links are followed as if `root` were /.
 
-    Ends where something is missing; the rest is appended as it stands.
+    Ends where something is missing; the rest is appended as it stands. FailedPrecondition for more links
+    than the kernel follows: a loop, or links made to multiply.
     """
     here: list[str] = []
+    links = 0
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-    for _ in range(4096):
-        if not todo:
-            break
+    while todo:
         part = todo.pop()
         if part == "..":
             del here[-1:]
             continue
         candidate = root.joinpath(*here, part)
         if candidate.is_symlink():
+            links += 1
+            if links > MAX_LINKS:
+                raise FailedPrecondition(f"{path} of the image leads through more than {MAX_LINKS} links")
             target = str(candidate.readlink())
             if target.startswith("/"):
                 here.clear()
@@ -78,10 +84,9 @@ def fill_volume(root: Path, path: str, volume: Path) -> None:
 
 
 def _text(root: Path, path: str) -> str | None:
-    file = inside(root, path)
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        fd = os.open(inside(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, FailedPrecondition):
         return None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

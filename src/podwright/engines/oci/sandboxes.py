@@ -35,6 +35,7 @@ from podwright.wire import cri_pb2 as cri
 log = logging.getLogger(__name__)
 
 SHM_SIZE = 64 << 20
+_HOSTS, _RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
 PAUSE = "catatonit"
 
 _POD = cri.NamespaceMode.POD
@@ -177,9 +178,13 @@ class Sandboxes:
         keep.mkdir(parents=True, exist_ok=True)
         config = sandbox.config
         dns = config.dns_config if config.HasField("dns_config") else None
-        (keep / "hostname").write_text(files.hostname(config.hostname, self._host.hostname))
-        (keep / "hosts").write_text(files.hosts(_host_file("/etc/hosts")))
-        (keep / "resolv.conf").write_text(files.resolv_conf(dns, _host_file("/etc/resolv.conf")))
+        for name, text in (
+            ("hostname", files.hostname(config.hostname, self._host.hostname)),
+            ("hosts", files.hosts(_host_file(_HOSTS))),
+            ("resolv.conf", files.resolv_conf(dns, _host_file(_RESOLV_CONF))),
+        ):
+            # Byte for byte: a comment in the host's file may be in any encoding.
+            (keep / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def _make_shm(self, id: str) -> None:
         shm = self._places.shm(id)
@@ -285,6 +290,6 @@ def _started(sandbox: Sandbox) -> int:
 
 def _host_file(path: str) -> str:
     try:
-        return Path(path).read_text(errors="surrogateescape")
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
