@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: needs root: it makes namespaces, mounts and bridges", file=sys.stderr)
         return 1
+    # Being ended is like Ctrl-C: everything is taken down first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _hide_empty_cgroup2()
     rows = report.Rows()
     with ExitStack() as stack:

@@ -92,6 +92,7 @@ def open_stage() -> Iterator[Stage]:
         yield stage
     finally:
         subprocess.run(["ip", "link", "delete", stage.bridge], stderr=subprocess.DEVNULL, check=False)
+        _remove_cgroups(stage.bridge)
         _unmount_below(root)
         shutil.rmtree(root, ignore_errors=True)
 
@@ -100,6 +101,15 @@ def _archive(root: Path, name: str, config: Mapping[str, object], file: Path) ->
     layout = Layout(file.with_suffix(".layout"))
     layout.add(name, [layout.layer(root)], config)
     layout.archive(file)
+
+
+def _remove_cgroups(parent: str) -> None:
+    """The parent that pods were given: a client makes it and removes it."""
+    for folder in sorted(Path("/sys/fs/cgroup").glob(f"**/{parent}/**/"), reverse=True):
+        try:
+            folder.rmdir()
+        except OSError:
+            pass  # something still runs in it: better seen than hidden
 
 
 def _unmount_below(root: Path) -> None:
