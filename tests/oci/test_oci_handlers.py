@@ -10,6 +10,7 @@ import pytest
 
 from podwright.config import Config, HandlerConfig
 from podwright.errors import DeadlineExceeded, FailedPrecondition
+from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import POD, Bench, opened
 
 pytestmark = pytest.mark.root
@@ -25,6 +26,18 @@ async def test_each_handler_runs_a_pod(bench: Bench, handler: str) -> None:
     assert "from inside" in log.read_text()
     await bench.engine.signal_container(container, signal.SIGKILL)
     assert (await bench.exit_of(container)).code == 137
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc", "runsc"])
+async def test_each_handler_has_the_pods_hostname_and_runs_privileged(bench: Bench, handler: str) -> None:
+    pod = cri.PodSandboxConfig(hostname="of-the-pod")
+    pod.linux.security_context.privileged = True
+    sandbox = await bench.sandbox(network=POD, handler=handler, config=pod)
+    wanted = cri.ContainerConfig()
+    wanted.linux.security_context.privileged = True
+    container = await bench.container(sandbox, "sleep", "1000", config=wanted)
+    done = await bench.engine.exec_sync(container, ["hostname"], 20, 1 << 20)
+    assert done.stdout == b"of-the-pod\n"
 
 
 @pytest.mark.parametrize("handler", ["crun", "runc", "runsc"])

@@ -149,6 +149,19 @@ def test_nothing_beyond_the_daemons_bounding_set_is_given() -> None:
     assert any("CAP_SYS_ADMIN" in warning for warning in built.warnings)
 
 
+def test_a_kernel_of_its_own_has_a_hostname_and_fewer_capabilities() -> None:
+    gvisor = HandlerOptions(own_kernel=True)
+    named = cri.PodSandboxConfig(hostname="pod")
+    assert build(container(), sandbox=named, handler=gvisor).spec["hostname"] == "pod"
+    assert build(container(), handler=gvisor).spec["hostname"] == "node"
+    assert "hostname" not in build(container(), sandbox=named).spec
+    asked = cri.Capability(add_capabilities=["ALL", "BPF"])
+    built = build(container(cri.LinuxContainerSecurityContext(capabilities=asked)), handler=gvisor)
+    given = set(built.spec["process"]["capabilities"]["bounding"])
+    assert KNOWN - given == {"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"}
+    assert any("CAP_BPF" in warning for warning in built.warnings)
+
+
 @pytest.mark.parametrize("name", ["NOT_A_CAP", "", "CAP_", "ALLE"])
 def test_adding_what_is_no_capability_is_refused(name: str) -> None:
     asked = cri.Capability(add_capabilities=[name])

@@ -29,6 +29,7 @@ class Draft:
         "additional_gids",
         "annotations",
         "gid",
+        "hostname",
         "linux",
         "mounts",
         "origins",
@@ -46,6 +47,7 @@ class Draft:
         self.annotations: dict[str, str] = {}
         self.resources: dict[str, Json] = {}
         self.linux: dict[str, Json] = {"resources": self.resources}
+        self.hostname = ""
         self.uid = 0
         self.gid = 0
         self.additional_gids: list[int] = []
@@ -70,5 +72,7 @@ class Draft:
             "annotations": self.annotations,
             "linux": self.linux,
         }
+        if self.hostname:
+            spec["hostname"] = self.hostname
         self.note("ociVersion", "rule: the newest version that every supported runtime accepts")
         return spec

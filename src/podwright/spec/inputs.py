@@ -84,6 +84,9 @@ class HandlerOptions:
     type_annotations: bool = True
     """Tell the runtime which container belongs to which sandbox. False for a runtime that would then look
     for a sandbox container of its own (runsc), which does not exist here."""
+    own_kernel: bool = False
+    """Containers run on a kernel of the runtime's (gVisor): the pod's UTS namespace means nothing to it, and
+    it has no capability that came after CAP_AUDIT_READ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,6 +185,7 @@ class Containers:
             and await self._runtimes.recursive_read_only(runtime.handler),
             privileged_without_host_devices=runtime.privileged_without_host_devices,
             type_annotations=not runtime.sandboxed,
+            own_kernel=runtime.sandboxed,
         )
         nodes = devices.lookups(config, handler)
         found = {path: host.devices_at(path) for path in nodes.paths}

@@ -17,7 +17,7 @@ from podwright.spec.linux.classes import classes
 from podwright.spec.linux.devices import devices, pause_devices
 from podwright.spec.linux.mounts import mounts, pause_mounts, root, rootfs_propagation
 from podwright.spec.linux.namespaces import namespaces, pause_namespaces, user_namespace
-from podwright.spec.linux.process import args, cwd, env, oom_score_adj, pause_program, terminal
+from podwright.spec.linux.process import args, cwd, env, hostname, oom_score_adj, pause_program, terminal
 from podwright.spec.linux.resources import cgroups_path, pause_resources, resources
 from podwright.spec.linux.security import (
     apparmor,
@@ -34,6 +34,7 @@ CONTAINER: tuple[Callable[[Draft, ContainerInput, HostFacts], None], ...] = (
     root,
     args,
     env,
+    hostname,
     cwd,
     terminal,
     user,

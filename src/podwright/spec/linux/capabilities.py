@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Draft
@@ -36,6 +36,9 @@ KNOWN = frozenset(
 )
 """capabilities(7), Linux 5.9 and later."""
 
+NOT_IN_GVISOR = frozenset({"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"})
+"""Its runsc ends without a word when it is asked for one of them."""
+
 _FIELD = "config.linux.security_context.capabilities"
 
 
@@ -46,18 +49,21 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
     given: runtimes fail in capset(2) if it is asked for, so it is left out, with a warning when the request
     named it. Inheritable and ambient stay empty (CVE-2022-27652; no kubelet asks for ambient ones).
     """
+    held = list(host.capabilities)
+    if request.handler.own_kernel:
+        held = [name for name in held if name not in NOT_IN_GVISOR]
     if request.privileged:
-        _write(draft, list(host.capabilities), "request: config.linux.security_context.privileged")
+        _write(draft, held, "request: config.linux.security_context.privileged")
         return
     asked = request.security.capabilities
     if not asked.add_capabilities and not asked.drop_capabilities:
-        _write(draft, _available(DEFAULT, host), "default: an unprivileged container's set")
+        _write(draft, _available(DEFAULT, held), "default: an unprivileged container's set")
         return
     added = [normalise(name) for name in asked.add_capabilities]
     dropped = {normalise(name) for name in asked.drop_capabilities}
-    granted = _available(DEFAULT, host)
+    granted = _available(DEFAULT, held)
     if "ALL" in added:
-        granted = list(host.capabilities)
+        granted = list(held)
     if "ALL" in dropped:
         granted = []
     for name in added:
@@ -65,10 +71,11 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
             continue
         if name not in KNOWN:
             raise InvalidArgument(f"{_FIELD}.add_capabilities", f"{name} is no Linux capability")
-        if name in host.capabilities:
+        if name in held:
             granted.append(name)
         elif name not in dropped:
-            draft.warn(f"{name} is not given: the daemon itself lacks it on this host")
+            who = "the runtime's kernel" if name in host.capabilities else "the daemon itself"
+            draft.warn(f"{name} is not given: {who} lacks it on this host")
     for name in sorted(dropped - KNOWN - {"ALL"}):
         draft.warn(f"{name} cannot be dropped: it is no Linux capability")
     _write(draft, [name for name in granted if name not in dropped], f"request: {_FIELD}")
@@ -92,8 +99,8 @@ def pause_rights(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     draft.note("process.noNewPrivileges", "rule: the pause process never needs more")
 
 
-def _available(names: Iterable[str], host: HostFacts) -> list[str]:
-    return [name for name in names if name in host.capabilities]
+def _available(names: Iterable[str], held: Collection[str]) -> list[str]:
+    return [name for name in names if name in held]
 
 
 def _write(draft: Draft, granted: list[str], origin: str) -> None:

@@ -99,6 +99,13 @@ def _env_origin(name: str, request: ContainerInput) -> str:
     return "default: for a terminal" if name == "TERM" else "default: search path"
 
 
+def hostname(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    """The pod's UTS namespace has it already, except where that is not seen."""
+    if request.handler.own_kernel:
+        draft.hostname = request.sandbox.hostname or host.hostname
+        draft.note("hostname", _env_origin("HOSTNAME", request))
+
+
 def cwd(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """The request's, else the image's, else "/". The OCI demands an absolute path, an image may have a
     relative one (Dockerfile WORKDIR in a FROM scratch image)."""
