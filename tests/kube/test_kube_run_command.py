@@ -76,6 +76,23 @@ async def test_ctrl_c_stops_gracefully(podwright: Command) -> None:
     assert b"clock | bye" in out
 
 
+async def test_a_closed_terminal_stops_the_pod(podwright: Command) -> None:
+    terminal, other_end = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *podwright.prefix, "run", str(EXAMPLES / "service.yaml"), stdin=other_end, stdout=other_end,
+        stderr=other_end, start_new_session=True,
+    )  # fmt: skip
+    os.close(other_end)
+    said = b""
+    async with asyncio.timeout(30):
+        while b"clock |" not in said:
+            said += await asyncio.to_thread(os.read, terminal, 4096)
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+        assert await process.wait() == 0
+    assert (await podwright("pods", "-q")).out == ""
+
+
 async def test_a_second_ctrl_c_kills(podwright: Command, tmp_path: Path) -> None:
     manifest = write(tmp_path / "deaf.yaml", "trap '' TERM; echo up; sleep 600")
     process = await podwright.start("run", manifest)

@@ -82,6 +82,29 @@ async def test_a_run_takes_the_state_over_from_one_that_leaves(podwright: Comman
     assert status == 0 and "bye" in said, said
 
 
+async def test_a_run_goes_on_when_its_server_is_started_anew(podwright: Command, tmp_path: Path) -> None:
+    manifest = write(
+        tmp_path / "a.yaml", "web", "echo up; until [ -e /tmp/end ]; do sleep 0.05; done; exit 7"
+    )
+    manifest.write_text(manifest.read_text().replace("spec:", "spec:\n  hostNetwork: true"))
+    server = await podwright.start("serve")
+    await until(server.stdout, "serves")
+    run = await podwright.start("run", manifest)
+    try:
+        await until(run.stdout, "up")
+        server.kill()
+        await server.communicate()
+        server = await podwright.start("serve")
+        await until(server.stdout, "serves")
+        assert (await podwright("exec", "web", "touch", "/tmp/end")).status == 0
+        async with asyncio.timeout(20):
+            _, err = await run.communicate()
+        assert run.returncode == 7, err.decode()
+    finally:
+        await end(run)
+        await end(server)
+
+
 async def test_following_a_log_keeps_nobody_from_the_state(podwright: Command, tmp_path: Path) -> None:
     assert (await podwright("run", "-dq", write(tmp_path / "a.yaml", "web", SLEEP))).status == 0
     following = await podwright.start("logs", "-f", "web/web")

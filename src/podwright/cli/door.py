@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from podwright.api import Cri
@@ -110,19 +110,19 @@ class Door:
     async def _own(self, bridge: bool = False) -> AsyncIterator[Runtime]:
         import logging
 
-        import msgspec
-
         from podwright.house import open_house
 
         # What a server's log would tell is of no interest to one command, except what went wrong.
         logging.basicConfig(level=logging.ERROR, format="podwright: %(message)s")
 
-        config = self.config()
         if bridge:
-            cni = msgspec.structs.replace(config.cni, default_bridge=True)
-            config = msgspec.structs.replace(config, cni=cni)
-        async with open_house(config) as runtime:
-            yield runtime
+            from podwright.library import open
+
+            async with open(config=self.config()) as opened:
+                yield cast("Runtime", opened.cri)
+        else:
+            async with open_house(self.config()) as runtime:
+                yield runtime
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:

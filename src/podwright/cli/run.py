@@ -5,6 +5,7 @@ front; what podwright has to say goes to standard error; the pod's exit status b
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -97,7 +98,9 @@ def _stopped_by_signals(runs: Sequence[PodRun], screen: Screen) -> Iterator[None
             else:
                 one.kill()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signals.append(signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, on_signal)
     try:
@@ -132,13 +135,10 @@ class Screen:
         if _coloured(stream):
             prefix = f"\x1b[{self._colours[pod, container]}m{prefix}{RESET}"
         # Bytes, not text: what a program writes need not be UTF-8.
-        try:
+        with _unread(stream):
             stream.flush()
             stream.buffer.write(prefix.encode() + line.text + b"\n")
             stream.buffer.flush()
-        except BrokenPipeError:
-            # Nobody reads any more (`| head`); the pod goes on, as it would with its logs unread.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def event(self, pod: str, container: str, text: str) -> None:
         if self._quiet:
@@ -170,7 +170,22 @@ class Screen:
     def _say(self, text: str, colour: str) -> None:
         if colour and _coloured(self._err):
             text = f"{colour}{text}{RESET}"
-        print(text, file=self._err, flush=True)
+        with _unread(self._err):
+            print(text, file=self._err, flush=True)
+
+
+@contextmanager
+def _unread(stream: TextIO) -> Iterator[None]:
+    """Nobody reads any more (`| head`, a terminal that was closed): the pod goes on, or is stopped in order,
+    as it would with its logs unread."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _row(label: str, one: ContainerOutcome) -> tuple[str, ...]:

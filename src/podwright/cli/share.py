@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from podwright.api import Cri
 from podwright.errors import PodwrightError, Unavailable
 from podwright.state.lock import Taken
+from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.cli.door import Door
@@ -52,69 +53,81 @@ async def patient(enter: Callable[[], Awaitable[T]], patience: float = PATIENCE)
 async def lasting(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
     """The CRI for a command that lasts: `endpoint`, the server that answers, or the state itself, which is
     shared with other commands then."""
-    from podwright.client import connect
-
-    if address := endpoint or door.server():
-        async with connect(address) as remote:
-            yield remote
-        return
     async with AsyncExitStack() as stack:
-        relay = _Relay(door, stack)
-        await relay.renew()
+        relay = _Relay(door, endpoint or door.server(), stack)
+        await relay.enter()
         yield relay.current if relay.owns else cast(Cri, relay)
 
 
 class _Relay:
-    """The CRI through another run, and by itself once that one has left."""
+    """The CRI of a server, also of one that is started anew meanwhile; or through another run, and by itself
+    once that one has left."""
 
-    def __init__(self, door: Door, stack: AsyncExitStack) -> None:
+    def __init__(self, door: Door, server: str | None, stack: AsyncExitStack) -> None:
         self.current: Cri
         self.owns = False
         """The state is held here: nobody can take it away any more."""
         self._door = door
+        self._server = server
         self._stack = stack
         self._renewing = asyncio.Lock()
 
-    async def renew(self) -> None:
-        """Find the run that has the state now, or take it."""
+    async def enter(self) -> None:
+        """Find who has the state now, or take it."""
         self.current = await patient(self._enter)
 
     async def _enter(self) -> Cri:
         from podwright import library
         from podwright.client import connect
 
-        if address := self._door.neighbour():
+        if address := self._server or self._door.neighbour():
             return await self._stack.enter_async_context(connect(address))
         opened = await self._stack.enter_async_context(library.open(config=self._door.config()))
         self.owns = True
         await self._stack.enter_async_context(_answering(opened.cri, self._door.neighbour_path()))
         return opened.cri
 
+    async def _renew(self) -> None:
+        """`enter`, until what was found answers; Unavailable when nothing does for PATIENCE."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                await self.enter()
+                if self.owns or await _answers(self.current):
+                    return
+                error = Unavailable("the server does not answer")
+            except Unavailable as unavailable:
+                error = unavailable
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{error}; what runs there goes on") from None
+            await asyncio.sleep(PAUSE)
+
     def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
         if not hasattr(Cri, name):
             raise AttributeError(name)
 
         async def call(request: Any) -> Any:
-            deadline = time.monotonic() + PATIENCE
             while True:
-                current = self.current
+                current, owned = self.current, self.owns
                 try:
                     return await getattr(current, name)(request)
-                except PodwrightError as error:
-                    if self.owns and current is self.current:
+                except PodwrightError:
+                    if owned or await _answers(current):
                         raise
-                    there = self._door.neighbour() is not None
-                    # A run that is about to leave still listens, and lets no call in.
-                    leaving = isinstance(error, Unavailable) and time.monotonic() < deadline
-                    if there and not leaving:
-                        raise
-                await asyncio.sleep(PAUSE)
                 async with self._renewing:
                     if current is self.current:
-                        await self.renew()
+                        await self._renew()
 
         setattr(self, name, call)
         return call
+
+
+async def _answers(runtime: Cri) -> bool:
+    try:
+        await runtime.version(cri.VersionRequest())
+    except PodwrightError:
+        return False
+    return True
 
 
 @asynccontextmanager
