@@ -160,6 +160,10 @@ class MemoryEngine:
         self.world.exits[id] = Exit(id, code, time.time_ns(), oom)
         self._exits.put_nowait(self.world.exits[id])
 
+    def sandbox_ends(self, id: str) -> None:
+        """The pause process of sandbox `id` ends."""
+        self._exits.put_nowait(Exit(id, 137, time.time_ns(), sandbox=True))
+
     async def remove_container(self, container: Container) -> None:
         await self._step("remove_container")
         self.world.containers.pop(container.id, None)

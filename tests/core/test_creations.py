@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from podwright.core import creations
+from podwright.core.states import SandboxState
 from podwright.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PodwrightError
 from podwright.wire import cri_pb2 as cri
 from tests.core.node import Node, until
@@ -117,6 +118,90 @@ async def test_parked_container_goes_with_its_sandbox(node: Node) -> None:
     await until(lambda: [p.value for p in node.world.containers.values()] == ["created"])
     await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
     assert not node.world.containers and not node.world.sandboxes
+
+
+async def test_stopping_a_sandbox_waits_for_a_creation_that_is_being_rolled_back(node: Node) -> None:
+    sandbox = await node.sandbox()
+    node.engine.failures["create_container"] = PodwrightError("no such program")
+    gate = node.engine.gates["undo_container"] = asyncio.Event()
+    call = asyncio.create_task(node.container(sandbox, start=False))
+    await until(lambda: "undo_container" in node.engine.calls)
+    stop = asyncio.create_task(
+        node.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox))
+    )
+    for _ in range(20):
+        await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(PodwrightError, match="no such program"):
+        await call
+    await stop
+    assert node.engine.calls.count("undo_container") == 1
+    assert "remove_container" not in node.engine.calls
+    assert not node.runtime._ground.records.containers
+
+
+async def test_a_container_about_to_be_claimed_is_not_given_out_while_a_stop_removes_it(node: Node) -> None:
+    sandbox = await node.sandbox()
+    created = node.engine.gates["create_container"] = asyncio.Event()
+    removed = node.engine.gates["remove_container"] = asyncio.Event()
+    call = asyncio.create_task(node.container(sandbox, start=False))
+    await until(lambda: "create_container" in node.engine.calls)
+    [record] = node.runtime._ground.records.containers
+    [task] = record.sandbox.creating
+    created.set()
+    await until(task.done)  # and its client has not yet run
+    stopped = asyncio.create_task(
+        node.runtime._sandboxes.stop_locked(node.runtime._ground.records.sandboxes.get(sandbox))
+    )
+    with pytest.raises(FailedPrecondition, match="is being stopped"):
+        await call
+    removed.set()
+    await stopped
+    assert await node.containers() == []
+
+
+async def test_nothing_is_done_for_what_was_parked_after_the_end(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creations, "PARKED_FOR", 0.01)
+    gate = node.engine.gates["create_sandbox"] = asyncio.Event()
+    call = asyncio.create_task(node.sandbox())
+    await until(lambda: node.engine.calls)
+    call.cancel()
+    gate.set()
+    await until(lambda: "ready" in node.world.sandboxes.values())
+    await node.runtime.close()
+    await asyncio.sleep(0.05)
+    assert node.engine.calls == ["create_sandbox"]
+    assert (await node.after_crash()).world.sandboxes == {}
+
+
+async def test_an_unclaimed_sandbox_that_cannot_be_removed_is_shown(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creations, "PARKED_FOR", 0.01)
+    gate = node.engine.gates["create_sandbox"] = asyncio.Event()
+    node.engine.failures["stop_sandbox"] = PodwrightError("the network does not answer")
+    call = asyncio.create_task(node.sandbox())
+    await until(lambda: node.engine.calls)
+    call.cancel()
+    gate.set()
+    [id] = node.world.sandboxes
+    await until(lambda: node.runtime._ground.records.sandboxes.get(id).state is SandboxState.LOST)
+    assert (await node.sandbox_status(id)).state == cri.SANDBOX_NOTREADY
+    await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=id))
+    assert node.world.sandboxes == {}
+
+
+async def test_a_sandbox_that_ended_before_it_was_claimed_is_not_ready(node: Node) -> None:
+    gate = node.engine.gates["create_sandbox"] = asyncio.Event()
+    call = asyncio.create_task(node.sandbox())
+    await until(lambda: node.engine.calls)
+    [id] = node.world.sandboxes
+    node.engine.sandbox_ends(id)
+    await until(lambda: node.runtime._ground.records.sandboxes.get(id).lost_early)
+    gate.set()
+    assert (await node.sandbox_status(await call)).state == cri.SANDBOX_NOTREADY
 
 
 async def test_container_needs_a_ready_sandbox_and_a_known_image(node: Node) -> None:

@@ -58,6 +58,7 @@ async def test_failed_start_leaves_an_exited_container_with_start_error(node: No
     status = await node.status(container)
     assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
     assert "no such program" in status.message
+    assert node.engine.signals == [(container, signal.SIGKILL)], "its process may still wait for the start"
 
 
 async def test_stop_sends_its_signal_once_and_the_shortest_timeout_wins(node: Node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import posixpath
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -133,8 +134,10 @@ class Containers:
 
     async def undo_creation(self, record: ContainerRecord) -> None:
         """Remove everything of a container that nobody was given."""
-        await self._ground.engine.remove_container(record.seen_by_engine())
-        self._ground.records.drop(record)
+        async with record.lock:
+            if record.id in self._ground.records.containers:  # a stop may have met the end of its parking
+                await self._ground.engine.remove_container(record.seen_by_engine())
+                self._ground.records.drop(record)
 
     def _target(self, sandbox: SandboxRecord, config: cri.ContainerConfig) -> ContainerRecord | None:
         options = config.linux.security_context.namespace_options
@@ -164,6 +167,7 @@ class Containers:
                 await self._ground.engine.start_container(record.seen_by_engine())
             except Exception as error:
                 self._start_failed(record, str(error))
+                await self._end_unstarted(record)
                 raise
             if record.state is ContainerState.STARTING:
                 record.started_at = time.time_ns()
@@ -178,6 +182,13 @@ class Containers:
         else:
             self._ground.records.save(record)
         self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+
+    async def _end_unstarted(self, record: ContainerRecord) -> None:
+        """The process of a start that failed may still wait for it: nobody would ever end that otherwise."""
+        try:
+            await self._ground.engine.signal_container(record.seen_by_engine(), signal.SIGKILL)
+        except Exception as error:
+            log.warning("container %s: ending it after its start failed: %s", record.id, error)
 
     def exited(self, record: ContainerRecord, exit: Exit) -> None:
         """The engine has seen its end."""

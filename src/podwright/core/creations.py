@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from podwright.errors import AlreadyExists, FailedPrecondition
@@ -32,6 +32,8 @@ class Creation:
     discard: Callable[[str], Awaitable[None]]
     waiting: int = 0
     claimed: bool = False
+    forgotten: bool = False
+    """The object is being removed, although somebody may be about to claim it."""
     expiry: asyncio.TimerHandle | None = None
 
 
@@ -44,14 +46,23 @@ class Creations:
     def get(self, name: str) -> Creation | None:
         return self._under_way.get(name)
 
-    def __iter__(self) -> Iterator[Creation]:
-        return iter(list(self._under_way.values()))
-
     def forget(self, name: str) -> None:
         """Nobody shall claim it any more: its sandbox is being stopped."""
         creation = self._under_way.pop(name, None)
-        if creation is not None and creation.expiry is not None:
-            creation.expiry.cancel()
+        if creation is not None:
+            creation.forgotten = True
+            if creation.expiry is not None:
+                creation.expiry.cancel()
+
+    def cancel(self) -> None:
+        """End every creation that is still under way."""
+        for creation in self._under_way.values():
+            creation.task.cancel()
+
+    def close(self) -> None:
+        """Leave what is parked to the next start: nothing of it may happen after the runtime has gone."""
+        for name in list(self._under_way):
+            self.forget(name)
 
     async def join(self, name: str, creation: Creation, request: bytes) -> str:
         """Wait for `creation` as another client of the same request and return the object's id.
@@ -81,9 +92,9 @@ class Creations:
             except asyncio.CancelledError:
                 if not creation.task.cancelled() or _cancelling():
                     raise  # the client has gone
-                raise FailedPrecondition(
-                    f"{name} was not created: its sandbox is being stopped, or podwright is"
-                ) from None
+                raise _stopped(name) from None
+            if creation.forgotten:
+                raise _stopped(name)
             if not creation.claimed:
                 creation.claimed = True
                 self._under_way.pop(name, None)
@@ -109,6 +120,10 @@ class Creations:
         if self._under_way.get(name) is creation and not creation.waiting:
             del self._under_way[name]
             self._start(creation.discard(creation.id))
+
+
+def _stopped(name: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{name} was not created: its sandbox is being stopped, or podwright is")
 
 
 def _cancelling() -> bool:

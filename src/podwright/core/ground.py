@@ -45,13 +45,13 @@ class Ground:
 
     async def close(self, patience: float = 30.0) -> None:
         """Roll back what is being created, let everything else end, at most `patience` seconds."""
-        for creation in self.creations:
-            creation.task.cancel()
+        self.creations.cancel()
         while self._tasks:
             done, _ = await asyncio.wait(self._tasks, timeout=patience)
             if not done:
                 log.error("%d operations did not end within %.0f s", len(self._tasks), patience)
                 break
+        self.creations.close()
         for container in self.records.containers:
             if container.kill_timer is not None:
                 container.kill_timer.cancel()

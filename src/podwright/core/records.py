@@ -63,6 +63,8 @@ class SandboxRecord:
     containers: dict[str, ContainerRecord] = field(default_factory=dict)
     creating: set[asyncio.Task[str]] = field(default_factory=set)
     """Container creations under way: a stop ends them first."""
+    lost_early: bool = False
+    """Its pause process ended before anybody was given the sandbox."""
     item: cri.PodSandbox | None = None
     item_wire: bytes = b""
     status_wire: bytes = b""

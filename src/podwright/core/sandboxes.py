@@ -84,11 +84,19 @@ class Sandboxes:
         self._ground.step_sandbox(record, SandboxEvent.CREATED)
         self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
         self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
+        if record.lost_early:
+            self.lose(record)
 
     async def _discard(self, id: str) -> None:
         record = self._ground.records.sandboxes.find(id)
-        if record is not None:
+        if record is None:
+            return
+        try:
             await self.undo_creation(record)
+        except Exception as error:
+            log.error("pod sandbox %s, which nobody claimed, could not be removed: %s", id, error)
+            # Shown from now on, so that StopPodSandbox and RemovePodSandbox can finish it.
+            self._ground.step_sandbox(record, SandboxEvent.LOSE)
 
     async def undo_creation(self, record: SandboxRecord) -> None:
         """Remove everything of a sandbox that nobody was given: parked too long, or half made by a crash."""
@@ -141,7 +149,9 @@ class Sandboxes:
 
     def lose(self, record: SandboxRecord) -> None:
         """Its pause process or its namespaces are gone: it takes no more containers."""
-        if record.state is SandboxState.READY:
+        if record.state is SandboxState.CREATING:
+            record.lost_early = True
+        elif record.state is SandboxState.READY:
             self._ground.step_sandbox(record, SandboxEvent.LOSE)
             self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 

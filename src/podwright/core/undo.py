@@ -9,6 +9,8 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
+from podwright.linux.waiting import to_the_end
+
 BOUND = 60.0
 """Seconds; as long as containerd gives its deferred clean-up."""
 
@@ -16,10 +18,17 @@ log = logging.getLogger(__name__)
 
 
 async def unwind(undo: AsyncExitStack, what: str) -> bool:
-    """Undo everything registered, newest first; False when something could not be undone."""
+    """Undo everything registered, newest first; False when something could not be undone.
+
+    A cancellation meanwhile changes nothing: who cancels a creation that is being rolled back wants just
+    that, and waits for its end before touching what it made.
+    """
     task = asyncio.ensure_future(undo.aclose())
-    done, _ = await asyncio.wait([task], timeout=BOUND)
-    if not done:
+    try:
+        await to_the_end(asyncio.wait([task], timeout=BOUND))
+    except asyncio.CancelledError:
+        pass
+    if not task.done():
         task.cancel()
         log.error("%s: the roll-back did not end within %.0f s", what, BOUND)
         return False
