@@ -34,7 +34,8 @@ def main(socket: str = SOCKET, image: str = IMAGE) -> int:
         try:
             return take_through_life(runtime, images, image, Path(logs))
         except grpc.RpcError as error:
-            print(f"{socket}: {error.code().name}: {error.details()}", file=sys.stderr)
+            hint = "; is `podwright serve` running?" if error.code() is grpc.StatusCode.UNAVAILABLE else ""
+            print(f"{socket}: {error.code().name}: {error.details()}{hint}", file=sys.stderr)
             return 1
 
 

@@ -138,9 +138,11 @@ async def test_a_missing_image_is_said_even_when_quiet(podwright: Command, tmp_p
 
 
 async def test_detached_pods_go_on_and_are_found(podwright: Command, tmp_path: Path) -> None:
-    done = await podwright("run", "-d", write(tmp_path / "a.yaml", "trap 'exit 0' TERM; sleep 600 & wait"))
+    manifest = write(tmp_path / "a.yaml", "trap 'exit 0' TERM; echo up; sleep 600 & wait")
+    done = await podwright("run", "-d", manifest)
     assert done.status == 0, done.err
-    sandbox = done.out.splitlines()[0]
+    sandbox, container = done.out.splitlines()
+    assert container.startswith("  main ")
     try:
         listed = await podwright("ps")
         assert "main" in listed.out and "running" in listed.out

@@ -59,6 +59,7 @@ def run_command(
             for container in [*one.init_containers, *one.containers]
         ],
         quiet=quiet,
+        out=sys.stderr if detach else None,  # `id=$(podwright run -d …)` wants the ids alone
     )
     for one in manifests:
         for note in one.notes:
