@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,25 @@ async def container(bench: Bench, request: pytest.FixtureRequest) -> Container:
 async def test_it_runs_as_the_container_does(bench: Bench, container: Container) -> None:
     out = await bench.exec(container, "sh", "-c", "echo $COLOUR; pwd; id -u")
     assert out.split() == ["blue=green", "/tmp", "1000"]
+
+
+async def test_files_of_an_exec_that_a_crash_cut_short_are_not_believed(
+    bench: Bench, container: Container
+) -> None:
+    bundle = Path(bench.config.run, "containers", container.id)
+    with subprocess.Popen(["sleep", "1000"]) as stranger:  # noqa: ASYNC220
+        try:
+            for number in range(20):  # as an earlier podwright left them
+                (bundle / f"exec-{number}.pid").write_text(str(stranger.pid))
+                os.mkfifo(bundle / f"exec-{number}.out")
+            assert await bench.exec(container, "echo", "fine") == "fine\n"
+            with pytest.raises(CommandFailed, match="no-such-program"):
+                await bench.exec(container, "no-such-program")
+            with pytest.raises(DeadlineExceeded):
+                await bench.exec(container, "sleep", "1000", timeout=0.001)
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 async def test_streams_and_exit_code(bench: Bench, container: Container) -> None:

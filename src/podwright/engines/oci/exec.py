@@ -7,9 +7,9 @@ itself (runc) waits for everybody who holds it, a daemonised child included; the
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
+import secrets
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,6 @@ KILL_GRACE = 2.0
 """Seconds that the runtime may take to notice that the program it waits for was killed."""
 
 log = logging.getLogger(__name__)
-_numbers = itertools.count()
 
 
 class _Bundle(msgspec.Struct):
@@ -49,7 +48,8 @@ async def run(
     Raises DeadlineExceeded after `timeout` seconds, the process group killed and reaped; CommandFailed when
     the runtime could not start it.
     """
-    stem = bundle / f"exec-{next(_numbers)}"
+    # Never a name again: a pid file that a killed podwright left would name a stranger by now.
+    stem = bundle / f"exec-{secrets.token_hex(8)}"
     process, pidfile = stem.with_suffix(".json"), stem.with_suffix(".pid")
     inner = stem.with_suffix(".inner")
     process.write_bytes(msgspec.json.encode(_process(bundle, argv)))
