@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podwright.errors import CommandFailed, DeadlineExceeded
+from podwright.linux.waiting import to_the_end
 
 READ_SIZE = 1 << 16
 MAX_PIPE = 1 << 20
@@ -71,20 +72,24 @@ async def run(
     except TimeoutError:
         raise DeadlineExceeded(f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
-        if child.returncode is None:
-            kill_group(child.pid)
-            await asyncio.shield(exited(child.pid))
-            reap(child)
-        out.stop()
-        err.stop()
-        if feed is not None:
-            feed.cancel()
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    pass
+        try:
+            if child.returncode is None:
+                kill_group(child.pid)
+                await to_the_end(exited(child.pid))
+        finally:
+            # Whatever happens, cancelled twice or out of files: no zombie, no pipe, no reader is left.
+            if child.returncode is None:
+                reap(child)
+            out.stop()
+            err.stop()
+            if feed is not None:
+                feed.cancel()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass
     return Finished(status, bytes(out.kept), bytes(err.kept))
 
 
