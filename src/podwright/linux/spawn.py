@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podwright.errors import CommandFailed, DeadlineExceeded
+from podwright.linux import limits
 from podwright.linux.waiting import to_the_end
 
 READ_SIZE = 1 << 16
@@ -60,6 +61,7 @@ async def run(
         pass_fds=pass_fds,
         start_new_session=True,
     )
+    limits.restore_open_files(child.pid)
     assert child.stdout is not None and child.stderr is not None
     out, err = _Drain(child.stdout.fileno(), limit), _Drain(child.stderr.fileno(), limit)
     feed = asyncio.ensure_future(_feed(child, input)) if input else None

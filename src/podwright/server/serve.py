@@ -18,6 +18,7 @@ import grpc
 
 from podwright.api import Cri
 from podwright.errors import FailedPrecondition
+from podwright.linux.limits import raise_open_files
 from podwright.server import tuning
 from podwright.server.calls import Calls, Gate
 from podwright.server.endpoint import claimed, private_umask, socket_path
@@ -68,6 +69,7 @@ async def serve(
 
     Entering `house` is recovery; what it raises ends the server. A second signal ends the drain, too.
     """
+    raise_open_files()
     stop = asyncio.Event()
     gate = Gate()
     with _signals(stop, gate):
