@@ -44,7 +44,7 @@ class Node:
                 id="a" * 64,
                 metadata=cri.PodSandboxMetadata(name="web", namespace="default", uid="1"),
                 state=cri.SANDBOX_READY,
-                created_at=now - 3 * MINUTE,
+                created_at=now - 30 * MINUTE,
             ),
             cri.PodSandbox(
                 id="b" * 64,
@@ -54,7 +54,7 @@ class Node:
             ),
         ]
         self.containers = [
-            _container("c1" * 32, "a" * 64, "http", cri.CONTAINER_RUNNING, now - 2 * MINUTE),
+            _container("c1" * 32, "a" * 64, "http", cri.CONTAINER_RUNNING, now - 20 * MINUTE),
             _container("c2" * 32, "a" * 64, "fetch", cri.CONTAINER_EXITED, now - MINUTE),
         ]
         self.log = logs / "http.log"
@@ -282,7 +282,7 @@ async def test_ps_shows_what_runs(node: Node, podwright: Run) -> None:
         "web",
         "localhost/hello:1",
         "running",
-        "2m",
+        "20m",
         "0",
     ]
 

@@ -114,6 +114,16 @@ async def test_the_exit_code_and_the_last_line_without_newline_come_through(
     assert "main | err\n" in done.err
 
 
+async def test_a_manifest_may_come_from_standard_input(podwright: Command, tmp_path: Path) -> None:
+    manifest = write(tmp_path / "a.yaml", "echo piped; exit 3")
+    process = await asyncio.create_subprocess_exec(
+        *podwright.prefix, "run", "-q", "-", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        out, _ = await process.communicate(manifest.read_bytes())
+    assert (process.returncode, out) == (3, b"main | piped\n")
+
+
 async def test_several_pods_are_named_in_front(podwright: Command, tmp_path: Path) -> None:
     one = write(tmp_path / "one.yaml", "echo 1", name="one")
     two = write(tmp_path / "two.yaml", "echo 2; exit 3", name="two")

@@ -92,7 +92,10 @@ def options(
 @app.command(rich_help_panel=PODS)
 def run(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pod manifests, YAML or JSON.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Pod manifests, YAML or JSON; - is standard input."),
+    ],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the ended pods to be looked at.")] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave them running, and print their ids.")

@@ -66,9 +66,10 @@ class Manifest:
 
 
 def read(path: str | Path) -> list[Manifest]:
-    """The Pods of a YAML or JSON file. InvalidArgument names everything that is wrong with it at once."""
+    """The Pods of a YAML or JSON file, or ("-") of standard input. InvalidArgument names everything that is
+    wrong with it at once."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
