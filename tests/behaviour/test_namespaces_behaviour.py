@@ -91,7 +91,8 @@ def test_a_target_that_ended_is_found_at_start(client: Client) -> None:
     target.stop()
     with rejected(StatusCode.FAILED_PRECONDITION, target.id):
         joined.start()
-    assert joined.status().state == cri.CONTAINER_EXITED
+    # The kernel ended it together with the namespace's first process; the report may still be on its way.
+    joined.ended()
 
 
 def test_host_ipc(client: Client) -> None:
