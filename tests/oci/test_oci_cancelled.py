@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from podwright.config import Config, HandlerConfig
 from podwright.engines.oci import rootfs, runtimes
 from podwright.linux import mounts, namespaces
-from tests.oci.bench import POD, Bench
+from tests.oci.bench import POD, Bench, opened, processes_with
 
 pytestmark = pytest.mark.root
 
@@ -76,6 +78,34 @@ async def test_a_cancelled_creation_holds_no_mount_namespace(
     monkeypatch.setattr(runtimes, "_without_unified", slow)
     await cancelled(asyncio.ensure_future(bench.container(sandbox, "true")), slow)
     assert not [each for each in Path("/proc/self/fd").iterdir() if _target(each).startswith("mnt:")]
+
+
+async def test_a_supervisor_that_had_no_time_to_write_its_pid_is_found(
+    place: Config, busybox: Path, tmp_path: Path
+) -> None:
+    """Its first process forks, and is killed before it writes the file."""
+    slow = tmp_path / "conmon-slow"
+    slow.write_text(
+        "#!/bin/sh\n"
+        'for word; do shift; [ "$word" = --conmon-pidfile ] && { skip=1; continue; }\n'
+        '[ "$skip" ] && { skip=; continue; }; set -- "$@" "$word"; done\n'
+        'setsid conmon "$@"; sleep 100\n'
+    )
+    runtime = tmp_path / "crun-slow"
+    runtime.write_text('#!/bin/sh\ncase "$*" in *create*) touch "$0.runs"; sleep 1;; esac\nexec crun "$@"\n')
+    for each in (slow, runtime):
+        each.chmod(0o755)
+    handlers = {"crun": HandlerConfig(path=str(runtime))}
+    async with opened(msgspec.structs.replace(place, conmon=str(slow), handlers=handlers), busybox) as bench:
+        sandbox = await bench.sandbox()
+        task = asyncio.ensure_future(bench.container(sandbox, "sleep", "1000"))
+        async with asyncio.timeout(10):
+            while not (tmp_path / "crun-slow.runs").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert not processes_with(str(place.run)), "it would go on making what was undone"
 
 
 def _target(fd: Path) -> str:

@@ -157,6 +157,9 @@ def supervised(bundle: Path) -> int:
 async def kill(bundle: Path) -> None:
     """End the conmon of `bundle` at once, and with it a runtime that it is just running."""
     pid = supervisor(bundle)
+    if not pid and not (bundle / "conmon.pid").exists():
+        # Its first process may have been killed between the fork and the writing of the file.
+        pid = await asyncio.to_thread(_find, bundle)
     if not pid:
         return
     try:
@@ -359,6 +362,14 @@ def read_pid(file: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     return int(text) if text.strip().isdigit() else 0
+
+
+def _find(bundle: Path) -> int:
+    """The conmon of `bundle` by its command line, 0 when there is none. Takes milliseconds."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _is_conmon(int(entry.name), bundle):
+            return int(entry.name)
+    return 0
 
 
 def _is_conmon(pid: int, bundle: Path) -> bool:
