@@ -260,6 +260,7 @@ def test_verbose_container_status_is_json_with_pid_and_spec(client: Client) -> N
     container = client.pod().run()
     request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
     info = json.loads(client.runtime.ContainerStatus(request).info["info"])
+    assert info["pid"] == container.pid  # which has become the program by now
     assert Path(f"/proc/{info['pid']}/exe").readlink().name in ("busybox", "sleep")
     assert info["runtimeSpec"]["process"]["args"][0] == "/bin/sleep"
 
