@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from podwright.config import Config
 from podwright.core.runtime import Runtime
-from podwright.errors import InvalidArgument
 from podwright.state.database import Database
 from podwright.state.lock import locked
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def open_house(config: Config, engine: str = "oci") -> AsyncIterator[Runtime]:
+async def open_house(config: Config) -> AsyncIterator[Runtime]:
     """A runtime whose recovery has ended. Leaving the block lets go of it; containers keep running.
 
     Raises FailedPrecondition when another process holds the state root or this host cannot run pods.
@@ -28,7 +27,7 @@ async def open_house(config: Config, engine: str = "oci") -> AsyncIterator[Runti
     with locked(config.root_path):
         database = Database.open(config.root_path / "podwright.db")
         try:
-            maker = _engine(engine, config, database)
+            maker = _engine(config, database)
             await maker.open()
             try:
                 runtime = Runtime(config, maker, database)
@@ -43,9 +42,10 @@ async def open_house(config: Config, engine: str = "oci") -> AsyncIterator[Runti
             database.close()
 
 
-def _engine(name: str, config: Config, database: Database) -> Engine:
-    if name == "oci":
-        from podwright.engines.oci.engine import OciEngine
+def _engine(config: Config, database: Database) -> Engine:
+    # Every engine is imported only by who asks for it.
+    match config.engine:
+        case "oci":
+            from podwright.engines.oci.engine import OciEngine
 
-        return OciEngine(config, database)
-    raise InvalidArgument("engine", f"there is no engine {name!r}; there is: oci")
+            return OciEngine(config, database)

@@ -56,7 +56,7 @@ class Server:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
 
     def command(self) -> list[str]:
-        return [self.program, "--config", str(self.config), "serve"]
+        return [self.program, "--config", str(self.config), "serve", "--engine", self.engine]
 
     def await_ready(self) -> None:
         until(self._answers, lambda: f"the server to become ready; its log:\n{self.words()}", 30)

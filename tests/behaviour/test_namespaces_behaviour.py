@@ -111,7 +111,8 @@ def test_shared_memory_is_the_pods(client: Client) -> None:
     assert two.sh("cat /dev/shm/note") == "shared"
     assert not Path("/dev/shm/note").exists()
     [line] = [row for row in one.sh("cat /proc/self/mounts").splitlines() if " /dev/shm " in row]
-    assert line.split()[2] == "tmpfs" and "size=65536k" in line.split()[3].split(",")
+    kind, options = line.split()[2], line.split()[3].split(",")
+    assert kind == "tmpfs" and {"rw", "nosuid", "nodev", "noexec", "size=65536k"} <= set(options)
     assert one.sh("stat -c %a /dev/shm") == "1777"
 
 

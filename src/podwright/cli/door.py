@@ -27,6 +27,7 @@ class Door:
     root: str | None = None
     run: str | None = None
     socket: str | None = None
+    engine: str | None = None
 
     def config(self) -> Config:
         """The configuration with the options on top. Who chooses another run directory means another
@@ -41,6 +42,7 @@ class Door:
             root=None if self.root is None else str(Path(self.root).absolute()),
             run=None if self.run is None else str(Path(self.run).absolute()),
             listen=listen,
+            engine=self.engine,
         )
 
     def server(self) -> str | None:

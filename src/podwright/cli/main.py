@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -293,11 +294,15 @@ def image_import(
 def serve(
     context: typer.Context,
     log_level: Annotated[LogLevel, typer.Option(help="debug has a line for each call.")] = LogLevel.INFO,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What runs the containers: oci. [default: as configured]"),
+    ] = None,
 ) -> None:
     """Serve the CRI at the socket, in the foreground. Containers outlive it."""
     from podwright.cli import serve as room
 
-    room.serve(context.obj, log_level)
+    room.serve(replace(context.obj, engine=engine), log_level)
 
 
 @app.command(rich_help_panel=NODE)

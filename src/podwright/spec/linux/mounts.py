@@ -286,7 +286,10 @@ def _system_files(request: ContainerInput) -> Iterator[tuple[dict[str, Json], st
         origin = "request: config.linux.security_context.namespace_options.ipc is NODE"
         yield _file("/dev/shm", "/dev/shm", "rw"), origin
     elif files.shm:
-        yield _file("/dev/shm", files.shm, "rw"), "host: the sandbox's own shared memory"
+        shm = _file("/dev/shm", files.shm, "rw")
+        # The tmpfs has these flags already, but a runtime that remounts for "rw" (crun) would drop them.
+        shm["options"] += ["nosuid", "nodev", "noexec"]
+        yield shm, "host: the sandbox's own shared memory"
 
 
 def _volumes(request: ContainerInput, host: HostFacts) -> Iterator[tuple[dict[str, Json], str]]:
