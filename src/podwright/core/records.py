@@ -181,23 +181,21 @@ class Records:
                 container.target = self.containers.get(target)
 
     def add_sandbox(self, record: SandboxRecord) -> None:
-        self.names[record.name] = record.id
-        try:
-            self.save(record)
-        except BaseException:
-            del self.names[record.name]
-            raise
+        self._reserve(record)
         self.sandboxes.add(record)
 
     def add_container(self, record: ContainerRecord) -> None:
+        self._reserve(record)
+        self.containers.add(record)
+        record.sandbox.containers[record.id] = record
+
+    def _reserve(self, record: SandboxRecord | ContainerRecord) -> None:
         self.names[record.name] = record.id
         try:
             self.save(record)
         except BaseException:
             del self.names[record.name]
             raise
-        self.containers.add(record)
-        record.sandbox.containers[record.id] = record
 
     def save(self, record: SandboxRecord | ContainerRecord) -> None:
         """Write the record as it is now."""
