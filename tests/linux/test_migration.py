@@ -59,6 +59,20 @@ def test_it_writes_while_it_is_wanted_and_rests_afterwards(
         os.close(reader)
 
 
+def test_a_creation_that_hangs_gets_no_more_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cgroup.procs"
+    file.touch()
+    monkeypatch.setattr(migration, "_own_procs_file", lambda: file)
+    monkeypatch.setattr(migration, "LONGEST", 0.01)
+    migrations = Migrations()
+    with migrations.expected():
+        limit = time.monotonic() + 10
+        while migrations._wanted.is_set() and time.monotonic() < limit:
+            pass
+        assert not migrations._wanted.is_set()
+    migrations.close()
+
+
 def test_a_cgroup_that_takes_no_processes_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,9 @@ from podwright.linux import cgroups
 
 INTERVAL = 0.004
 """Seconds between writes: well within the time in which the next one need not wait."""
+LONGEST = 1.0
+"""Seconds after which a creation that takes so long (a network plugin hangs) gets no more writes: each
+slows every fork of the host a little."""
 LINGER = 0.015
 """Seconds after the last user: a pod's next call mostly follows within a millisecond or two."""
 
@@ -32,7 +35,6 @@ log = logging.getLogger(__name__)
 
 class Migrations:
     def __init__(self) -> None:
-        self._own = _own_procs_file()
         self._users = 0
         self._until = 0.0
         self._wanted = threading.Event()
@@ -42,16 +44,18 @@ class Migrations:
     @contextmanager
     def expected(self) -> Iterator[None]:
         """A process is going to be moved into a cgroup in this block, or soon after it."""
-        if self._own is not None and self._thread is None:
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="cgroup-lock", daemon=True)
             self._thread.start()
         self._users += 1
+        self._until = time.monotonic() + LONGEST
         self._wanted.set()
         try:
             yield
         finally:
             self._users -= 1
-            self._until = time.monotonic() + LINGER
+            if not self._users:
+                self._until = time.monotonic() + LINGER
 
     def close(self) -> None:
         self._closed = True
@@ -60,27 +64,29 @@ class Migrations:
             self._thread.join()
 
     def _run(self) -> None:
-        assert self._own is not None
-        pid = str(os.getpid()).encode()
-        while True:
-            self._wanted.wait()
-            if self._closed:
+        while self._wanted.wait() and not self._closed:
+            # Looked up each time: an administrator may have moved this process, and it shall stay there.
+            own = _own_procs_file()
+            if own is None or not self._take(own):
                 return
+            while time.monotonic() <= self._until and not self._closed and self._take(own):
+                time.sleep(INTERVAL)
+            self._wanted.clear()
+            if time.monotonic() <= self._until or self._closed:  # set between the two lines above
+                self._wanted.set()
+
+    def _take(self, own: Path) -> bool:
+        try:
+            fd = os.open(own, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                fd = os.open(self._own, os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(fd, pid)
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                # A cgroup that takes no processes (it was moved, it delegates): then pods start slower.
-                log.debug("cannot take the cgroup lock early through %s: %s", self._own, error)
-                return
-            time.sleep(INTERVAL)
-            if not self._users and time.monotonic() > self._until:
-                self._wanted.clear()
-                if self._users or self._closed:  # set between the two lines above
-                    self._wanted.set()
+                os.write(fd, str(os.getpid()).encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            # A cgroup that takes no processes (it was removed, it delegates): then pods start slower.
+            log.debug("cannot take the cgroup lock early through %s: %s", own, error)
+            return False
+        return True
 
 
 def _own_procs_file() -> Path | None:
