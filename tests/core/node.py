@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from podwright.config import Config
@@ -30,14 +30,18 @@ class Node:
         self.others: list[Node] = []
         self._crashes = 0
 
-    async def start(self) -> None:
+    async def start(self, gates: Mapping[str, asyncio.Event] | None = None) -> None:
         self.database = Database.open(self.root / "podwright.db")
         self.engine = MemoryEngine(self.world)
+        self.engine.gates.update(gates or {})
         self.runtime = Runtime(self.config, self.engine, self.database)
         await self.runtime.open()
 
-    async def after_crash(self) -> Node:
-        """A node started on what a kill -9 at this very moment would have left: database and world."""
+    async def after_crash(self, gates: Mapping[str, asyncio.Event] | None = None) -> Node:
+        """A node started on what a kill -9 at this very moment would have left: database and world.
+
+        `gates` are those of its engine from the start.
+        """
         self._crashes += 1
         other = Node(self.root / f"crash-{self._crashes}")
         other.root.mkdir()
@@ -47,7 +51,7 @@ class Node:
         ):
             source.backup(copied)
         other.world = copy.deepcopy(self.world)
-        await other.start()
+        await other.start(gates)
         self.others.append(other)
         return other
 

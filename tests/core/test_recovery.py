@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from podwright.core import recovery
 from podwright.engines.base import Container, Exit, Observation, Presence
 from podwright.errors import PodwrightError
 from podwright.wire import cri_pb2 as cri
@@ -144,3 +145,25 @@ async def test_container_whose_roll_back_failed_goes_with_its_sandbox(node: Node
     assert node.world.containers
     after = await node.after_crash()
     assert not after.world.containers and await after.containers() == []
+
+
+async def test_hanging_network_does_not_keep_the_others_waiting(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "PATIENCE", 0.05)
+    running = await node.container(await node.sandbox("good"))
+    stuck = await node.sandbox("stuck")
+    node.engine.gates["stop_sandbox"] = asyncio.Event()
+    stop = asyncio.create_task(node.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=stuck)))
+    await until(lambda: "stop_sandbox" in node.engine.calls)
+    gate = asyncio.Event()
+    after = await node.after_crash(gates={"stop_sandbox": gate})
+    assert (await after.status(running)).state == cri.CONTAINER_RUNNING
+    assert (await after.sandbox_status(stuck)).state == cri.SANDBOX_NOTREADY
+    again = asyncio.create_task(
+        after.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=stuck))
+    )
+    gate.set()
+    await again
+    assert after.world.sandboxes[stuck] == "stopped" and after.engine.calls.count("stop_sandbox") == 1
+    stop.cancel()
