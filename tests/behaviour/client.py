@@ -303,7 +303,10 @@ def namespace(pid: int | str, kind: str) -> str:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and status_value(pid, "State")[0] != "Z"
+    try:
+        return status_value(pid, "State")[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def words(command: Sequence[str]) -> str:

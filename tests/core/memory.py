@@ -81,6 +81,7 @@ class MemoryEngine:
         """A step named here raises once, half done."""
         self.calls: list[str] = []
         self.signals: list[tuple[str, int]] = []
+        self.updates: list[cri.LinuxContainerResources] = []
         self.dies_of_sigterm = True
         self.kept: set[str] | None = None
         """The sandboxes that existed when recovery ended."""
@@ -169,6 +170,7 @@ class MemoryEngine:
         self.world.containers.pop(container.id, None)
 
     async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        self.updates.append(resources)
         await self._step("update_container")
 
     async def exec_sync(

@@ -160,6 +160,7 @@ async def test_update_is_shown_and_taken_back_when_it_fails(node: Node) -> None:
     with pytest.raises(PodwrightError):
         await node.runtime.update_container_resources(update)
     assert (await node.status(container)).resources.linux.cpu_shares == 512
+    assert [written.cpu_shares for written in node.engine.updates] == [512, 100, 512]
     with pytest.raises(InvalidArgument, match="linux"):
         await node.runtime.update_container_resources(
             cri.UpdateContainerResourcesRequest(container_id=container)

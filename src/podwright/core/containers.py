@@ -275,7 +275,15 @@ class Containers:
             except BaseException:
                 record.resources = before
                 self._ground.records.save(record)
+                await self._restore(record)
                 raise
+
+    async def _restore(self, record: ContainerRecord) -> None:
+        # A runtime writes one file after the other: those before the refused one hold the new values.
+        try:
+            await self._ground.engine.update_container(record.seen_by_engine(), record.resources)
+        except Exception as error:
+            log.warning("container %s: its former limits could not be written again: %s", record.id, error)
 
     async def exec_sync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
         record = self.shown(request.container_id)
