@@ -21,6 +21,9 @@ from bench.daemons import Daemon, pss, rss
 from bench.report import Rows
 from podwright.wire import cri_pb2 as cri
 
+SETTLE = 3.0
+"""Seconds of rest after pods were started: what is measured then is a node that runs them."""
+
 T = TypeVar("T")
 MIB = 1 << 20
 
@@ -40,7 +43,7 @@ class Plan:
     """Calls a side of each list and status, at each size of the crowd."""
 
 
-FULL = Plan(3, 30, 5, (1, 4, 16), 4, 4, (1, 50, 200), 60)
+FULL = Plan(3, 30, 5, (1, 4, 16), 4, 4, (1, 50, 200), 300)
 QUICK = Plan(1, 6, 3, (1, 4), 2, 3, (1, 50), 20)
 
 
@@ -102,6 +105,7 @@ def crowd(daemons: Sequence[Daemon], plan: Plan, rows: Rows) -> None:
     for size in plan.crowds:
         for daemon in daemons:
             _grow(daemon, pods[daemon.name], size)
+        time.sleep(SETTLE)
         _lists(daemons, pods, size, plan.calls, rows)
         for daemon in daemons:
             helpers = daemon.helpers()
