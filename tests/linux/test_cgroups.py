@@ -150,7 +150,7 @@ async def test_a_cgroup_lives_in_every_hierarchy_from_its_root(group: str) -> No
     assert cgroups.directories(group)
     assert cgroups.kill_all(group) == {child.pid}
     await spawn.exited(child.pid)
-    assert spawn.reap(child) == -signal.SIGKILL
+    assert child.wait() == -signal.SIGKILL
     cgroups.remove(group)
     cgroups.remove(group)
     assert cgroups.pids(group) == set()

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 from podwright.core import validate
 from podwright.core.creations import Creation
@@ -93,7 +94,7 @@ class Containers:
         sandbox.creating.add(task)
         task.add_done_callback(sandbox.creating.discard)
         return await ground.creations.begin(
-            name, Creation(record.id, key, task, lambda _: self._claim(record), self._discard)
+            name, Creation(key, task, partial(self._claim, record), partial(self.undo_creation, record))
         )
 
     async def _create(self, record: ContainerRecord) -> str:
@@ -119,11 +120,6 @@ class Containers:
         if record.state is ContainerState.CREATING:
             self._ground.step_container(record, ContainerEvent.CREATED)
             self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
-
-    async def _discard(self, id: str) -> None:
-        record = self._ground.records.containers.find(id)
-        if record is not None:
-            await self.undo_creation(record)
 
     async def drop_unclaimed(self, sandbox: SandboxRecord) -> None:
         """Remove the containers of `sandbox` that are made, but that nobody has claimed yet."""
@@ -155,7 +151,7 @@ class Containers:
     # Starting and ending
 
     async def start(self, id: str) -> None:
-        await self._ground.to_the_end(self._start(self.shown(id)))
+        await self._ground.detached(self._start(self.shown(id)))
 
     async def _start(self, record: ContainerRecord) -> None:
         async with record.lock:
@@ -236,7 +232,7 @@ class Containers:
     async def remove(self, id: str) -> None:
         record = self._ground.records.containers.find(id)
         if record is not None and record.state not in HIDDEN_CONTAINER:
-            await self._ground.to_the_end(self.finish_removal(record))
+            await self._ground.detached(self.finish_removal(record))
 
     async def finish_removal(self, record: ContainerRecord) -> None:
         """End it if it runs, and remove it; continues a removal cut short."""
@@ -259,7 +255,7 @@ class Containers:
             raise InvalidArgument("windows", f"container {record.id} is a Linux container")
         if not request.HasField("linux"):
             raise InvalidArgument("linux", "is required")
-        await self._ground.to_the_end(self._update(record, request.linux))
+        await self._ground.detached(self._update(record, request.linux))
 
     async def _update(self, record: ContainerRecord, change: cri.LinuxContainerResources) -> None:
         async with record.lock:

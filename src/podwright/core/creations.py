@@ -24,12 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Creation:
-    id: str
     request: bytes
     task: asyncio.Task[str]
     """Makes the object; its result is the id."""
-    claim: Callable[[str], None]
-    discard: Callable[[str], Awaitable[None]]
+    claim: Callable[[], None]
+    discard: Callable[[], Awaitable[None]]
     waiting: int = 0
     claimed: bool = False
     forgotten: bool = False
@@ -98,7 +97,7 @@ class Creations:
             if not creation.claimed:
                 creation.claimed = True
                 self._under_way.pop(name, None)
-                creation.claim(id)
+                creation.claim()
             return id
         finally:
             creation.waiting -= 1
@@ -119,7 +118,7 @@ class Creations:
     def _expire(self, name: str, creation: Creation) -> None:
         if self._under_way.get(name) is creation and not creation.waiting:
             del self._under_way[name]
-            self._start(creation.discard(creation.id))
+            self._start(creation.discard())
 
 
 def _stopped(name: str) -> FailedPrecondition:

@@ -39,7 +39,7 @@ class Ground:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+    async def detached(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` so that a client that goes away does not stop it half-way."""
         return await asyncio.shield(self.start(work))
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 from podwright.core import validate
 from podwright.core.containers import Containers
@@ -59,7 +60,7 @@ class Sandboxes:
         records.add_sandbox(record)
         task = self._ground.start(self._create(record))
         return await creations.begin(
-            name, Creation(record.id, key, task, lambda _: self._claim(record), self._discard)
+            name, Creation(key, task, partial(self._claim, record), partial(self._discard, record))
         )
 
     async def _create(self, record: SandboxRecord) -> str:
@@ -87,14 +88,13 @@ class Sandboxes:
         if record.lost_early:
             self.lose(record)
 
-    async def _discard(self, id: str) -> None:
-        record = self._ground.records.sandboxes.find(id)
-        if record is None:
+    async def _discard(self, record: SandboxRecord) -> None:
+        if record.id not in self._ground.records.sandboxes:
             return
         try:
             await self.undo_creation(record)
         except Exception as error:
-            log.error("pod sandbox %s, which nobody claimed, could not be removed: %s", id, error)
+            log.error("pod sandbox %s, which nobody claimed, could not be removed: %s", record.id, error)
             # Shown from now on, so that StopPodSandbox and RemovePodSandbox can finish it.
             self._ground.step_sandbox(record, SandboxEvent.LOSE)
 
@@ -109,7 +109,7 @@ class Sandboxes:
     async def stop(self, id: str) -> None:
         record = self._ground.records.sandboxes.find(id)
         if record is not None and record.state not in HIDDEN_SANDBOX:
-            await self._ground.to_the_end(self._stop(record))
+            await self._ground.detached(self._stop(record))
 
     async def _stop(self, record: SandboxRecord) -> None:
         async with record.lock:
@@ -132,7 +132,7 @@ class Sandboxes:
     async def remove(self, id: str) -> None:
         record = self._ground.records.sandboxes.find(id)
         if record is not None and record.state not in HIDDEN_SANDBOX:
-            await self._ground.to_the_end(self.finish_removal(record))
+            await self._ground.detached(self.finish_removal(record))
 
     async def finish_removal(self, record: SandboxRecord) -> None:
         """Stop it if it is not stopped, remove its containers and it; continues a removal cut short."""

@@ -68,7 +68,7 @@ async def run(
     try:
         async with asyncio.timeout(timeout):
             await exited(child.pid)
-        status = reap(child)
+        status = child.wait()
         if grace > 0 and not (out.done.done() and err.done.done()):
             await asyncio.wait([out.done, err.done], timeout=grace)
     except TimeoutError:
@@ -81,7 +81,7 @@ async def run(
         finally:
             # Whatever happens, cancelled twice or out of files: no zombie, no pipe, no reader is left.
             if child.returncode is None:
-                reap(child)
+                child.wait()
             out.stop()
             err.stop()
             if feed is not None:
@@ -125,11 +125,6 @@ async def exited(pid: int) -> None:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
-
-
-def reap(child: subprocess.Popen[bytes]) -> int:
-    """The status of a child that has ended."""
-    return child.wait()
 
 
 def kill_group(leader: int) -> None:

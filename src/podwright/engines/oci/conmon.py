@@ -73,10 +73,11 @@ async def create(program: str, task: Supervised, runtime: str, command: Sequence
             os.close(writing)
         if started.status != 0:
             raise CommandFailed("conmon", started.status, started.stderr.decode(errors="replace"))
-        answer = await _read_to_end_of_line(reading)
+        answer = bytearray()
+        await _read(reading, answer.extend, until=lambda: answer.endswith(b"\n"))
     finally:
         os.close(reading)
-    return _understand(answer, runtime)
+    return _understand(bytes(answer), runtime)
 
 
 async def execute(
@@ -98,7 +99,7 @@ async def execute(
     output = _Output(limit)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     records = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    log_reader = asyncio.ensure_future(_read_to_the_end(records, output.feed))
+    log_reader = asyncio.ensure_future(_read(records, output.feed))
     try:
         # With --sync it stays our child: cancelling this ends it, and with it the runtime.
         running = asyncio.ensure_future(
@@ -125,7 +126,7 @@ async def execute(
         # A FIFO that nobody ever wrote to has no end.
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         answer = bytearray()
-        await _read_to_the_end(reading, answer.extend)
+        await _read(reading, answer.extend)
         await log_reader
     finally:
         log_reader.cancel()
@@ -268,29 +269,6 @@ def _log_driver(task: Supervised) -> str:
     return f"k8s-file:{path}"
 
 
-async def _read_to_end_of_line(fd: int) -> bytes:
-    os.set_blocking(fd, False)
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    answer = bytearray()
-
-    def read() -> None:
-        try:
-            chunk = os.read(fd, spawn.READ_SIZE)
-        except BlockingIOError:
-            return
-        answer.extend(chunk)
-        if (not chunk or chunk.endswith(b"\n")) and not done.done():
-            done.set_result(None)
-
-    loop.add_reader(fd, read)
-    try:
-        await done
-    finally:
-        loop.remove_reader(fd)
-    return bytes(answer)
-
-
 def _understand(answer: bytes, runtime: str) -> int:
     if not answer:
         raise CommandFailed(runtime, 1, "it failed without a word (conmon closed the sync pipe)")
@@ -304,8 +282,8 @@ def _understand(answer: bytes, runtime: str) -> int:
     return report.pid
 
 
-async def _read_to_the_end(fd: int, take: Callable[[bytes], None]) -> None:
-    """Hand on what comes until every writer has closed."""
+async def _read(fd: int, take: Callable[[bytes], None], *, until: Callable[[], bool] = lambda: False) -> None:
+    """Hand on what comes, until every writer has closed or `until` says that it is enough."""
     os.set_blocking(fd, False)
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -317,7 +295,7 @@ async def _read_to_the_end(fd: int, take: Callable[[bytes], None]) -> None:
             return
         if chunk:
             take(chunk)
-        elif not done.done():
+        if (not chunk or until()) and not done.done():
             done.set_result(None)
 
     loop.add_reader(fd, read)

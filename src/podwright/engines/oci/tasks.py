@@ -130,33 +130,33 @@ class Tasks:
 
     async def observe(self, runtime: Runtime, id: str, pid: int, started: int) -> Observation:
         """What is really there, after a restart. From now on its end is watched."""
-        ended = self.ended(id)
-        if ended is not None:
-            self._finish(id)
-            return Observation(Presence.EXITED, ended)
+        if (told := self._told(id)) is not None:
+            return told
         if not self.alive(id, pid, started):
             # A supervisor that is still there is just about to write how it ended.
             if (supervisor := conmon.supervisor(self._places.bundle(id))) and await _ends(supervisor):
-                ended = self.ended(id)
-            if ended is None:
-                return Observation(Presence.MISSING)
-            self._finish(id)
-            return Observation(Presence.EXITED, ended)
+                return self._told(id) or Observation(Presence.MISSING)
+            return Observation(Presence.MISSING)
         done = await spawn.run(runtime.argv("state", id))
         try:
             status = msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
         except msgspec.DecodeError:
             status = ""
-        ended = self.ended(id)
-        if ended is not None:
-            self._finish(id)
-            return Observation(Presence.EXITED, ended)
+        if (told := self._told(id)) is not None:
+            return told
         self._guard(id, self._places.bundle(id), pid or self.pid(id))
         if status in ("created", "creating"):
             return Observation(Presence.CREATED)
         if status in ("running", "paused"):
             return Observation(Presence.RUNNING)
         return Observation(Presence.MISSING)
+
+    def _told(self, id: str) -> Observation | None:
+        ended = self.ended(id)
+        if ended is None:
+            return None
+        self._finish(id)
+        return Observation(Presence.EXITED, ended)
 
     def ended(self, id: str) -> Exit | None:
         """How `id` ended; None while there is no report of it."""
@@ -204,12 +204,7 @@ class Tasks:
         cgroup = self.cgroup(id)
         if bundle.exists():
             await self._kill(id, bundle, pid, started)
-        for runtime in self._runtimes.having(id):
-            words = await runtimes.delete(runtime, id)
-            if words:
-                log.warning("%s delete %s: %s", runtime.kind, id, words)
-        if cgroup:
-            await _clear_cgroup(cgroup)
+        await self._clear(id, cgroup)
         self._places.exit_file(id).unlink(missing_ok=True)
         self._cgroups.pop(id, None)
 
@@ -251,14 +246,17 @@ class Tasks:
             log.warning("clearing away task %s: %s", id, error)
 
     async def _forget(self, id: str) -> None:
-        cgroup = self.cgroup(id)
+        await self._clear(id, self.cgroup(id))
+        mounts.unmount(self._places.rootfs(id))
+
+    async def _clear(self, id: str, cgroup: str) -> None:
+        """What the runtimes know of `id`, and its cgroup."""
         for runtime in self._runtimes.having(id):
             words = await runtimes.delete(runtime, id)
             if words:
                 log.warning("%s delete %s: %s", runtime.kind, id, words)
         if cgroup:
             await _clear_cgroup(cgroup)
-        mounts.unmount(self._places.rootfs(id))
 
     def _oom_killed(self, id: str) -> bool:
         if (self._places.bundle(id) / "oom").exists():
