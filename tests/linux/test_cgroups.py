@@ -178,3 +178,15 @@ def test_this_host_reports_memory_and_swap() -> None:
     assert isinstance(cgroups.swap_controller(), bool)
     assert cgroups.memory_oom_kills("/no/such/group") == 0
     assert proc.alive(os.getpid())
+
+
+def test_what_a_runtime_made_in_the_unified_hierarchy_of_a_hybrid_host_goes_too(tmp_path: Path) -> None:
+    cpu, unified = tmp_path / "cpu", tmp_path / "unified"
+    for each in (cpu, unified):
+        (each / "parent" / "pod").mkdir(parents=True)
+    layout = cgroups.Layout(1, True, unified, frozenset({"hugetlb"}), {"cpu": cpu})
+    cgroups.remove("/parent/pod", layout)
+    cgroups.prune("/parent", layout)
+    assert list(unified.iterdir()) == list(cpu.iterdir()) == []
+    cgroups.create("/own", layout)
+    assert not (unified / "own").exists()  # its controllers are elsewhere: nothing of ours belongs there

@@ -46,6 +46,12 @@ class Layout:
             return [self.unified]
         return list(dict.fromkeys(self.controllers.values()))
 
+    @property
+    def hierarchies(self) -> list[Path]:
+        """Every mount point below which a runtime may have made a cgroup. On a hybrid host runc makes them in
+        the unified hierarchy, too."""
+        return [*self.roots, self.unified] if self.hybrid and self.unified else self.roots
+
     def has(self, controller: str) -> bool:
         return controller in (self.unified_controllers if self.version == 2 else self.controllers)
 
@@ -118,7 +124,7 @@ def directories(path: str, where: Layout | None = None) -> list[Path]:
     inner = _clean(path).lstrip("/")
     if not inner:
         return []
-    return [each for root in (where or layout()).roots if (each := root / inner).is_dir()]
+    return [each for root in (where or layout()).hierarchies if (each := root / inner).is_dir()]
 
 
 def directory(path: str, controller: str, where: Layout | None = None) -> Path:

@@ -102,7 +102,7 @@ class Repair:
         else:
             parent = cgroups.location(self._config.cgroup_parent)
         found = set()
-        for root in cgroups.layout().roots:
+        for root in cgroups.layout().hierarchies:
             found |= {entry.name for entry in _entries(root / parent.lstrip("/")) if entry.is_dir()}
         for name in sorted(found):
             id = name.removeprefix(f"{cgroups.SCOPE_PREFIX}-").removesuffix(".scope")
