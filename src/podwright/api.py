@@ -1,4 +1,5 @@
-"""The CRI as Python methods: one a call, a request message in, a response message out.
+"""The CRI as Python methods: one a call, a request message in, a response message out; a call that streams
+its answer is an asynchronous iterator of messages.
 
 `core.runtime.Runtime` is such an object in this process, `client.connect()` gives one for a socket. Doors
 (`kube/`, `cli/`, the library) speak to this protocol and so work on both. Errors are those of
@@ -9,6 +10,7 @@ core's Runtime is served without another line.
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from podwright.wire import cri_pb2 as cri
@@ -66,6 +68,25 @@ class Cri(Protocol):
     ) -> cri.ReopenContainerLogResponse: ...
 
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse: ...
+
+    async def container_stats(self, request: cri.ContainerStatsRequest, /) -> cri.ContainerStatsResponse: ...
+
+    async def list_container_stats(
+        self, request: cri.ListContainerStatsRequest, /
+    ) -> cri.ListContainerStatsResponse: ...
+
+    async def pod_sandbox_stats(
+        self, request: cri.PodSandboxStatsRequest, /
+    ) -> cri.PodSandboxStatsResponse: ...
+
+    async def list_pod_sandbox_stats(
+        self, request: cri.ListPodSandboxStatsRequest, /
+    ) -> cri.ListPodSandboxStatsResponse: ...
+
+    def get_container_events(
+        self, request: cri.GetEventsRequest, /
+    ) -> AsyncIterator[cri.ContainerEventResponse]:
+        """Events from now on. A listener that is too slow loses the oldest; close the iterator to leave."""
 
     async def list_images(self, request: cri.ListImagesRequest, /) -> cri.ListImagesResponse: ...
 

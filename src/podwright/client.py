@@ -54,19 +54,38 @@ class _Remote:
         self._channel = channel
         self._timeout = timeout
 
-    def __getattr__(self, name: str) -> Callable[[Message], Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[[Message], Any]:
         for service in cri.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 if method_name(method.name) == name:
-                    call = self._channel.unary_unary(
+                    make = (
+                        self._channel.unary_stream if method.server_streaming else self._channel.unary_unary
+                    )
+                    call = make(
                         f"/{service.full_name}/{method.name}",
                         request_serializer=GetMessageClass(method.input_type).SerializeToString,
                         response_deserializer=GetMessageClass(method.output_type).FromString,
                     )
-                    remote = _translated(call, self._timeout)
+                    remote: Callable[[Message], Any] = (
+                        _streamed(call) if method.server_streaming else _translated(call, self._timeout)
+                    )
                     setattr(self, name, remote)
                     return remote
         raise AttributeError(f"the CRI has no call {name!r}")
+
+
+def _streamed(call: Any) -> Callable[[Message], AsyncIterator[Any]]:
+    async def remote(request: Message, /) -> AsyncIterator[Any]:
+        stream = call(request)
+        try:
+            async for part in stream:
+                yield part
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error.code(), error.details() or "") from None
+        finally:
+            stream.cancel()
+
+    return remote
 
 
 def _translated(call: Any, timeout: float | None) -> Callable[[Message], Awaitable[Any]]:

@@ -7,11 +7,13 @@ runs on the real engines; this one is for orders of events that those cannot be 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from podwright.clock import SYSTEM
 from podwright.engines.base import (
     Container,
     ContainerFacts,
@@ -71,6 +73,7 @@ class MemoryEngine:
     name = "memory"
     runtime_version = "1"
     cgroup_driver = "cgroupfs"
+    clock = SYSTEM
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -99,6 +102,9 @@ class MemoryEngine:
     def check_handler(self, name: str) -> None:
         if name not in ("", "memory"):
             raise InvalidArgument("runtime_handler", f"there is no handler {name!r}")
+
+    def new_id(self) -> str:
+        return secrets.token_hex(32)
 
     async def _step(self, name: str) -> None:
         self.calls.append(name)
@@ -180,6 +186,12 @@ class MemoryEngine:
 
     async def reopen_log(self, container: Container) -> None:
         await self._step("reopen_log")
+
+    async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
+        return {}
+
+    async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
+        return {}
 
     async def observe_container(self, container: Container) -> Observation:
         presence = self.world.containers.get(container.id, Presence.MISSING)

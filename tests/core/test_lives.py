@@ -222,17 +222,19 @@ async def test_encoded_answers_say_the_same_and_follow_every_change(node: Node) 
 
 
 async def test_events_tell_the_life_in_order(node: Node) -> None:
-    with node.runtime.events.subscribe() as events:
-        sandbox = await node.sandbox()
-        container = await node.container(sandbox)
-        node.engine.exit(container, 0)
-        await node.runtime.wait(container)
-        await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
-        seen = []
-        async for event in events:
-            seen.append((event.container_id == sandbox, event.container_event_type))
-            if len(seen) == 8:
-                break
+    events = node.runtime.get_container_events(cri.GetEventsRequest())
+    sandbox = await node.sandbox()
+    container = await node.container(sandbox)
+    node.engine.exit(container, 0)
+    await node.runtime.wait(container)
+    await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
+    seen = []
+    async for event in events:
+        assert event.pod_sandbox_status.id == sandbox
+        assert [each.id for each in event.containers_statuses] in ([], [container])
+        seen.append((event.container_id == sandbox, event.container_event_type))
+        if len(seen) == 8:
+            break
     made, started, stopped, deleted = range(4)
     assert [kind for own, kind in seen if own] == [made, started, stopped, deleted]
     assert [kind for own, kind in seen if not own] == [made, started, stopped, deleted]

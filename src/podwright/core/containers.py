@@ -6,7 +6,6 @@ import asyncio
 import logging
 import posixpath
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +13,6 @@ from functools import partial
 from podwright.core import validate
 from podwright.core.creations import Creation
 from podwright.core.ground import Ground
-from podwright.core.ids import new_id
 from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.states import ContainerEvent, ContainerState, SandboxState
 from podwright.core.stopping import end, stop
@@ -78,7 +76,7 @@ class Containers:
         if name in ground.records.names:
             raise AlreadyExists(f"the name {name!r} is taken by container {ground.records.names[name]}")
         record = ContainerRecord(
-            id=new_id(),
+            id=ground.engine.new_id(),
             name=name,
             sandbox=sandbox,
             config=config,
@@ -86,7 +84,7 @@ class Containers:
             log_path=_log_path(sandbox.config, config),
             stop_signal=stop_signal,
             target=self._target(sandbox, config),
-            created_at=time.time_ns(),
+            created_at=ground.clock.now(),
             resources=config.linux.resources,
         )
         ground.records.add_container(record)
@@ -101,7 +99,7 @@ class Containers:
         undo = AsyncExitStack()
         bound = self._ground.config.create_timeout
         try:
-            async with asyncio.timeout(bound):
+            async with self._ground.clock.timeout(bound):
                 record.facts = await self._ground.engine.create_container(record.seen_by_engine(), undo)
                 _require_ready(record.sandbox)
         except BaseException as error:
@@ -166,13 +164,13 @@ class Containers:
                 await self._end_unstarted(record)
                 raise
             if record.state is ContainerState.STARTING:
-                record.started_at = time.time_ns()
+                record.started_at = self._ground.clock.now()
                 self._ground.step_container(record, ContainerEvent.STARTED)
                 self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
 
     def _start_failed(self, record: ContainerRecord, message: str) -> None:
         record.exit_code, record.reason, record.message = START_ERROR_CODE, "StartError", message
-        record.started_at, record.finished_at = 0, time.time_ns()
+        record.started_at, record.finished_at = 0, self._ground.clock.now()
         if record.state is ContainerState.STARTING:
             self._ground.step_container(record, ContainerEvent.EXIT)
         else:
@@ -206,7 +204,7 @@ class Containers:
         """Nothing is left that could tell how it ended."""
         if record.state not in LIVING:
             return  # its end was reported meanwhile
-        record.exit_code, record.reason, record.finished_at = 255, "Unknown", time.time_ns()
+        record.exit_code, record.reason, record.finished_at = 255, "Unknown", self._ground.clock.now()
         record.message = "the container vanished while podwright was not running"
         self._ground.step_container(record, ContainerEvent.EXIT)
         self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from podwright.clock import Clock, Timer
 from podwright.errors import AlreadyExists, FailedPrecondition
 
 PARKED_FOR = 120.0
@@ -33,14 +34,15 @@ class Creation:
     claimed: bool = False
     forgotten: bool = False
     """The object is being removed, although somebody may be about to claim it."""
-    expiry: asyncio.TimerHandle | None = None
+    expiry: Timer | None = None
 
 
 class Creations:
-    def __init__(self, start: Callable[[Awaitable[None]], object]) -> None:
+    def __init__(self, start: Callable[[Awaitable[None]], object], clock: Clock) -> None:
         self._under_way: dict[str, Creation] = {}
         self._start = start
         """Starts a task that the runtime owns."""
+        self._clock = clock
 
     def get(self, name: str) -> Creation | None:
         return self._under_way.get(name)
@@ -113,7 +115,7 @@ class Creations:
             del self._under_way[name]
             return
         log.warning("%s is ready but nobody waits for it: kept %.0f s for the next try", name, PARKED_FOR)
-        creation.expiry = asyncio.get_running_loop().call_later(PARKED_FOR, self._expire, name, creation)
+        creation.expiry = self._clock.call_later(PARKED_FOR, self._expire, name, creation)
 
     def _expire(self, name: str, creation: Creation) -> None:
         if self._under_way.get(name) is creation and not creation.waiting:

@@ -15,7 +15,7 @@ from podwright.core.creations import Creations
 from podwright.core.events import Events
 from podwright.core.records import ContainerRecord, Records, SandboxRecord
 from podwright.core.states import CONTAINER, SANDBOX, ContainerEvent, ContainerState, SandboxEvent, next_state
-from podwright.core.views import container_status, sandbox_status, shown_containers
+from podwright.core.views import event_statuses_wire
 from podwright.engines.base import Engine
 from podwright.wire import cri_pb2 as cri
 
@@ -28,8 +28,9 @@ class Ground:
         self.config = config
         self.engine = engine
         self.records = records
-        self.events = Events()
-        self.creations = Creations(self.start)
+        self.clock = engine.clock
+        self.events = Events(self.clock)
+        self.creations = Creations(self.start, self.clock)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Awaitable[T]) -> asyncio.Task[T]:
@@ -72,14 +73,7 @@ class Ground:
 
     def tell(self, kind: cri.ContainerEventType, record: SandboxRecord | ContainerRecord) -> None:
         sandbox = record if isinstance(record, SandboxRecord) else record.sandbox
-        self.events.emit(
-            kind,
-            record.id,
-            lambda: (
-                sandbox_status(sandbox),
-                [container_status(each) for each in shown_containers(sandbox)],
-            ),
-        )
+        self.events.emit(kind, record.id, lambda: event_statuses_wire(sandbox))
 
 
 async def _awaited(work: Awaitable[T]) -> T:

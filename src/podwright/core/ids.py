@@ -1,18 +1,12 @@
-"""Ids: how they are made, and how a client's id or unique prefix finds its object."""
+"""Ids: how a client's id or unique prefix finds its object."""
 
 from __future__ import annotations
 
-import secrets
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from podwright.errors import InvalidArgument, NotFound
-
-
-def new_id() -> str:
-    """64 lower-case hex digits from 32 random bytes."""
-    return secrets.token_hex(32)
 
 
 class Identified(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 
 from podwright.core.ground import Ground
 from podwright.core.words import json_texts
@@ -17,6 +16,7 @@ from podwright.wire import cri_pb2 as cri
 class Images:
     def __init__(self, ground: Ground) -> None:
         self._service = ground.engine.images
+        self._clock = ground.clock
 
     async def list(self, request: cri.ListImagesRequest) -> cri.ListImagesResponse:
         wanted = request.filter.image.image
@@ -48,7 +48,7 @@ class Images:
     async def filesystem(self) -> cri.ImageFsInfoResponse:
         use = await self._service.filesystem_use()
         usage = cri.FilesystemUsage(
-            timestamp=time.time_ns(),
+            timestamp=self._clock.now(),
             fs_id=cri.FilesystemIdentifier(mountpoint=use.mountpoint),
             used_bytes=cri.UInt64Value(value=use.used_bytes),
             inodes_used=cri.UInt64Value(value=use.inodes_used),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from podwright.clock import Timer
 from podwright.core.ids import Index
 from podwright.core.states import ContainerState, SandboxState
 from podwright.engines.base import Container, ContainerFacts, Image, Sandbox, SandboxFacts
@@ -99,12 +100,11 @@ class ContainerRecord:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     soft_signal_sent: bool = False
-    kill_timer: asyncio.TimerHandle | None = None
+    kill_timer: Timer | None = None
     item: cri.Container | None = None
     item_wire: bytes = b""
     status: cri.ContainerStatus | None = None
     status_wire: bytes = b""
-    member_wire: bytes = b""
     """List entry and status, as messages and as they stand in an encoded response; made when asked for,
     dropped by `Records.save`."""
 
@@ -217,7 +217,7 @@ class Records:
                 ),
             )
             return
-        record.status, record.member_wire = None, b""
+        record.status = None
         self._database.execute(
             "INSERT INTO containers (id, name, sandbox_id, target_id, state, created_at, started_at,"
             " finished_at, exit_code, reason, message, stop_signal, log_path, config, resources, image,"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -88,7 +87,7 @@ async def _look(ground: Ground, containers: Containers, record: ContainerRecord)
         # The start had been ordered, and happened; when exactly is not known any more.
         if record.state is ContainerState.CREATED:
             ground.step_container(record, ContainerEvent.START)
-        record.started_at = time.time_ns()
+        record.started_at = ground.clock.now()
         ground.step_container(record, ContainerEvent.STARTED)
     elif seen.presence is Presence.CREATED and record.state is ContainerState.STARTING:
         ground.step_container(record, ContainerEvent.NOT_STARTED)

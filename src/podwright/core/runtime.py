@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from podwright import __version__
 from podwright.config import Config
 from podwright.core.containers import Containers
-from podwright.core.events import Events
+from podwright.core.events import Events, decoded
 from podwright.core.ground import Ground
 from podwright.core.images import Images
 from podwright.core.node import runtime_config, status
 from podwright.core.records import Records
 from podwright.core.recovery import recover
 from podwright.core.sandboxes import Sandboxes
+from podwright.core.stats import Stats
 from podwright.core.views import (
     container_item,
     container_item_wire,
@@ -44,6 +45,7 @@ class Runtime:
         self._containers = Containers(self._ground)
         self._sandboxes = Sandboxes(self._ground, self._containers)
         self._images = Images(self._ground)
+        self._stats = Stats(self._ground, self._sandboxes, self._containers)
         self._exits: asyncio.Task[None] | None = None
 
     @property
@@ -191,7 +193,7 @@ class Runtime:
     async def pod_sandbox_status_wire(self, request: cri.PodSandboxStatusRequest, /) -> bytes:
         if request.verbose:
             return (await self.pod_sandbox_status(request)).SerializeToString()
-        return sandbox_status_wire(self._sandboxes.shown(request.pod_sandbox_id))
+        return sandbox_status_wire(self._sandboxes.shown(request.pod_sandbox_id), self._ground.clock.now())
 
     async def list_containers_wire(self, request: cri.ListContainersRequest, /) -> bytes:
         return b"".join(map(container_item_wire, self._containers.list(request.filter)))
@@ -200,6 +202,34 @@ class Runtime:
         if request.verbose:
             return (await self.container_status(request)).SerializeToString()
         return container_status_wire(self._containers.shown(request.container_id))
+
+    # Events
+
+    def get_container_events(
+        self, request: cri.GetEventsRequest, /
+    ) -> AsyncIterator[cri.ContainerEventResponse]:
+        return decoded(self.events.subscribe())
+
+    def get_container_events_wire(self, request: cri.GetEventsRequest, /) -> AsyncIterator[bytes]:
+        return self.events.subscribe()
+
+    # Statistics
+
+    async def container_stats(self, request: cri.ContainerStatsRequest, /) -> cri.ContainerStatsResponse:
+        return cri.ContainerStatsResponse(stats=await self._stats.container(request.container_id))
+
+    async def list_container_stats(
+        self, request: cri.ListContainerStatsRequest, /
+    ) -> cri.ListContainerStatsResponse:
+        return cri.ListContainerStatsResponse(stats=await self._stats.containers(request.filter))
+
+    async def pod_sandbox_stats(self, request: cri.PodSandboxStatsRequest, /) -> cri.PodSandboxStatsResponse:
+        return cri.PodSandboxStatsResponse(stats=await self._stats.sandbox(request.pod_sandbox_id))
+
+    async def list_pod_sandbox_stats(
+        self, request: cri.ListPodSandboxStatsRequest, /
+    ) -> cri.ListPodSandboxStatsResponse:
+        return cri.ListPodSandboxStatsResponse(stats=await self._stats.sandboxes(request.filter))
 
     # Repair
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,7 +12,6 @@ from podwright.core import validate
 from podwright.core.containers import Containers
 from podwright.core.creations import Creation
 from podwright.core.ground import Ground
-from podwright.core.ids import new_id
 from podwright.core.records import SandboxRecord
 from podwright.core.states import SandboxEvent, SandboxState
 from podwright.core.undo import unwind
@@ -55,7 +53,11 @@ class Sandboxes:
         if name in records.names:
             raise AlreadyExists(f"the name {name!r} is taken by pod sandbox {records.names[name]}")
         record = SandboxRecord(
-            new_id(), name, request.runtime_handler, request.config, created_at=time.time_ns()
+            self._ground.engine.new_id(),
+            name,
+            request.runtime_handler,
+            request.config,
+            created_at=self._ground.clock.now(),
         )
         records.add_sandbox(record)
         task = self._ground.start(self._create(record))
@@ -67,7 +69,7 @@ class Sandboxes:
         undo = AsyncExitStack()
         bound = self._ground.config.create_timeout
         try:
-            async with asyncio.timeout(bound):
+            async with self._ground.clock.timeout(bound):
                 record.facts = await self._ground.engine.create_sandbox(record.seen_by_engine(), undo)
         except BaseException as error:
             if await unwind(undo, f"pod sandbox {record.id}"):
@@ -166,7 +168,7 @@ class Sandboxes:
         response = cri.PodSandboxStatusResponse(
             status=sandbox_status(record),
             containers_statuses=[container_status(each) for each in shown_containers(record)],
-            timestamp=time.time_ns(),
+            timestamp=self._ground.clock.now(),
         )
         if request.verbose:
             info = await self._ground.engine.sandbox_info(record.seen_by_engine())

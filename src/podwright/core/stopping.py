@@ -6,7 +6,6 @@ time-out of all of them decides when SIGKILL follows, because it is a timer of t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 
@@ -46,28 +45,27 @@ async def end(ground: Ground, record: ContainerRecord) -> None:
     if record.kill_timer is not None:
         record.kill_timer.cancel()
         record.kill_timer = None
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + GIVE_UP
+    clock = ground.clock
+    give_up = clock.monotonic() + GIVE_UP
     while not record.exited.is_set():
         await ground.engine.signal_container(record.seen_by_engine(), signal.SIGKILL)
         try:
-            await asyncio.wait_for(record.exited.wait(), KILL_AGAIN)
+            async with clock.timeout(KILL_AGAIN):
+                await record.exited.wait()
         except TimeoutError:
-            if loop.time() > give_up:
+            if clock.monotonic() > give_up:
                 raise DeadlineExceeded(
                     f"container {record.id} (pid {record.facts.pid}) still runs {GIVE_UP:.0f} s after SIGKILL"
                 ) from None
 
 
 def _kill_not_later_than(ground: Ground, record: ContainerRecord, seconds: float) -> None:
-    loop = asyncio.get_running_loop()
-    when = loop.time() + seconds
     timer = record.kill_timer
     if timer is not None and not timer.cancelled():
-        if timer.when() <= when:
+        if timer.when() <= ground.clock.monotonic() + seconds:
             return
         timer.cancel()
-    record.kill_timer = loop.call_at(when, lambda: ground.start(_end_logged(ground, record)))
+    record.kill_timer = ground.clock.call_later(seconds, lambda: ground.start(_end_logged(ground, record)))
 
 
 async def _end_logged(ground: Ground, record: ContainerRecord) -> None:

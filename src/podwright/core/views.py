@@ -1,13 +1,15 @@
 """Records as the CRI shows them: list entries and statuses.
 
 The `_wire` forms are the same, encoded as they stand in the response that holds them. A list of encoded
-entries is their concatenation, so a list of hundreds costs a join and no serialisation.
+entries is their concatenation, so a list of hundreds costs a join and no serialisation; a status that other
+messages hold, too, differs there in its first byte, the field's tag.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+
+from google.protobuf.message import Message
 
 from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
@@ -75,20 +77,34 @@ def sandbox_status(record: SandboxRecord) -> cri.PodSandboxStatus:
     )
 
 
-def sandbox_status_wire(record: SandboxRecord) -> bytes:
+def sandbox_status_wire(record: SandboxRecord, now: int) -> bytes:
     """A whole PodSandboxStatusResponse: its fields may stand in any number of pieces, one after the other."""
+    status, members = _sandbox_field(record), map(container_status_wire, shown_containers(record))
+    time = cri.PodSandboxStatusResponse(timestamp=now).SerializeToString()
+    return b"".join((status, *(_MEMBER + wire[1:] for wire in members), time))
+
+
+def event_statuses_wire(record: SandboxRecord) -> bytes:
+    """The two status fields of a ContainerEventResponse."""
+    status, members = _sandbox_field(record), map(container_status_wire, shown_containers(record))
+    return b"".join((_EVENT_SANDBOX + status[1:], *(_EVENT_MEMBER + wire[1:] for wire in members)))
+
+
+def _sandbox_field(record: SandboxRecord) -> bytes:
     if not record.status_wire:
         response = cri.PodSandboxStatusResponse(status=sandbox_status(record))
         record.status_wire = response.SerializeToString()
-    now = cri.PodSandboxStatusResponse(timestamp=time.time_ns()).SerializeToString()
-    return b"".join((record.status_wire, *map(_member_wire, shown_containers(record)), now))
+    return record.status_wire
 
 
-def _member_wire(record: ContainerRecord) -> bytes:
-    if not record.member_wire:
-        response = cri.PodSandboxStatusResponse(containers_statuses=[container_status(record)])
-        record.member_wire = response.SerializeToString()
-    return record.member_wire
+def _tag(message: type[Message], field: str) -> bytes:
+    """What stands in front of a message's length on the wire: number and wire type 2, one byte below 16."""
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+
+
+_MEMBER = _tag(cri.PodSandboxStatusResponse, "containers_statuses")
+_EVENT_SANDBOX = _tag(cri.ContainerEventResponse, "pod_sandbox_status")
+_EVENT_MEMBER = _tag(cri.ContainerEventResponse, "containers_statuses")
 
 
 def shown_containers(record: SandboxRecord) -> list[ContainerRecord]:

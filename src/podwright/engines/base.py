@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from podwright.clock import Clock
 from podwright.wire import cri_pb2 as cri
 
 Json = Any
@@ -225,7 +226,14 @@ class Engine(Protocol):
     """"cgroupfs" or "systemd"."""
 
     @property
+    def clock(self) -> Clock:
+        """The time its pods live by; core stamps and waits by it, too."""
+
+    @property
     def images(self) -> ImageService: ...
+
+    def new_id(self) -> str:
+        """An id for a sandbox or container to come: 64 lower-case hex digits, never given before."""
 
     async def open(self) -> None:
         """Prepare directories and look at the host. FailedPrecondition when this host cannot do it at all."""
@@ -282,6 +290,12 @@ class Engine(Protocol):
         bytes of each stream. DeadlineExceeded after `timeout` seconds, the whole process group killed."""
 
     async def reopen_log(self, container: Container) -> None: ...
+
+    async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
+        """What each uses, by id; those that have ended are left out. Core fills in the attributes."""
+
+    async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
+        """What each pod uses as a whole, by id, without its containers: core fills those in."""
 
     async def observe_container(self, container: Container) -> Observation:
         """What is really there (recovery)."""

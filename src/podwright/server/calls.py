@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -23,8 +24,9 @@ from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger("podwright.server")
 
-Handler = Callable[[Message], Awaitable[Message | bytes]]
-"""A method of the house, or its twin that answers with bytes (see Gate.open)."""
+Handler = Callable[[Message], Any]
+"""A method of the house, or its twin that answers with bytes (see Gate.open): an awaitable of the response,
+or an asynchronous iterator of the parts of one that streams."""
 
 
 class Gate:
@@ -32,6 +34,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
         self.reason = "starting: recovery has not finished"
 
     def open(self, house: Cri) -> None:
@@ -47,7 +50,21 @@ class Gate:
                 self._handlers[name] = handler
 
     def shut(self, reason: str) -> None:
+        """Let nothing through any more; streams, which have no end of their own, end now."""
         self._handlers, self.reason = {}, reason
+        for stream in self._streams:
+            stream.cancel()
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """The current task streams an answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            yield
+        finally:
+            self._streams.discard(task)
 
     @property
     def is_open(self) -> bool:
@@ -62,7 +79,7 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]  # grp
     """Finds the handler of an rpc by its path, "/runtime.v1.RuntimeService/Version"."""
 
     def __init__(self, gate: Gate) -> None:
-        self._table = {path: _unary(method, gate) for path, method in served_methods()}
+        self._table = {path: _handler(method, gate) for path, method in served_methods()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._table.get(handler_call_details.method)
@@ -74,6 +91,44 @@ def served_methods() -> Iterator[tuple[str, MethodDescriptor]]:
         for method in service.methods:
             if hasattr(Cri, method_name(method.name)):
                 yield f"/{service.full_name}/{method.name}", method
+
+
+def _handler(method: MethodDescriptor, gate: Gate) -> Any:
+    return _stream(method, gate) if method.server_streaming else _unary(method, gate)
+
+
+def _stream(method: MethodDescriptor, gate: Gate) -> Any:
+    rpc, name = method.name, method_name(method.name)
+
+    async def answer(
+        request: Message, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Message | bytes]:
+        started = time.monotonic()
+        handler = gate(name)
+        if handler is None:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+        try:
+            with gate.streaming():
+                parts = handler(request)
+                # The client learns that it hears everything from now on.
+                await context.send_initial_metadata(())
+                async for part in parts:
+                    yield part
+        except asyncio.CancelledError:
+            if gate.is_open:
+                log.debug("%s: the client left after %.0f s", rpc, time.monotonic() - started)
+                raise
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+        except Exception as error:
+            code, message = status_of(error)
+            _log_failure(rpc, request, code, error, started)
+            await _refuse(context, code, message)
+
+    return grpc.unary_stream_rpc_method_handler(
+        answer,
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=_serialize,
+    )
 
 
 def _unary(method: MethodDescriptor, gate: Gate) -> Any:
@@ -96,7 +151,7 @@ def _unary(method: MethodDescriptor, gate: Gate) -> Any:
             return await _refuse(context, code, message)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s: %.1f ms", rpc, _subject(request, response), _since(started))
-        return response
+        return cast("Message | bytes", response)
 
     return grpc.unary_unary_rpc_method_handler(
         answer,
@@ -111,7 +166,7 @@ def _serialize(response: Message | bytes) -> bytes:
 
 async def _refuse(
     context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, message: str
-) -> Message | bytes:
+) -> NoReturn:
     # `abort` raises; a status set on the context would still send an empty response first.
     await context.abort(code, message)
     raise AssertionError("abort has raised")

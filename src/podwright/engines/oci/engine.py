@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from podwright import __version__
+from podwright.clock import SYSTEM
 from podwright.config import Config
 from podwright.engines.base import (
     Container,
@@ -33,7 +35,7 @@ from podwright.engines.oci.repair import Repair
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
-from podwright.errors import FailedPrecondition, PodwrightError
+from podwright.errors import FailedPrecondition, PodwrightError, Unimplemented
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, trees
 from podwright.linux.migration import Migrations
@@ -47,6 +49,7 @@ log = logging.getLogger(__name__)
 class OciEngine:
     name = "oci"
     runtime_version = __version__
+    clock = SYSTEM
 
     def __init__(self, config: Config, database: Database) -> None:
         self.cgroup_driver: str = config.cgroup_driver
@@ -145,6 +148,9 @@ class OciEngine:
     def check_handler(self, name: str) -> None:
         self._runtimes.get(name)
 
+    def new_id(self) -> str:
+        return secrets.token_hex(32)
+
     # Sandboxes
 
     async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
@@ -189,6 +195,12 @@ class OciEngine:
 
     async def reopen_log(self, container: Container) -> None:
         await self._containers.reopen_log(container)
+
+    async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
+        raise Unimplemented("the oci engine does not measure its containers yet")
+
+    async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
+        raise Unimplemented("the oci engine does not measure its pods yet")
 
     async def observe_container(self, container: Container) -> Observation:
         return await self._containers.observe(container)
