@@ -65,8 +65,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     run: str = "/run/podwright"
     """Volatile state: namespaces, bundles, mounts, exit files. A reboot must empty it."""
     listen: str = "/run/podwright/podwright.sock"
-    engine: Literal["oci"] = "oci"
-    """What runs the containers: "oci" is the embedded engine."""
+    engine: Literal["oci", "fake"] = "oci"
+    """What runs the containers: "oci" is the embedded engine; "fake" keeps them in memory."""
     default_handler: str = "crun"
     handlers: dict[str, HandlerConfig] = msgspec.field(default_factory=_default_handlers)
     cgroup_driver: Literal["cgroupfs", "systemd"] = "cgroupfs"

@@ -49,3 +49,9 @@ def _engine(config: Config, database: Database) -> Engine:
             from podwright.engines.oci.engine import OciEngine
 
             return OciEngine(config, database)
+        case "fake":
+            from podwright.clock import SYSTEM
+            from podwright.engines.fake.engine import FakeEngine
+            from podwright.engines.fake.world import World
+
+            return FakeEngine(World(SYSTEM))

@@ -161,7 +161,8 @@ async def test_before_recovery_has_ended_every_call_is_unavailable(tmp_path: Pat
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
             request = getattr(cri, method.input_type.name)()
             with pytest.raises(errors.Unavailable, match="recovery has not finished"):
-                await getattr(client, name)(request)
+                answer = getattr(client, name)(request)
+                await (anext(answer) if method.server_streaming else answer)
         gate.open(cast(Cri, House()))
         assert (await client.version(cri.VersionRequest())).version == "0.1.0"
 

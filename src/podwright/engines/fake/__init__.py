@@ -1,0 +1,1 @@
+"""The fake engine: pods that live in memory, scripted by a scenario."""

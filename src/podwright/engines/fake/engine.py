@@ -1,0 +1,267 @@
+"""The fake engine's face towards core: each operation is a row of steps on the world.
+
+Every step can fail, wait or be the engine's last (a crash): what exists is undone, found again and finished
+by core exactly as it would be on a real host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from podwright import __version__
+from podwright.clock import Clock
+from podwright.engines.base import (
+    Container,
+    ContainerFacts,
+    EngineStatus,
+    ExecResult,
+    Exit,
+    Handler,
+    Json,
+    Observation,
+    Orphan,
+    Presence,
+    Sandbox,
+    SandboxFacts,
+)
+from podwright.engines.fake.images import FakeImages
+from podwright.engines.fake.process import Process
+from podwright.engines.fake.scenario import ContainerScript
+from podwright.engines.fake.subject import Subject
+from podwright.engines.fake.world import FakeContainer, FakeSandbox, World, forever
+from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
+from podwright.spec.signals import parse_signal
+from podwright.wire import cri_pb2 as cri
+
+
+class FakeEngine:
+    name = "fake"
+    runtime_version = __version__
+    cgroup_driver = "cgroupfs"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.images = FakeImages(world)
+        self._exits: asyncio.Queue[Exit] = asyncio.Queue()
+        self._crashed = False
+
+    @property
+    def clock(self) -> Clock:
+        return self.world.clock
+
+    def new_id(self) -> str:
+        return self.world.new_id()
+
+    async def open(self) -> None:
+        self.world.listen(self._exits.put_nowait)
+
+    async def close(self) -> None:
+        if not self._crashed:
+            self.world.listen(None)
+
+    def crash(self) -> None:
+        """From this instruction on this engine does nothing any more; the world goes on."""
+        self._crashed = True
+        self.world.listen(None)
+
+    async def status(self) -> EngineStatus:
+        scenario = self.world.scenario
+        return EngineStatus(
+            handlers=tuple(
+                Handler(name, not each.error, each.error, each.recursive_read_only, each.user_namespaces)
+                for name, each in scenario.handlers.items()
+            ),
+            default_handler=scenario.default_handler,
+            runtime_error=scenario.runtime_error,
+            network_error=scenario.network_error,
+            info={"engine": self.name},
+        )
+
+    def check_handler(self, name: str) -> None:
+        handlers = self.world.scenario.handlers
+        handler = handlers.get(name or self.world.scenario.default_handler)
+        if handler is None:
+            raise InvalidArgument(
+                "runtime_handler", f"no handler {name!r} is configured: {', '.join(sorted(handlers))}"
+            )
+        if handler.error:
+            raise FailedPrecondition(f"runtime handler {name!r} cannot work here: {handler.error}")
+
+    async def _step(self, name: str, subject: Subject) -> None:
+        """Before each act: what comes after it happens only if this returns."""
+        if self.world.on_step is not None:
+            await self.world.on_step(name, subject)
+        if self._crashed:
+            await forever()
+
+    def _undoing(self, undo: AsyncExitStack, name: str, subject: Subject, act: Callable[[], object]) -> None:
+        async def unmake() -> None:
+            await self._step(name, subject)
+            act()
+
+        undo.push_async_callback(unmake)
+
+    # Sandboxes
+
+    async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
+        world, subject = self.world, Subject.of_sandbox(sandbox)
+        options = sandbox.config.linux.security_context.namespace_options
+        await self._step("create_sandbox.namespaces", subject)
+        made = world.sandboxes[sandbox.id] = FakeSandbox(sandbox.id)
+        self._undoing(undo, "undo_sandbox.namespaces", subject, lambda: world.sandboxes.pop(sandbox.id, None))
+        if options.network != cri.NODE:
+            await self._step("create_sandbox.network", subject)
+            if world.scenario.network_error:
+                raise PodwrightError(f"network: {world.scenario.network_error}")
+            made.ip, made.network = world.take_address(), True
+            self._undoing(undo, "undo_sandbox.network", subject, lambda: self._release(made))
+        if options.pid == cri.POD:
+            await self._step("create_sandbox.pause", subject)
+            made.pid = world.new_pid()
+        await self._step("create_sandbox.ready", subject)
+        made.ready, made.created = True, world.clock.monotonic()
+        return SandboxFacts(ips=(made.ip,) if made.ip else (), pid=made.pid)
+
+    async def stop_sandbox(self, sandbox: Sandbox) -> None:
+        subject, made = Subject.of_sandbox(sandbox), self.world.sandboxes.get(sandbox.id)
+        if made is None:
+            return
+        await self._step("stop_sandbox.network", subject)
+        self._release(made)
+        await self._step("stop_sandbox.namespaces", subject)
+        made.ready, made.pid = False, 0
+
+    async def remove_sandbox(self, sandbox: Sandbox) -> None:
+        await self._step("remove_sandbox.files", Subject.of_sandbox(sandbox))
+        made = self.world.sandboxes.pop(sandbox.id, None)
+        if made is not None:
+            self._release(made)
+
+    def _release(self, made: FakeSandbox) -> None:
+        if made.network:
+            self.world.give_back(made.ip)
+            made.network, made.ip = False, ""
+
+    async def sandbox_alive(self, sandbox: Sandbox) -> bool:
+        made = self.world.sandboxes.get(sandbox.id)
+        return made is not None and made.ready
+
+    async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
+        return {"pid": sandbox.facts.pid, "engine": self.name}
+
+    # Containers
+
+    async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
+        world, subject = self.world, Subject.of_container(container)
+        await self._step("create_container.rootfs", subject)
+        made = world.containers[container.id] = FakeContainer(container.id)
+        self._undoing(
+            undo, "undo_container.rootfs", subject, lambda: world.containers.pop(container.id, None)
+        )
+        await self._step("create_container.task", subject)
+        made.presence, made.pid = Presence.CREATED, world.new_pid()
+        return ContainerFacts(pid=made.pid)
+
+    async def start_container(self, container: Container) -> None:
+        subject = Subject.of_container(container)
+        await self._step("start_container.start", subject)
+        made = self._made(container)
+        script = self.world.scenario.script(subject)
+        if script.start_error:
+            raise PodwrightError(script.start_error)
+        self._run(made, script)
+        await self._step("start_container.started", subject)
+
+    def _run(self, made: FakeContainer, script: ContainerScript) -> None:
+        world = self.world
+        made.presence, made.started = Presence.RUNNING, world.clock.monotonic()
+        made.process = Process(
+            world.clock,
+            lambda code: world.ended(made, code),
+            frozenset(parse_signal(name).number for name in script.ignore),
+            script.stopping.draw(world.chance),
+        )
+        if script.exit is not None:
+            made.timer = world.clock.call_later(
+                script.exit.after.draw(world.chance),
+                lambda code, oom: world.ended(made, code, oom=oom),
+                script.exit.code,
+                script.exit.oom,
+            )
+
+    async def signal_container(self, container: Container, signal: int) -> None:
+        await self._step("signal_container.signal", Subject.of_container(container))
+        made = self.world.containers.get(container.id)
+        if made is None:
+            return
+        if made.presence is Presence.CREATED and signal == signals.SIGKILL:
+            self.world.ended(made, 128 + signal)
+        elif made.process is not None:
+            made.process.signal(signal)
+
+    async def remove_container(self, container: Container) -> None:
+        subject = Subject.of_container(container)
+        await self._step("remove_container.task", subject)
+        made = self.world.containers.get(container.id)
+        if made is None:
+            return
+        if made.process is not None:
+            made.process.signal(signals.SIGKILL)
+        made.presence = Presence.MISSING
+        await self._step("remove_container.rootfs", subject)
+        self.world.containers.pop(container.id, None)
+
+    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        await self._step("update_container.limits", Subject.of_container(container))
+
+    async def exec_sync(
+        self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
+    ) -> ExecResult:
+        await self._step("exec_sync.exec", Subject.of_container(container))
+        return ExecResult(" ".join(argv).encode() + b"\n", b"", 0)
+
+    async def reopen_log(self, container: Container) -> None:
+        await self._step("reopen_log.reopen", Subject.of_container(container))
+
+    async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
+        return {}
+
+    async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
+        return {}
+
+    async def observe_container(self, container: Container) -> Observation:
+        made = self.world.containers.get(container.id)
+        return Observation(made.presence, made.exit) if made is not None else Observation(Presence.MISSING)
+
+    async def container_info(self, container: Container) -> Mapping[str, Json]:
+        return {"pid": container.facts.pid, "engine": self.name}
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        while True:
+            yield await self._exits.get()
+
+    def _made(self, container: Container) -> FakeContainer:
+        made = self.world.containers.get(container.id)
+        if made is None or made.presence is not Presence.CREATED:
+            raise PodwrightError(f"container {container.id}: its task is gone")
+        return made
+
+    # Repair
+
+    async def forget_others(self, sandboxes: set[str]) -> None:
+        for sandbox in list(self.world.sandboxes.values()):
+            if sandbox.id not in sandboxes:
+                self._release(sandbox)
+
+    async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
+        return [
+            *(Orphan("sandbox", each) for each in self.world.sandboxes if each not in sandboxes),
+            *(Orphan("container", each) for each in self.world.containers if each not in containers),
+        ]
+
+    async def remove_orphan(self, orphan: Orphan) -> None:
+        self.world.sandboxes.pop(orphan.name, None)
+        self.world.containers.pop(orphan.name, None)
