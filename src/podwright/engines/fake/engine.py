@@ -146,6 +146,7 @@ class FakeEngine:
             made.network, made.ip = False, ""
 
     async def sandbox_alive(self, sandbox: Sandbox) -> bool:
+        await self._step("sandbox_alive.look", Subject.of_sandbox(sandbox))
         made = self.world.sandboxes.get(sandbox.id)
         return made is not None and made.ready
 
@@ -233,6 +234,7 @@ class FakeEngine:
         return {}
 
     async def observe_container(self, container: Container) -> Observation:
+        await self._step("observe_container.look", Subject.of_container(container))
         made = self.world.containers.get(container.id)
         return Observation(made.presence, made.exit) if made is not None else Observation(Presence.MISSING)
 
@@ -252,6 +254,7 @@ class FakeEngine:
     # Repair
 
     async def forget_others(self, sandboxes: set[str]) -> None:
+        await self._step("forget_others.network", Subject())
         for sandbox in list(self.world.sandboxes.values()):
             if sandbox.id not in sandboxes:
                 self._release(sandbox)
