@@ -62,15 +62,15 @@ async def find(runtime: Cri, word: str, kinds: Sequence[Kind] = ("container", "p
 
     NotFound when there is none; InvalidArgument that lists them when there are several.
     """
-    return choose(word, list(_items(*await everything(runtime))), kinds)
+    return choose(word, list(items(*await everything(runtime))), kinds)
 
 
 async def find_all(
     runtime: Cri, words: Sequence[str], kinds: Sequence[Kind] = ("container", "pod")
 ) -> list[Found]:
     """What each of `words` names, looked up in one go."""
-    items = list(_items(*await everything(runtime)))
-    return [choose(word, items, kinds) for word in words]
+    known = list(items(*await everything(runtime)))
+    return [choose(word, known, kinds) for word in words]
 
 
 def choose(word: str, items: Iterable[Found], kinds: Sequence[Kind] = ("container", "pod")) -> Found:
@@ -97,7 +97,8 @@ def _only(word: str, matches: Sequence[Found]) -> Found:
     raise InvalidArgument("", f"{word!r} fits {len(matches)} objects: {listed}; use an id")
 
 
-def _items(containers: Iterable[cri.Container], pods: dict[str, cri.PodSandbox]) -> Iterable[Found]:
+def items(containers: Iterable[cri.Container], pods: dict[str, cri.PodSandbox]) -> Iterable[Found]:
+    """What there is to find, as `choose` wants it."""
     for pod in pods.values():
         name, namespace = pod.metadata.name, pod.metadata.namespace
         yield Found("pod", pod.id, name, name, namespace, pod.created_at, pod.state)

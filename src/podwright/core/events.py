@@ -53,6 +53,8 @@ class Events:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self.loses: Callable[[cri.ContainerEventType, str], bool] | None = None
+        """Asked before each event whether it gets lost: the fake node's faults."""
 
     def subscribe(self) -> Subscription:
         """Events from now on."""
@@ -63,7 +65,7 @@ class Events:
     def emit(self, kind: cri.ContainerEventType, id: str, statuses: Callable[[], bytes]) -> None:
         """Tell every subscriber. For a sandbox's own event `id` is the sandbox's; `statuses` gives the two
         status fields, encoded."""
-        if not self._subscriptions:
+        if not self._subscriptions or (self.loses is not None and self.loses(kind, id)):
             return
         head = cri.ContainerEventResponse(
             container_id=id, container_event_type=kind, created_at=self._clock.now()

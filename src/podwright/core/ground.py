@@ -44,6 +44,12 @@ class Ground:
         """Run `work` so that a client that goes away does not stop it half-way."""
         return await asyncio.shield(self.start(work))
 
+    def cancel(self) -> set[asyncio.Task[Any]]:
+        """Cancel every task; returns those that have not ended."""
+        for task in self._tasks:
+            task.cancel()
+        return set(self._tasks)
+
     async def close(self, patience: float = 30.0) -> None:
         """Roll back what is being created, let everything else end, at most `patience` seconds."""
         self.creations.cancel()

@@ -52,6 +52,11 @@ class Runtime:
     def events(self) -> Events:
         return self._ground.events
 
+    @property
+    def records(self) -> Records:
+        """To be read."""
+        return self._ground.records
+
     async def open(self) -> None:
         """Load the records, follow the engine's exits, and recover."""
         self._ground.records.load()
@@ -64,6 +69,13 @@ class Runtime:
         if self._exits is not None:
             self._exits.cancel()
             await asyncio.wait([self._exits])
+
+    async def abandon(self) -> None:
+        """What `close` is after the engine and the database have died in a test of crashes: every task is
+        cancelled until it has ended, and what it still tries fails."""
+        while tasks := self._ground.cancel():
+            await asyncio.wait(tasks, timeout=0.1)
+        await self.close()
 
     async def _follow_exits(self) -> None:
         records = self._ground.records
