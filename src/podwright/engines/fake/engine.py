@@ -27,11 +27,12 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
+from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
 from podwright.engines.fake.process import Process
 from podwright.engines.fake.scenario import ContainerScript
 from podwright.engines.fake.subject import Subject
-from podwright.engines.fake.world import FakeContainer, FakeSandbox, World, forever
+from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.spec.signals import parse_signal
 from podwright.wire import cri_pb2 as cri
@@ -47,6 +48,9 @@ class FakeEngine:
         self.images = FakeImages(world)
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
         self._crashed = False
+        self._doom: Fault | None = None
+        """Crashes this engine when the act of the step that met it is done."""
+        self._buried = asyncio.Event()
 
     @property
     def clock(self) -> Clock:
@@ -66,6 +70,10 @@ class FakeEngine:
         """From this instruction on this engine does nothing any more; the world goes on."""
         self._crashed = True
         self.world.listen(None)
+
+    def bury(self) -> None:
+        """Whatever still waits in a step of this crashed engine is cancelled there, and all that comes."""
+        self._buried.set()
 
     async def status(self) -> EngineStatus:
         scenario = self.world.scenario
@@ -94,8 +102,36 @@ class FakeEngine:
         """Before each act: what comes after it happens only if this returns."""
         if self.world.on_step is not None:
             await self.world.on_step(name, subject)
+        if self.world.faults.some or self._doom is not None:
+            await self._meet(name, subject)
         if self._crashed:
-            await forever()
+            await self._buried.wait()
+            raise asyncio.CancelledError
+
+    async def _meet(self, name: str, subject: Subject) -> None:
+        """What the world's faults want of this step."""
+        self._fall()
+        meeting = self.world.faults.meet(name, subject)
+        if meeting.latency:
+            await self.world.clock.sleep(meeting.latency)
+        if self._crashed:
+            return
+        if meeting.error is not None:
+            raise meeting.error
+        if meeting.crash is not None:
+            self._doom = meeting.crash
+            if meeting.crash.crash == "before":
+                self._fall()
+            else:
+                # After the act comes another step or, when it was the operation's last, the event loop.
+                asyncio.get_running_loop().call_soon(self._fall)
+
+    def _fall(self) -> None:
+        """The crash that a fault wants, if there is one."""
+        if self._doom is not None and not self._crashed:
+            self.crash()
+            if self.world.on_crash is not None:
+                self.world.on_crash(self._doom)
 
     def _undoing(self, undo: AsyncExitStack, name: str, subject: Subject, act: Callable[[], object]) -> None:
         async def unmake() -> None:
@@ -116,14 +152,14 @@ class FakeEngine:
             await self._step("create_sandbox.network", subject)
             if world.scenario.network_error:
                 raise PodwrightError(f"network: {world.scenario.network_error}")
-            made.ip, made.network = world.take_address(), True
+            made.ips = world.take_addresses()
             self._undoing(undo, "undo_sandbox.network", subject, lambda: self._release(made))
         if options.pid == cri.POD:
             await self._step("create_sandbox.pause", subject)
             made.pid = world.new_pid()
         await self._step("create_sandbox.ready", subject)
         made.ready, made.created = True, world.clock.monotonic()
-        return SandboxFacts(ips=(made.ip,) if made.ip else (), pid=made.pid)
+        return SandboxFacts(ips=made.ips, pid=made.pid)
 
     async def stop_sandbox(self, sandbox: Sandbox) -> None:
         subject, made = Subject.of_sandbox(sandbox), self.world.sandboxes.get(sandbox.id)
@@ -141,9 +177,9 @@ class FakeEngine:
             self._release(made)
 
     def _release(self, made: FakeSandbox) -> None:
-        if made.network:
-            self.world.give_back(made.ip)
-            made.network, made.ip = False, ""
+        if made.ips:
+            self.world.give_back(made.ips)
+            made.ips = ()
 
     async def sandbox_alive(self, sandbox: Sandbox) -> bool:
         await self._step("sandbox_alive.look", Subject.of_sandbox(sandbox))

@@ -6,37 +6,17 @@ step happens there. Unknown keys are refused with their path.
 
 from __future__ import annotations
 
-import ipaddress
-from fnmatch import fnmatchcase
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from podwright.engines.fake.faults import Fault
+from podwright.engines.fake.subject import Match as Match
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.values import Span
-from podwright.errors import InvalidArgument, ResourceExhausted
-
-
-class Match(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Whom something is for. Patterns as in fnmatch(3); empty: anybody."""
-
-    id: str = ""
-    pod: str = ""
-    namespace: str = ""
-    container: str = ""
-    image: str = ""
-    labels: dict[str, str] = {}
-
-    def fits(self, subject: Subject) -> bool:
-        return (
-            (not self.pod or fnmatchcase(subject.pod, self.pod))
-            and (not self.container or fnmatchcase(subject.container, self.container))
-            and (not self.namespace or fnmatchcase(subject.namespace, self.namespace))
-            and (not self.image or fnmatchcase(subject.image, self.image))
-            and (not self.id or fnmatchcase(subject.id, self.id))
-            and all(fnmatchcase(subject.labels.get(key, ""), value) for key, value in self.labels.items())
-        )
+from podwright.errors import InvalidArgument
 
 
 class ExitScript(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -97,6 +77,31 @@ class HandlerScript(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     user_namespaces: bool = True
 
 
+class AddressScript(
+    msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True
+):
+    """Where the pods' addresses come from, one of each family."""
+
+    ipv4: str = "10.88.0.0/14"
+    """A range; empty: pods have no IPv4 address."""
+    ipv6: str = ""
+    """A range; empty: pods have no IPv6 address."""
+
+    def __post_init__(self) -> None:
+        if not self.ranges:
+            raise ValueError("one of ipv4 and ipv6 is needed: a pod without host network has an address")
+        for name, text, kind in (("ipv4", self.ipv4, IPv4Network), ("ipv6", self.ipv6, IPv6Network)):
+            if text:
+                try:
+                    kind(text)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from error
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        return tuple(each for each in (self.ipv4, self.ipv6) if each)
+
+
 class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     seed: int = 0
     """Of ids, distributions and probabilities; 0: different each time."""
@@ -106,8 +111,9 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Why the node's runtime is not ready."""
     network_error: str = ""
     """Why its network is not ready."""
-    addresses: str = "10.88.0.0/14"
+    addresses: AddressScript = AddressScript()
     """Of the pods."""
+    faults: list[Fault] = []
     containers: list[ContainerScript] = []
 
     def script(self, subject: Subject) -> ContainerScript:
@@ -115,12 +121,6 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             if script.match.fits(subject):
                 return script
         return _NOTHING
-
-    def address(self, number: int) -> str:
-        network = ipaddress.ip_network(self.addresses)
-        if number >= network.num_addresses - 1:
-            raise ResourceExhausted(f"all addresses of {self.addresses} are taken")
-        return str(network[number])
 
 
 _NOTHING = ContainerScript()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from podwright.clock import Clock, Timer
 from podwright.engines.base import Exit, Presence
+from podwright.engines.fake.addresses import Addresses
+from podwright.engines.fake.faults import Fault, Faults
 from podwright.engines.fake.scenario import Scenario
 from podwright.engines.fake.subject import Subject
 
@@ -29,14 +30,15 @@ FIRST_PID = 1000
 @dataclass(eq=False, slots=True)
 class FakeSandbox:
     id: str
-    network: bool = False
-    """An address is held for it."""
-    ip: str = ""
+    ips: tuple[str, ...] = ()
+    """Held for it until it is stopped."""
     pid: int = 0
     """Of the pause process, where one is needed."""
     ready: bool = False
     created: float = 0.0
     """Clock.monotonic() when it became ready."""
+    timer: Timer | None = None
+    """Its scripted loss."""
 
 
 @dataclass(eq=False, slots=True)
@@ -53,26 +55,45 @@ class FakeContainer:
     """Its scripted exit."""
 
 
-@dataclass(eq=False, slots=True)
 class World:
-    clock: Clock
-    scenario: Scenario = field(default_factory=Scenario)
-    sandboxes: dict[str, FakeSandbox] = field(default_factory=dict)
-    containers: dict[str, FakeContainer] = field(default_factory=dict)
-    chance: random.Random = field(default_factory=random.Random)
-    on_step: Callable[[str, Subject], Awaitable[None]] | None = None
-    """Awaited before each step of the engine: a test can wait, fail or look there."""
-    _listener: Callable[[Exit], None] | None = None
-    _pid: int = FIRST_PID
-    _free: deque[str] = field(default_factory=deque)
-    _addresses: int = 0
+    def __init__(self, clock: Clock, scenario: Scenario | None = None) -> None:
+        self.clock = clock
+        self.sandboxes: dict[str, FakeSandbox] = {}
+        self.containers: dict[str, FakeContainer] = {}
+        self.chance = random.Random()
+        self.faults = Faults(self.chance)
+        self.on_step: Callable[[str, Subject], Awaitable[None]] | None = None
+        """Awaited before each step of the engine: a test can wait, fail or look there."""
+        self.on_crash: Callable[[Fault], None] | None = None
+        """Called when a fault crashes the server; the engine has stopped already."""
+        self._listener: Callable[[Exit], None] | None = None
+        self._pid = FIRST_PID
+        self._scenario = scenario if scenario is not None else Scenario()
+        self._addresses = Addresses(self._scenario.addresses.ranges)
+        self.seed()
+        self.faults.follow(self._scenario.faults)
+
+    @property
+    def scenario(self) -> Scenario:
+        """What happens here. It may be replaced at any time; `scenario` tells what takes effect when."""
+        return self._scenario
+
+    @scenario.setter
+    def scenario(self, scenario: Scenario) -> None:
+        before, self._scenario = self._scenario, scenario
+        if scenario.seed != before.seed:
+            self.seed()
+        if scenario.addresses != before.addresses:
+            held = [ip for sandbox in self.sandboxes.values() for ip in sandbox.ips]
+            self._addresses = Addresses(scenario.addresses.ranges, held)
+        self.faults.follow(scenario.faults)
 
     def seed(self) -> None:
         """Start the chances of the scenario's seed anew; 0: different each time."""
-        self.chance = random.Random(self.scenario.seed or None)
+        self.chance.seed(self._scenario.seed or None)
 
     def new_id(self) -> str:
-        if self.scenario.seed:
+        if self._scenario.seed:
             return f"{self.chance.getrandbits(256):064x}"
         return secrets.token_hex(32)
 
@@ -80,15 +101,12 @@ class World:
         self._pid += 1
         return self._pid
 
-    def take_address(self) -> str:
-        """One of the scenario's range that no pod has; ResourceExhausted when all are taken."""
-        if self._free:
-            return self._free.popleft()
-        self._addresses += 1
-        return self.scenario.address(self._addresses)
+    def take_addresses(self) -> tuple[str, ...]:
+        """Of the scenario's ranges, one that no pod has from each; ResourceExhausted when all are taken."""
+        return self._addresses.take()
 
-    def give_back(self, address: str) -> None:
-        self._free.append(address)
+    def give_back(self, ips: tuple[str, ...]) -> None:
+        self._addresses.give_back(ips)
 
     def listen(self, listener: Callable[[Exit], None] | None) -> None:
         """Exits go to `listener` from now on: one engine's at a time."""
@@ -109,6 +127,8 @@ class World:
 
     def pause_ended(self, sandbox: FakeSandbox) -> None:
         """The sandbox breaks: it can take no more containers."""
+        if not sandbox.ready:
+            return
         sandbox.ready = False
         if self._listener is not None:
             self._listener(Exit(sandbox.id, 137, self.clock.now(), sandbox=True))
