@@ -2,7 +2,7 @@
 
 Nothing here or anywhere in `spec/` reads a file or asks the kernel. The engine gathers these values (what to
 look up, the rules say: `linux.mounts.lookups`, `linux.devices.lookups`, `linux.security.localhost_path`,
-`linux.mounts.volumes_needed`) and the CRI messages come in as they are.
+`linux.mounts.volumes_needed`, `linux.selinux.needs_level`) and the CRI messages come in as they are.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from podwright.spec import blockio, cdi, rdt
+from podwright.spec.base_spec import BaseSpec
 from podwright.spec.draft import Json
 from podwright.spec.linux.seccomp import SeccompProfile
+from podwright.spec.oci_hooks import Hook
+from podwright.spec.rlimits import Rlimit
+from podwright.spec.selinux import SELinux
 from podwright.wire import cri_pb2 as cri
 
 
@@ -26,6 +31,8 @@ class Policy:
     """Ignore the request's masked and read-only paths, use the OCI defaults."""
     unset_seccomp_profile: str = ""
     """Profile for requests that name none, in the string form ("runtime/default", "localhost/PATH")."""
+    seccomp_root: str = ""
+    """Localhost profiles must lie under this directory, and relative ones are meant below it; "": anywhere."""
     device_ownership_from_security_context: bool = False
     """Device nodes belong to run_as_user and run_as_group instead of the host node's owner."""
     unprivileged_ports: bool = True
@@ -40,6 +47,28 @@ class Policy:
     """Mount a directory for every VOLUME of the image."""
     pids_limit: int = 0
     """Processes per container; -1 is unlimited, 0 leaves it to the OCI runtime."""
+    default_ulimits: Sequence[Rlimit] = ()
+    """Resource limits of every container; without them it inherits the daemon's."""
+    umask: int | None = None
+    """Of every container; None leaves it to the OCI runtime (0022)."""
+    shm_size: int = 64 << 20
+    """Bytes of a pod's /dev/shm."""
+    read_only_rootfs: bool = False
+    """Every rootfs is read-only, with a tmpfs of its own at /run, /tmp and /var/tmp."""
+    gomaxprocs: bool = False
+    """Tell Go programs how many processors their CPU quota is worth (GOMAXPROCS)."""
+    systemd: bool = False
+    """Prepare containers whose program is systemd for it: writable cgroup, tmpfs where it needs one."""
+    pause_cpuset: str = ""
+    """Processors of the pause processes ("0-1"); "": all."""
+    additional_devices: Sequence[str] = ()
+    """Devices of every container: "HOST_PATH[:CONTAINER_PATH[:PERMISSIONS]]"."""
+    allowed_devices: Sequence[str] = ("/dev/fuse", "/dev/net/tun")
+    """Devices that pods may have by annotation, where the handler allows that annotation."""
+    unlabel_host_namespaces: bool = False
+    """No SELinux label for processes of pods with the host's PID or IPC namespace."""
+    shared_relabel: bool = False
+    """Relabel volumes so that every container on the host can use them (level s0), not this pod alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +94,20 @@ class HostFacts:
     """Names of the profiles loaded into the kernel."""
     apparmor_default: str = ""
     """Profile of containers that ask for none; "": there is none, they run unconfined."""
+    selinux: SELinux | None = None
+    """None: not enabled, labels are left out whatever a request says."""
+    cgroup_mount_options: frozenset[str] = frozenset()
+    """Of the host's own mount at /sys/fs/cgroup (v2)."""
+    cdi: cdi.Registry | None = field(default_factory=cdi.Registry)
+    """None: CDI is switched off."""
+    blockio: blockio.Classes | None = None
+    """None: not configured."""
+    rdt: rdt.Classes | None = None
+    """None: not configured, or the host has no resctrl."""
+    hooks: Sequence[Hook] = ()
+    """Of the hooks directories, in order."""
+    localtime: str = ""
+    """File that every container sees as /etc/localtime; "": the image's own."""
     policy: Policy = Policy()
 
 
@@ -72,6 +115,10 @@ class HostFacts:
 class HandlerOptions:
     """What one runtime handler can do, and what its configuration says."""
 
+    name: str = ""
+    """For messages and origins."""
+    base_spec: BaseSpec | None = None
+    """What its containers start from."""
     recursive_read_only: bool = False
     idmapped_mounts: bool = False
     privileged_without_host_devices: bool = False
@@ -81,6 +128,13 @@ class HandlerOptions:
     pod_annotations: Sequence[str] = ()
     """Patterns of sandbox annotations that are passed to the OCI runtime; `*` does not cross a `/`."""
     container_annotations: Sequence[str] = ()
+    allowed_annotations: Sequence[str] = ()
+    """Keys (or prefixes that end in `*`) of the annotations that may change a spec: umask, ulimits, devices,
+    size of /dev/shm, writable cgroups, seccomp profiles; see `spec.allowed`."""
+    minimum_memory: int = 0
+    """Bytes: the runtime cannot start a container with less."""
+    virtual_machine: bool = False
+    """Containers run in a virtual machine, which SELinux confines as such."""
     type_annotations: bool = True
     """Tell the runtime which container belongs to which sandbox. False for a runtime that would then look
     for a sandbox container of its own (runsc), which does not exist here."""
@@ -100,6 +154,8 @@ class ImageConfig:
     working_dir: str = ""
     stop_signal: str = ""
     volumes: tuple[str, ...] = ()
+    args_escaped: bool = False
+    """Windows only: the first word of Entrypoint or Cmd is a whole command line, quoted already."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Json] | None) -> Self:
@@ -113,6 +169,7 @@ class ImageConfig:
             working_dir=config.get("WorkingDir") or "",
             stop_signal=config.get("StopSignal") or "",
             volumes=tuple(sorted(config.get("Volumes") or ())),
+            args_escaped=bool(config.get("ArgsEscaped")),
         )
 
 
@@ -208,6 +265,10 @@ class ContainerInput:
     """For each path of `mounts.volumes_needed`: the host directory prepared for it."""
     seccomp_profile: bytes | None = None
     """Content of the file that `security.localhost_path` names."""
+    pod_selinux_level: str = ""
+    """Drawn for the pod when it was made (`selinux.allocate`), if its request names none."""
+    selinux_level: str = ""
+    """Drawn for this container, if it has options of its own without a level."""
 
     @property
     def security(self) -> cri.LinuxContainerSecurityContext:
@@ -236,6 +297,8 @@ class SandboxInput:
     """net, ipc, uts (and user) are joined; "" leaves the host's."""
     handler: HandlerOptions = HandlerOptions()
     seccomp_profile: bytes | None = None
+    selinux_level: str = ""
+    """Drawn for the pod, if its request names none."""
 
     @property
     def security(self) -> cri.LinuxSandboxSecurityContext:

@@ -51,7 +51,7 @@ def env(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         variables.append("TERM=xterm")
     variables.append(f"HOSTNAME={request.sandbox.hostname or host.hostname}")
     _override(variables, request.image.env)
-    _override(variables, [f"{item.key}={_text(item)}" for item in request.config.envs])
+    _override(variables, [f"{item.key}={text(item)}" for item in request.config.envs])
     draft.process["env"] = variables
     if draft.origins is not None:
         draft.note("process.env", "default: PATH, TERM with a terminal, HOSTNAME; then image, then request")
@@ -60,7 +60,8 @@ def env(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
             draft.note(f"process.env[{name}]", _env_origin(name, request))
 
 
-def _text(item: cri.KeyValue) -> str:
+def text(item: cri.KeyValue) -> str:
+    """The variable's value, or InvalidArgument (see `env`)."""
     try:
         return item.value.decode()
     except UnicodeDecodeError as error:
