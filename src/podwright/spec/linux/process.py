@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Sequence
 
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Draft
-from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
+from podwright.spec.inputs import ContainerInput, HandlerOptions, HostFacts, SandboxInput
 from podwright.wire import cri_pb2 as cri
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PAUSE_OOM_SCORE_ADJ = -998
 """The pod's namespaces must outlive its containers when memory runs out (kubelet, qos policy)."""
+_SYSTEMD = ("/sbin/init", "/usr/sbin/init")
 
 
 def args(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
@@ -41,23 +43,32 @@ def args(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 
 
 def env(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
-    """Defaults, then the image's, then the request's variables; a later one replaces the earlier in place.
+    """The base spec's, defaults, the image's, the request's variables; a later one replaces the earlier in place.
 
     Raises InvalidArgument for values that are not UTF-8: the runtimes read the spec as JSON, where such
     bytes have no form (crun refuses the whole file, runc puts U+FFFD in their place).
     """
-    variables = [f"PATH={DEFAULT_PATH}"]
+    defaults = [f"PATH={DEFAULT_PATH}"]
     if request.config.tty:
-        variables.append("TERM=xterm")
-    variables.append(f"HOSTNAME={request.sandbox.hostname or host.hostname}")
-    _override(variables, request.image.env)
-    _override(variables, [f"{item.key}={text(item)}" for item in request.config.envs])
+        defaults.append("TERM=xterm")
+    defaults.append(f"HOSTNAME={request.sandbox.hostname or host.hostname}")
+    if runs_systemd(draft, host):
+        defaults.append("container=podwright")
+    variables: list[str] = draft.process.get("env", [])
+    override(variables, defaults)
+    override(variables, request.image.env)
+    override(variables, [f"{item.key}={text(item)}" for item in request.config.envs])
+    processors = _gomaxprocs(request) if host.policy.gomaxprocs else 0
+    if processors and not any(variable.startswith("GOMAXPROCS=") for variable in variables):
+        variables.append(f"GOMAXPROCS={processors}")
     draft.process["env"] = variables
     if draft.origins is not None:
         draft.note("process.env", "default: PATH, TERM with a terminal, HOSTNAME; then image, then request")
         for variable in variables:
             name = variable.partition("=")[0]
             draft.note(f"process.env[{name}]", _env_origin(name, request))
+            if name not in _names(defaults) and request.handler.base_spec and not _is_asked(name, request):
+                draft.note(f"process.env[{name}]", base_origin(request.handler))
 
 
 def text(item: cri.KeyValue) -> str:
@@ -70,7 +81,7 @@ def text(item: cri.KeyValue) -> str:
         ) from error
 
 
-def _override(variables: list[str], layer: Iterable[str]) -> None:
+def override(variables: list[str], layer: Iterable[str]) -> None:
     """Put `layer` over `variables`. A name without "=" removes the variable; a name that stands twice in
     the layer itself stays twice, if it is new."""
     places = {variable.partition("=")[0]: place for place, variable in enumerate(variables)}
@@ -90,14 +101,49 @@ def _override(variables: list[str], layer: Iterable[str]) -> None:
         del variables[place]
 
 
+def _names(variables: Iterable[str]) -> set[str]:
+    return {variable.partition("=")[0] for variable in variables}
+
+
+def _is_asked(name: str, request: ContainerInput) -> bool:
+    return name in _names(request.image.env) or any(item.key == name for item in request.config.envs)
+
+
 def _env_origin(name: str, request: ContainerInput) -> str:
     if any(item.key == name for item in request.config.envs):
         return f"request: config.envs[{name}]"
-    if any(variable.partition("=")[0] == name for variable in request.image.env):
+    if name in _names(request.image.env):
         return "image: Env"
     if name == "HOSTNAME":
-        return "request: sandbox hostname" if request.sandbox.hostname else "host: hostname"
-    return "default: for a terminal" if name == "TERM" else "default: search path"
+        return "request: sandbox_config.hostname" if request.sandbox.hostname else "host: hostname"
+    return _DEFAULT_ENV.get(name, "default: search path")
+
+
+_DEFAULT_ENV = {
+    "TERM": "default: for a terminal",
+    "GOMAXPROCS": "node: gomaxprocs; request: config.linux.resources.cpu_quota",
+    "container": "node: systemd",
+}
+
+
+def _gomaxprocs(request: ContainerInput) -> int:
+    """How many processors the CPU quota is worth, at least one; 0 without a quota."""
+    limits = request.config.linux.resources
+    if limits.cpu_quota <= 0:
+        return 0
+    return -(-limits.cpu_quota // (limits.cpu_period or 100_000))
+
+
+def base_origin(handler: HandlerOptions) -> str:
+    return f"handler: {handler.name} base_runtime_spec".replace("  ", " ")
+
+
+def runs_systemd(draft: Draft, host: HostFacts) -> bool:
+    """Whether the node prepares containers for systemd, and this one's program is systemd."""
+    if not host.policy.systemd:
+        return False
+    program: str = draft.process["args"][0]
+    return program in _SYSTEMD or posixpath.basename(program) == "systemd"
 
 
 def hostname(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
@@ -114,6 +160,8 @@ def cwd(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         path, origin = request.config.working_dir, "request: config.working_dir"
     elif request.image.working_dir:
         path, origin = request.image.working_dir, "image: WorkingDir"
+    elif draft.process.get("cwd"):
+        path, origin = draft.process["cwd"], base_origin(request.handler)
     else:
         path, origin = "/", "default: the root"
     draft.process["cwd"] = path if path.startswith("/") else f"/{path}"
