@@ -10,12 +10,21 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from podwright.config import Config
+from podwright.core.records import SCHEMA
 from podwright.core.runtime import Runtime
+from podwright.errors import FailedPrecondition
 from podwright.state.database import Database
 from podwright.state.lock import locked
 
 if TYPE_CHECKING:
     from podwright.engines.base import Engine
+
+_OWNER = """
+CREATE TABLE IF NOT EXISTS owner (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    engine TEXT NOT NULL
+) STRICT;
+"""
 
 
 @asynccontextmanager
@@ -27,6 +36,7 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
     with locked(config.root_path):
         database = Database.open(config.root_path / "podwright.db")
         try:
+            keep_to_engine(database, config)
             maker = _engine(config, database)
             await maker.open()
             try:
@@ -40,6 +50,28 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
                 await maker.close()
         finally:
             database.close()
+
+
+def keep_to_engine(database: Database, config: Config) -> None:
+    """Refuse a state root whose records are another engine's; they would all seem lost to this one.
+
+    FailedPrecondition while there are any. An empty root takes the engine that opens it.
+    """
+    database.ensure(SCHEMA + _OWNER)
+    row = database.execute("SELECT engine FROM owner").fetchone()
+    # Roots of before there were two are oci's.
+    owner = row[0] if row is not None else "oci"
+    if owner != config.engine and database.execute("SELECT 1 FROM sandboxes").fetchone():
+        raise FailedPrecondition(
+            f"{config.root} has pods of engine {owner!r}, which engine {config.engine!r} cannot run: remove"
+            f" them, choose another --root, or go on with engine {owner!r}"
+        )
+    if row is None or owner != config.engine:
+        database.execute(
+            "INSERT INTO owner (one, engine) VALUES (1, ?)"
+            " ON CONFLICT (one) DO UPDATE SET engine = excluded.engine",
+            (config.engine,),
+        )
 
 
 def _engine(config: Config, database: Database) -> Engine:

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import grpc
 
@@ -45,18 +46,25 @@ async def listening(address: str, gate: Gate) -> AsyncIterator[grpc.aio.Server]:
     """
     path = socket_path(address)
     with claimed(path):
-        server = grpc.aio.server(handlers=[Calls(gate)], options=_OPTIONS)
-        try:
-            with private_umask():
-                server.add_insecure_port(f"unix:{path}")
-        except RuntimeError as error:
-            raise FailedPrecondition(f"cannot listen at {path}: {error}") from error
-        await server.start()
-        tuning.after_listening()
-        try:
+        async with bound(path, gate) as server:
             yield server
-        finally:
-            await server.stop(DRAIN)
+
+
+@asynccontextmanager
+async def bound(path: Path, gate: Gate) -> AsyncIterator[grpc.aio.Server]:
+    """As `listening`, for who has claimed `path` already."""
+    server = grpc.aio.server(handlers=[Calls(gate)], options=_OPTIONS)
+    try:
+        with private_umask():
+            server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise FailedPrecondition(f"cannot listen at {path}: {error}") from error
+    await server.start()
+    tuning.after_listening()
+    try:
+        yield server
+    finally:
+        await server.stop(DRAIN)
 
 
 async def serve(

@@ -1,0 +1,285 @@
+"""The front of a fake node: the CRI with every call recorded, and with the faults that strike by rpc name.
+
+It stands before one core after the other, for a node crashes and starts again. When it does, calls in flight
+end for callers in this process with Unavailable; callers at a socket hear nothing, for their connection
+breaks (`socket`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from google.protobuf.message import Message
+
+from podwright.api import Cri, method_name
+from podwright.core.events import Subscription, decoded
+from podwright.core.runtime import Runtime
+from podwright.engines.fake.faults import Fault
+from podwright.engines.fake.subject import Subject
+from podwright.engines.fake.world import World, forever
+from podwright.errors import Unavailable
+from podwright.testing.calls import Call, Calls, with_id
+from podwright.testing.subjects import subject_of, subject_of_id
+from podwright.wire import cri_pb2 as cri
+
+if TYPE_CHECKING:
+    from podwright.core.records import Records
+
+T = TypeVar("T")
+
+CRASHED = "the server crashed"
+
+_END = b""
+"""Put into a subscription of events, whose events are never empty: the server has crashed."""
+
+_MADE = {"RunPodSandbox": "pod_sandbox_id", "CreateContainer": "container_id"}
+"""Where the answers that name something new have its id."""
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """A call under way."""
+
+    landing: asyncio.Future[Any]
+    """Its caller waits for this."""
+    remote: bool
+
+
+class Front:
+    """Use `cri`; `at_socket` is the same for callers at a socket."""
+
+    def __init__(self, world: World, calls: Calls) -> None:
+        self.world = world
+        self.calls = calls
+        self.runtime: Runtime | None = None
+        """The core that answers now."""
+        self.reason = "starting: recovery has not finished"
+        """Why none does."""
+        self._crashes = 0
+        self._records: Records | None = None
+        self._flights: dict[asyncio.Task[Any], _Flight] = {}
+        self._dead: set[asyncio.Task[Any]] = set()
+        self._streams: WeakKeyDictionary[Subscription, bool] = WeakKeyDictionary()
+        """Subscriptions of events, and whether their listener is at a socket."""
+        self.cri = cast(Cri, Face(self, remote=False))
+        self.at_socket = cast(Cri, Face(self, remote=True))
+
+    def open(self, runtime: Runtime) -> None:
+        """Let `runtime` answer."""
+        self.runtime, self._records = runtime, runtime.records
+        runtime.events.loses = self._loses
+
+    def shut(self, reason: str) -> None:
+        """Nothing answers any more; calls under way go on."""
+        self.runtime, self.reason = None, reason
+
+    def crash(self) -> None:
+        """At this instruction the core behind has died: nobody gets anything from it any more."""
+        self.shut(CRASHED)
+        self._crashes += 1
+        for task, flight in self._flights.items():
+            if not flight.remote and not flight.landing.done():
+                flight.landing.set_exception(Unavailable(CRASHED))
+            self._dead.add(task)
+        self._flights.clear()
+        for subscription, remote in list(self._streams.items()):
+            if not remote:
+                subscription.put(_END)
+        self._streams.clear()
+
+    async def bury(self) -> None:
+        """End what the calls of the dead core were waiting for."""
+        while self._dead:
+            for task in self._dead:
+                task.cancel()
+            done, self._dead = await asyncio.wait(self._dead, timeout=0.1)
+            for task in done:
+                # It has been told to the caller, or there is none.
+                _ = task.cancelled() or task.exception()
+
+    # One call
+
+    async def ask(self, rpc: str, name: str, request: Message, remote: bool) -> Any:
+        """Hand a call to the core's method `name`: recorded, and struck by the faults for `rpc`."""
+        call = self.calls.begin(rpc, request, subject_of(request, self._records), remote)
+        crashes = self._crashes
+        try:
+            answer = await self._ask(call, name, request, remote)
+        except BaseException as error:
+            # A caller at a socket is cancelled when its connection breaks.
+            died = crashes != self._crashes and isinstance(error, asyncio.CancelledError)
+            self.calls.end(call, None, Unavailable(CRASHED) if died else error)
+            raise
+        self.calls.end(call, answer)
+        return answer
+
+    async def _ask(self, call: Call, name: str, request: Message, remote: bool) -> Any:
+        crash = await self._strike(call, remote)
+        runtime = await self.answering(remote)
+        answer = await self.fly(getattr(runtime, name)(request), remote)
+        if call.rpc in _MADE:
+            call.subject = with_id(call.subject, getattr(answer, _MADE[call.rpc]))
+        if crash is not None:
+            await self._crash(crash, remote)
+        return answer
+
+    async def _strike(self, call: Call, remote: bool) -> Fault | None:
+        """Let the faults for this call strike; returns the crash that shall follow it."""
+        meeting = self.world.faults.meet(call.rpc, call.subject)
+        if meeting.latency:
+            await self.fly(self.world.clock.sleep(meeting.latency), remote)
+        if meeting.error is not None:
+            raise meeting.error
+        if meeting.crash is not None and meeting.crash.crash == "before":
+            await self._crash(meeting.crash, remote)
+        return meeting.crash
+
+    async def answering(self, remote: bool) -> Runtime:
+        if self.runtime is None:
+            if remote and self.reason == CRASHED:
+                await forever()  # its connection is about to break
+            raise Unavailable(self.reason)
+        return self.runtime
+
+    async def _crash(self, fault: Fault, remote: bool) -> NoReturn:
+        assert self.world.on_crash is not None
+        self.world.on_crash(fault)
+        if remote:
+            await forever()
+        raise Unavailable(CRASHED)
+
+    async def fly(self, work: Coroutine[Any, Any, T], remote: bool) -> T:
+        """Run `work` so that a crash can end it at any await, whatever it does about it.
+
+        A caller that goes away cancels it, and leaves when it has cleaned up.
+        """
+        loop = asyncio.get_running_loop()
+        task, left = loop.create_task(work), False
+        task.add_done_callback(self._land)
+        while True:
+            flight = self._flights[task] = _Flight(loop.create_future(), remote)
+            try:
+                answer: T = await flight.landing
+            except asyncio.CancelledError:
+                if task not in self._flights:
+                    raise  # it was cancelled itself, or died
+                left = True
+                task.cancel()
+            except BaseException:
+                if left:
+                    raise asyncio.CancelledError from None
+                raise
+            else:
+                if left:
+                    raise asyncio.CancelledError
+                return answer
+
+    def _land(self, task: asyncio.Task[Any]) -> None:
+        flight = self._flights.pop(task, None)
+        if flight is None or flight.landing.done():
+            _ = task.cancelled() or task.exception()
+        elif task.cancelled():
+            flight.landing.cancel()
+        elif (error := task.exception()) is not None:
+            flight.landing.set_exception(error)
+        else:
+            flight.landing.set_result(task.result())
+
+    # Events
+
+    def listen(self, rpc: str, request: Message, remote: bool) -> AsyncGenerator[bytes, None]:
+        """The stream of events from now on, encoded, until the client leaves or the node crashes."""
+        call = self.calls.begin(rpc, request, Subject(), remote)
+        subscription = None
+        if self.runtime is not None:
+            subscription = self.runtime.events.subscribe()
+            self._streams[subscription] = remote
+        return self._listening(call, subscription, remote)
+
+    async def _listening(
+        self, call: Call, subscription: Subscription | None, remote: bool
+    ) -> AsyncGenerator[bytes, None]:
+        error: BaseException | None = None
+        try:
+            await self._strike(call, remote)
+            if subscription is None:
+                await self.answering(remote)
+                raise Unavailable(self.reason)
+            async for event in subscription:
+                if event == _END:
+                    raise Unavailable(CRASHED)
+                yield event
+        except GeneratorExit:
+            raise  # the client left: no error
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.calls.end(call, None, error)
+
+    def _loses(self, kind: cri.ContainerEventType, id: str) -> bool:
+        faults = self.world.faults
+        if not faults.active():
+            return False
+        records = self._records
+        assert records is not None
+        name = cri.ContainerEventType.Name(kind)
+        meeting = faults.meet(f"event.{name}", subject_of_id(id, records))
+        if meeting.crash is not None:
+            assert self.world.on_crash is not None
+            self.world.on_crash(meeting.crash)
+            return True
+        return meeting.lose
+
+
+class Face:
+    """A `Cri` whose calls go through a front. What the CRI does not have (`engine`, `wait`) is the core's own
+    and is not recorded."""
+
+    def __init__(self, front: Front, *, remote: bool) -> None:
+        self._front = front
+        self._remote = remote
+
+    async def wait(self, container_id: str) -> cri.ContainerStatus:
+        """The container's status once it has exited."""
+        runtime = await self._front.answering(self._remote)
+        return await self._front.fly(runtime.wait(container_id), self._remote)
+
+    def get_container_events(
+        self, request: cri.GetEventsRequest, /
+    ) -> AsyncIterator[cri.ContainerEventResponse]:
+        return decoded(self.get_container_events_wire(request))
+
+    def get_container_events_wire(self, request: cri.GetEventsRequest, /) -> AsyncGenerator[bytes, None]:
+        return self._front.listen("GetContainerEvents", request, self._remote)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._front.runtime is None:
+            raise AttributeError(f"{name!r}: {self._front.reason}")
+        return getattr(self._front.runtime, name)
+
+
+def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, Any, Any]]:
+    async def call(self: Face, request: Message, /) -> Any:
+        return await self._front.ask(rpc, name, request, self._remote)
+
+    call.__name__ = name
+    return call
+
+
+def _methods() -> None:
+    """Give Face every unary call of the CRI, and the twin that answers with bytes where core has one."""
+    for service in cri.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            name = method_name(method.name)
+            if hasattr(Cri, name) and not method.server_streaming:
+                for each in (name, f"{name}_wire"):
+                    if hasattr(Runtime, each):
+                        setattr(Face, each, _recorded(method.name, each))
+
+
+_methods()

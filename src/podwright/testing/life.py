@@ -1,0 +1,86 @@
+"""One life of a fake server: database, engine and core, from recovery to a leave-taking, or to a kill -9.
+
+After `kill` nothing happens any more: the database is closed, the engine does not act, the front has let its
+callers go. What tasks are left find that out at their next step and end (`bury`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from podwright.config import Config
+from podwright.core.runtime import Runtime
+from podwright.engines.fake.engine import FakeEngine
+from podwright.engines.fake.world import World
+from podwright.house import keep_to_engine
+from podwright.state.database import Database
+from podwright.testing.front import Front
+
+
+class Life:
+    """Opened by `open`, which a kill leaves hanging; ended by `close`, or by `kill` and then `bury`."""
+
+    def __init__(self, config: Config, world: World, front: Front) -> None:
+        self.killed = False
+        self._front = front
+        self._database = _MortalDatabase.open(config.root_path / "podwright.db")
+        try:
+            keep_to_engine(self._database, config)
+        except BaseException:
+            self._database.close()
+            raise
+        self.engine = FakeEngine(world)
+        self.runtime = Runtime(config, self.engine, self._database)
+
+    async def open(self) -> None:
+        """Recover, and let calls in."""
+        await self.engine.open()
+        await self.runtime.open()
+        self._front.open(self.runtime)
+
+    def kill(self) -> None:
+        """What kill -9 does, at this instruction."""
+        self.killed = True
+        self.engine.crash()
+        self._database.close()
+        self._front.crash()
+
+    async def bury(self) -> None:
+        """After `kill`: return when no task of this life is left."""
+        self.engine.bury()
+        await self._front.bury()
+        await self.runtime.abandon()
+
+    async def close(self) -> None:
+        """What SIGTERM does: creations under way are rolled back, containers go on."""
+        self._front.shut("stopping")
+        await self.runtime.close()
+        await self.engine.close()
+        self._database.close()
+
+
+class _MortalDatabase(Database):
+    """Once closed it cancels whoever still writes: code of a process that is gone does not run on."""
+
+    _closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        super().close()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        self._check()
+        return super().execute(sql, parameters)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._check()
+        with super().transaction():
+            yield
+
+    def _check(self) -> None:
+        if self._closed:
+            raise asyncio.CancelledError

@@ -1,0 +1,355 @@
+"""A fake node in this process: the real core on the fake engine, recorded, scripted, and crashed at will.
+
+async with FakeNode(clock="virtual") as node:
+    pod = await node.runtime.run_sandbox("web")
+    node.inject_error("CreateContainer", errors.Unavailable("busy"))
+    await node.advance("10m")
+    await node.crash()
+    node.calls.assert_order(["RunPodSandbox web", "CreateContainer"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from podwright.api import Cri
+from podwright.cli import find
+from podwright.clock import SYSTEM, Clock, VirtualClock
+from podwright.config import Config
+from podwright.core.views import HIDDEN_CONTAINER, HIDDEN_SANDBOX, container_state, sandbox_state
+from podwright.engines.fake.faults import Fault, FaultError, Faults
+from podwright.engines.fake.scenario import Scenario, load, parse
+from podwright.engines.fake.subject import Match
+from podwright.engines.fake.values import seconds
+from podwright.engines.fake.world import World
+from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
+from podwright.state.lock import locked
+from podwright.testing.calls import KEPT, Calls
+from podwright.testing.front import Front
+from podwright.testing.life import Life
+
+if TYPE_CHECKING:
+    from podwright import library
+    from podwright.core.records import Records
+    from podwright.testing.socket import Socket
+
+Script = Scenario | Path | str | Mapping[str, Any] | None
+"""A scenario: as such, a file, YAML text of more than one line, or what YAML gives. None: an empty one."""
+
+
+class FakeNode:
+    """A node with its server. Nothing of it is left when its block is left.
+
+    `root` is the state's directory (None: a temporary one). `clock` "virtual" stands still until `advance`,
+    "system" is the machine's. `seed` counts more than the scenario's. `kept` calls are remembered.
+    """
+
+    def __init__(
+        self,
+        scenario: Script = None,
+        *,
+        root: Path | str | None = None,
+        clock: Literal["virtual", "system"] | Clock = "virtual",
+        seed: int | None = None,
+        kept: int = KEPT,
+        config: Config | None = None,
+    ) -> None:
+        self._own_root = root is None and config is None
+        if config is None:
+            directory = Path(root) if root is not None else Path(tempfile.mkdtemp(prefix="podwright-fake-"))
+            config = Config(root=str(directory), run=str(directory / "run"), engine="fake")
+        self.config = config
+        if isinstance(clock, str):
+            clock = VirtualClock() if clock == "virtual" else SYSTEM
+        self._seed = seed
+        self.world = World(clock, self._read(scenario))
+        """Everything that outlives a crash of the server; for tests that want to look closely."""
+        self.world.on_crash = self._struck
+        self.calls = Calls(kept, clock.now)
+        """What was asked so far."""
+        self._front = Front(self.world, self.calls)
+        self._life: Life | None = None
+        self._revival: asyncio.Task[None] | None = None
+        self._sockets: list[Socket] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> FakeNode:
+        async with AsyncExitStack() as stack:
+            if self._own_root:
+                stack.callback(shutil.rmtree, self.config.root, ignore_errors=True)
+            stack.enter_context(locked(self.config.root_path))
+            await self._start()
+            stack.push_async_callback(self._end)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    # Asking it
+
+    @property
+    def cri(self) -> Cri:
+        """Every CRI call, recorded and struck by faults. It stays the same when the node starts again."""
+        return self._front.cri
+
+    @property
+    def runtime(self) -> library.Runtime:
+        """The library's objects over `cri`."""
+        from podwright import library
+
+        return library.Runtime(self.cri, self.config)
+
+    @asynccontextmanager
+    async def serve(self, path: Path | str) -> AsyncIterator[Path]:
+        """Serve the CRI at the Unix socket `path` besides, for clients of any kind, until the block is left.
+
+        When the node crashes, connections break and are refused until it starts again.
+        """
+        from podwright.server.endpoint import socket_path
+        from podwright.testing.socket import Socket
+
+        async with Socket.claim(socket_path(str(path))) as socket:
+            if self.is_up:
+                await socket.listen()
+                socket.open(self._front.at_socket)
+            self._sockets.append(socket)
+            try:
+                yield socket.path
+            finally:
+                self._sockets.remove(socket)
+
+    # What happens on it
+
+    def scenario(self, scenario: Script) -> None:
+        """Replace the scenario. InvalidArgument that names what is wrong with it."""
+        self.world.scenario = self._read(scenario)
+
+    @property
+    def faults(self) -> Faults:
+        """Those that can still strike."""
+        return self.world.faults
+
+    def inject_error(
+        self, on: str, error: PodwrightError, *, count: int = 1, skip: int = 0, **whom: Any
+    ) -> int:
+        """Let the next `count` calls (0: all) of an rpc, or steps of the engine, fail with `error`.
+
+        `whom` says for which pod, namespace, container, image, id or labels; returns the fault's id.
+        """
+        return self.faults.add(
+            Fault(on=on, error=_fault_error(error), count=count, skip=skip, match=Match(**whom))
+        )
+
+    def exit(self, container: str, code: int = 0, *, oom: bool = False) -> None:
+        """End the program of a running container: by id, the beginning of one, "name" or "pod/name".
+
+        `oom`: the kernel killed it for want of memory, and `code` is 137 unless it is given. NotFound;
+        FailedPrecondition when it does not run.
+        """
+        found = self.find(container, "container")
+        made = self.world.containers.get(found.id)
+        if made is None or made.process is None:
+            raise FailedPrecondition(f"container {found.title} ({found.id[:12]}) does not run")
+        self.world.ended(made, code or (137 if oom else 0), oom=oom)
+
+    def lose(self, pod: str) -> None:
+        """Let a pod's sandbox break, as when its network namespace vanishes: by id, the beginning of one,
+        "name" or "namespace/name".
+
+        NotFound; FailedPrecondition when it is not ready.
+        """
+        found = self.find(pod, "pod")
+        made = self.world.sandboxes.get(found.id)
+        if made is None or not made.ready:
+            raise FailedPrecondition(f"pod {found.title} ({found.id[:12]}) is not ready")
+        self.world.pause_ended(made)
+
+    def find(self, word: str, kind: find.Kind) -> find.Found:
+        """The container or pod that `word` names, also while the server is down. NotFound,
+        InvalidArgument when it names several."""
+        return find.choose(word, _known(self.records), (kind,))
+
+    @property
+    def records(self) -> Records:
+        """What core knows, or knew when it crashed."""
+        assert self._life is not None, "the node has not been entered"
+        return self._life.runtime.records
+
+    async def advance(self, time: str | float) -> None:
+        """Let time pass on the virtual clock: "10m", or seconds. Everything due happens, in its order."""
+        clock = self.world.clock
+        if not isinstance(clock, VirtualClock):
+            raise FailedPrecondition('only a virtual clock can be advanced: FakeNode(clock="virtual")')
+        try:
+            length = seconds(time)
+        except ValueError as error:
+            raise InvalidArgument("time", str(error)) from error
+        await clock.advance(length)
+
+    # Crashes
+
+    @property
+    def is_up(self) -> bool:
+        """Whether calls are answered."""
+        return self._front.runtime is not None
+
+    async def crash(
+        self, downtime: str | float | None = 0, *, containers: Literal["keep", "lose"] = "keep"
+    ) -> None:
+        """Kill the server as kill -9 would, leave it down for so long, start it and await its recovery.
+
+        Nothing of the server runs on: no roll-back, no answer, no write. Containers go on meanwhile;
+        "lose" is a crash of the whole machine, where they are gone too. A virtual clock is advanced by
+        `downtime`. None: it stays down until `restart`.
+        """
+        length = None if downtime is None else seconds(downtime)
+        self._kill(length, containers)
+        if length and isinstance(self.world.clock, VirtualClock):
+            await self.world.clock.advance(length)
+        if length is not None:
+            await self.started()
+
+    async def restart(self) -> None:
+        """Stop the server as SIGTERM does, unless it is down, and start it now."""
+        revival, self._revival = self._revival, None
+        if revival is not None:
+            # What is down shall not wait any longer.
+            revival.cancel()
+            await asyncio.wait([revival])
+        life = self._life
+        assert life is not None, "the node has not been entered"
+        if life.killed:
+            await self._bury(life)
+        else:
+            for socket in self._sockets:
+                await socket.close()
+            await life.close()
+        await self._start()
+
+    async def started(self) -> None:
+        """Wait until a server that crashed is up again. What kept it from starting is raised."""
+        while self._revival is not None and not self.is_up:
+            await asyncio.shield(self._revival)
+
+    def _struck(self, fault: Fault) -> None:
+        self._kill(fault.downtime.draw(self.world.chance), "keep")
+
+    def _kill(self, downtime: float | None, containers: str) -> None:
+        life = self._life
+        assert life is not None, "the node has not been entered"
+        if life.killed:
+            return
+        life.kill()
+        if containers == "lose":
+            self.world.reboot()
+        over = asyncio.Event()
+        if downtime is not None:
+            self.world.clock.call_later(downtime, over.set) if downtime else over.set()
+        self._revival = asyncio.get_running_loop().create_task(self._revive(life, over))
+
+    async def _revive(self, life: Life, over: asyncio.Event) -> None:
+        await self._bury(life)
+        await over.wait()
+        await self._start()
+
+    async def _bury(self, life: Life) -> None:
+        # Clients that find their connections broken come after the crash, not after its clearing away.
+        await asyncio.gather(*(socket.break_off() for socket in self._sockets))
+        await life.bury()
+
+    # Starting and ending
+
+    async def _start(self) -> None:
+        self._front.shut("starting: recovery has not finished")
+        for socket in self._sockets:
+            await socket.listen()
+        life = self._life = Life(self.config, self.world, self._front)
+        await life.open()
+        for socket in self._sockets:
+            socket.open(self._front.at_socket)
+
+    async def _end(self) -> None:
+        if self._revival is not None and not self._revival.done():
+            self._revival.cancel()
+            await asyncio.wait([self._revival])
+        life = self._life
+        assert life is not None
+        if life.killed:
+            await life.bury()
+        else:
+            await life.close()
+
+    def _read(self, scenario: Script) -> Scenario:
+        match scenario:
+            case Scenario():
+                found = scenario
+            case Path():
+                found = load(scenario)
+            case str():
+                found = parse(_yaml(scenario)) if "\n" in scenario else load(Path(scenario))
+            case _:
+                found = parse(scenario)
+        return found if self._seed is None else msgspec.structs.replace(found, seed=self._seed)
+
+
+def _known(records: Records) -> Iterator[find.Found]:
+    for pod in records.sandboxes:
+        if pod.state not in HIDDEN_SANDBOX:
+            metadata = pod.config.metadata
+            yield find.Found(
+                kind="pod",
+                id=pod.id,
+                name=metadata.name,
+                pod=metadata.name,
+                namespace=metadata.namespace,
+                created_at=pod.created_at,
+                state=sandbox_state(pod),
+            )
+    for container in records.containers:
+        if container.state not in HIDDEN_CONTAINER:
+            metadata = container.sandbox.config.metadata
+            yield find.Found(
+                kind="container",
+                id=container.id,
+                name=container.config.metadata.name,
+                pod=metadata.name,
+                namespace=metadata.namespace,
+                created_at=container.created_at,
+                state=container_state(container),
+                sandbox=container.sandbox.id,
+            )
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidArgument("scenario", f"is not YAML: {error}") from error
+
+
+def _fault_error(error: PodwrightError) -> FaultError:
+    """What a scenario would say to get `error`; InvalidArgument when it could not."""
+    name, message = type(error).__name__, str(error)
+    if isinstance(error, InvalidArgument):
+        return FaultError(code=name, message=message.removeprefix(f"{error.field}: "), field=error.field)
+    try:
+        # Those that name themselves in front of their message do it again.
+        return FaultError(
+            code="Unknown" if name == "PodwrightError" else name, message=message.removeprefix(f"{name}: ")
+        )
+    except ValueError as wrong:
+        raise InvalidArgument("error", str(wrong)) from wrong

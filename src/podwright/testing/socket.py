@@ -1,0 +1,71 @@
+"""A gRPC socket before a fake node: it listens, breaks off as a killed server does, and listens again.
+
+Between the two the socket's file is there and nobody listens: clients are refused, as after kill -9.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from podwright.api import Cri
+from podwright.server.calls import Gate
+from podwright.server.endpoint import claimed, private_umask
+from podwright.server.serve import DRAIN, bound
+
+
+class Socket:
+    """Made by `claim`. A node calls these methods as its life goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._gate = Gate()
+        self._server: grpc.aio.Server | None = None
+        self._listening = AsyncExitStack()
+
+    @classmethod
+    @asynccontextmanager
+    async def claim(cls, path: Path) -> AsyncIterator[Socket]:
+        """The socket at `path`, not listening yet; FailedPrecondition when another server listens there."""
+        with claimed(path):
+            made = cls(path)
+            try:
+                yield made
+            finally:
+                await made.close()
+
+    async def listen(self) -> None:
+        """Accept connections; calls get Unavailable until `open`."""
+        self.path.unlink(missing_ok=True)
+        self._gate = Gate()
+        self._server = await self._listening.enter_async_context(bound(self.path, self._gate))
+
+    def open(self, cri: Cri) -> None:
+        """Let calls through to `cri`."""
+        self._gate.open(cri)
+
+    async def break_off(self) -> None:
+        """End every connection at once, with no word; refuse new ones until `listen`."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+            await self._listening.aclose()
+            self._refuse()
+
+    async def close(self) -> None:
+        """Let calls in flight end, and go."""
+        if self._server is not None:
+            self._gate.shut("stopping")
+            await self._server.stop(DRAIN)
+            self._server = None
+        await self._listening.aclose()
+
+    def _refuse(self) -> None:
+        self.path.unlink(missing_ok=True)
+        with private_umask(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+            dead.bind(os.fspath(self.path))
