@@ -188,15 +188,16 @@ class Containers:
         """The engine has seen its end."""
         if record.state not in LIVING:
             return
-        was = record.state
-        record.exit_code, record.finished_at = exit.code, exit.finished_at
-        record.reason = "OOMKilled" if exit.oom_killed else "Completed" if exit.code == 0 else "Error"
-        if was is ContainerState.RUNNING:
+        if record.state is ContainerState.RUNNING:
             # A short program may have ended before the runtime told that it started.
             record.started_at = min(record.started_at, exit.finished_at)
-        if was is ContainerState.STARTING:
+        elif record.state is ContainerState.STARTING:
+            # Whoever hears of its start is shown a container that runs, however short that was.
             record.started_at = exit.finished_at
+            self._ground.step_container(record, ContainerEvent.STARTED)
             self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
+        record.exit_code, record.finished_at = exit.code, exit.finished_at
+        record.reason = "OOMKilled" if exit.oom_killed else "Completed" if exit.code == 0 else "Error"
         self._ground.step_container(record, ContainerEvent.EXIT)
         self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 
