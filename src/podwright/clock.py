@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -92,8 +92,13 @@ class VirtualTimer:
 class VirtualClock:
     """Stands still until `advance`. Time stamps differ nevertheless: each is a nanosecond after the last."""
 
-    def __init__(self, start: int = 1_700_000_000_000_000_000) -> None:
+    def __init__(
+        self, start: int = 1_700_000_000_000_000_000, settle: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`start` is in nanoseconds since the epoch. `settle` lets the tasks run that a timer has woken: one
+        who knows the event loop can tell better than by counting turns when they have."""
         self._start = start
+        self._settle = settle or _settle
         self._elapsed = 0.0
         self._last = 0
         self._timers: list[tuple[float, int, VirtualTimer]] = []
@@ -108,8 +113,16 @@ class VirtualClock:
 
     def call_later(self, delay: float, callback: Callable[..., object], *arguments: Any) -> VirtualTimer:
         timer = VirtualTimer(self._elapsed + max(delay, 0.0), callback, arguments)
+        if delay <= 0:
+            # Due already: nobody needs to let time pass for it.
+            asyncio.get_running_loop().call_soon(timer.fire)
+            return timer
         heapq.heappush(self._timers, (timer.when(), next(self._order), timer))
         return timer
+
+    def pending(self) -> list[VirtualTimer]:
+        """Timers that wait for their moment."""
+        return [timer for _, _, timer in self._timers if not timer.cancelled()]
 
     async def sleep(self, delay: float) -> None:
         if delay <= 0:
@@ -139,16 +152,16 @@ class VirtualClock:
         """Let `seconds` pass: every timer that falls due is called at its own moment, in order, and what it
         woke runs before the next."""
         end = self._elapsed + seconds
-        await _settle()
+        await self._settle()
         while self._timers and self._timers[0][0] <= end:
             when, _, timer = heapq.heappop(self._timers)
             if timer.cancelled():
                 continue
             self._elapsed = max(self._elapsed, when)
             timer.fire()
-            await _settle()
+            await self._settle()
         self._elapsed = end
-        await _settle()
+        await self._settle()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -1,9 +1,8 @@
-"""A started node on the memory engine."""
+"""A started node."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,8 @@ from tests.core.node import Node
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    node = Node(tmp_path)
+async def node() -> AsyncIterator[Node]:
+    node = Node()
     await node.start()
     yield node
     await node.stop()

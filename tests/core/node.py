@@ -1,18 +1,26 @@
-"""A core on the memory engine that can be crashed and started again."""
+"""A core on the fake engine, by a virtual clock, that can be crashed and started again on what is left."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import sqlite3
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
+from podwright.clock import Timer, VirtualClock
 from podwright.config import Config
+from podwright.core.ground import Ground
 from podwright.core.runtime import Runtime
-from podwright.state.database import Database
+from podwright.engines.base import Container
+from podwright.engines.fake.engine import FakeEngine
+from podwright.engines.fake.scenario import Scenario, parse
+from podwright.engines.fake.world import World
 from podwright.wire import cri_pb2 as cri
-from tests.core.memory import MemoryEngine, World
+from tests.core.points import Points, WatchedDatabase, idle
+
+T = TypeVar("T")
+IMAGE = "box"
+CONFIG = Config()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -22,51 +30,144 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
+class CoreClock:
+    """The world's time as one core has it: its timers die with it."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._timers: list[Timer] = []
+        self.now = clock.now
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: Any) -> Timer:
+        self._timers = [*self.pending(), timer := self._clock.call_later(delay, callback, *arguments)]
+        return timer
+
+    def timeout(self, delay: float | None) -> AbstractAsyncContextManager[object]:
+        return self._clock.timeout(delay)
+
+    def pending(self) -> list[Timer]:
+        return [timer for timer in self._timers if not timer.cancelled()]
+
+    def crash(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+
+class WatchedEngine(FakeEngine):
+    """Keeps what core asked for where the world does not tell."""
+
+    def __init__(self, world: World, clock: VirtualClock) -> None:
+        super().__init__(world)
+        self.own_clock = CoreClock(clock)
+        self.signals: list[tuple[str, int]] = []
+        self.updates: list[cri.LinuxContainerResources] = []
+        self.kept: set[str] | None = None
+        """The sandboxes that existed when recovery ended."""
+
+    @property
+    def clock(self) -> CoreClock:
+        return self.own_clock
+
+    async def signal_container(self, container: Container, signal: int) -> None:
+        self.signals.append((container.id, signal))
+        await super().signal_container(container, signal)
+
+    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        self.updates.append(resources)
+        await super().update_container(container, resources)
+
+    async def forget_others(self, sandboxes: set[str]) -> None:
+        self.kept = sandboxes
+        await super().forget_others(sandboxes)
+
+
 class Node:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.world = World()
-        self.config = Config(root=str(root))
-        self.others: list[Node] = []
-        self._crashes = 0
+    engine: WatchedEngine
+    runtime: Runtime
+    database: WatchedDatabase
 
-    async def start(self, gates: Mapping[str, asyncio.Event] | None = None) -> None:
-        self.database = Database.open(self.root / "podwright.db")
-        self.engine = MemoryEngine(self.world)
-        self.engine.gates.update(gates or {})
-        self.runtime = Runtime(self.config, self.engine, self.database)
+    def __init__(self, scenario: object = None) -> None:
+        """`scenario` as in a YAML file."""
+        self.clock = VirtualClock(settle=idle)
+        self.world = World(self.clock, parse(scenario) if scenario is not None else Scenario())
+        self.world.seed()
+        self.points = Points()
+        self.database = WatchedDatabase(self.points)
+        self._others: set[asyncio.Task[Any]] = set()
+
+    @property
+    def ground(self) -> Ground:
+        return self.runtime._ground
+
+    async def start(self) -> None:
+        """A new process on what is there; returns when recovery has ended."""
+        self.boot()
+        await self.engine.open()
         await self.runtime.open()
+        await self.engine.images.pull(IMAGE, None)
 
-    async def after_crash(self, gates: Mapping[str, asyncio.Event] | None = None) -> Node:
-        """A node started on what a kill -9 at this very moment would have left: database and world.
+    def boot(self) -> None:
+        self._others = asyncio.all_tasks()
+        self.world.on_step = self.points.step
+        self.engine = WatchedEngine(self.world, self.clock)
+        self.runtime = Runtime(CONFIG, self.engine, self.database)
 
-        `gates` are those of its engine from the start.
-        """
-        self._crashes += 1
-        other = Node(self.root / f"crash-{self._crashes}")
-        other.root.mkdir()
-        with (
-            sqlite3.connect(other.root / "podwright.db") as copied,
-            sqlite3.connect(self.root / "podwright.db") as source,
-        ):
-            source.backup(copied)
-        other.world = copy.deepcopy(self.world)
-        await other.start(gates)
-        self.others.append(other)
-        return other
+    def kill(self) -> None:
+        """The process is dead from here on: nothing that it still does reaches anything."""
+        self.engine.crash()
+        self.engine.own_clock.crash()
+        self.database.crash()
+
+    async def crash(self) -> None:
+        """Kill the process, if it is not dead already; `start` is the next one."""
+        self.kill()
+        await self._bury()
+        self.points.gates.clear()
+        self.database = self.database.after_crash(self.points)
+
+    async def after_crash(self) -> None:
+        await self.crash()
+        await self.start()
+
+    async def _bury(self) -> None:
+        """End the tasks of a dead process. They could do nothing any more, but would stay for ever."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        while left := asyncio.all_tasks() - self._others - {asyncio.current_task()}:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.01)
+            for task in left:
+                if task.done() and not task.cancelled():
+                    task.exception()
+        loop.set_exception_handler(None)
 
     async def stop(self) -> None:
-        for gate in self.engine.gates.values():
+        for gate in self.points.gates.values():
             gate.set()
+        self.points.hook = self.points.hold = None
         await self.runtime.close()
+        await self.engine.close()
         self.database.close()
-        for other in self.others:
-            await other.stop()
+
+    # What the world does by itself
+
+    def exit(self, container: str, code: int, oom: bool = False) -> None:
+        """The program in `container` ends."""
+        self.world.ended(self.world.containers[container], code, oom=oom)
+
+    def sandbox_ends(self, sandbox: str) -> None:
+        """Its pause process ends."""
+        self.world.pause_ended(self.world.sandboxes[sandbox])
 
     # Short forms of calls
 
-    def sandbox_request(self, name: str = "pod", attempt: int = 0) -> cri.RunPodSandboxRequest:
-        return cri.RunPodSandboxRequest(
+    def sandbox_request(
+        self, name: str = "pod", attempt: int = 0, *, host_network: bool = False, shared_pid: bool = False
+    ) -> cri.RunPodSandboxRequest:
+        request = cri.RunPodSandboxRequest(
             config=cri.PodSandboxConfig(
                 metadata=cri.PodSandboxMetadata(
                     name=name, namespace="ns", uid="uid-" + name, attempt=attempt
@@ -75,16 +176,26 @@ class Node:
                 labels={"app": name},
             )
         )
+        options = request.config.linux.security_context.namespace_options
+        options.network = cri.NODE if host_network else cri.POD
+        options.pid = cri.POD if shared_pid else cri.CONTAINER
+        return request
 
-    def container_request(self, sandbox: str, name: str = "main") -> cri.CreateContainerRequest:
-        return cri.CreateContainerRequest(
+    def container_request(
+        self, sandbox: str, name: str = "main", *, target: str = ""
+    ) -> cri.CreateContainerRequest:
+        request = cri.CreateContainerRequest(
             pod_sandbox_id=sandbox,
             config=cri.ContainerConfig(
                 metadata=cri.ContainerMetadata(name=name),
-                image=cri.ImageSpec(image="box"),
+                image=cri.ImageSpec(image=IMAGE),
                 log_path=f"{name}/0.log",
             ),
         )
+        if target:
+            options = request.config.linux.security_context.namespace_options
+            options.pid, options.target_id = cri.TARGET, target
+        return request
 
     async def sandbox(self, name: str = "pod") -> str:
         return (await self.runtime.run_pod_sandbox(self.sandbox_request(name))).pod_sandbox_id
@@ -110,3 +221,12 @@ class Node:
     async def containers(self) -> list[str]:
         response = await self.runtime.list_containers(cri.ListContainersRequest())
         return [item.id for item in response.containers]
+
+    async def shortly(self, call: Awaitable[T], seconds: float = 600.0) -> T:
+        """What `call` gives, within `seconds` of the virtual clock; TimeoutError when it does not end."""
+        task = asyncio.ensure_future(call)
+        await self.clock.advance(seconds)
+        if not task.done():
+            task.cancel()
+            raise TimeoutError(f"not done within {seconds:g} s")
+        return task.result()

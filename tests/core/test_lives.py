@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from podwright.core.states import CONTAINER, SANDBOX, ContainerState, SandboxState
+from podwright.engines.fake.scenario import parse
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.wire import cri_pb2 as cri
 from tests.core.node import Node, until
@@ -24,7 +25,7 @@ async def test_life_of_a_container(node: Node) -> None:
     await node.runtime.start_container(cri.StartContainerRequest(container_id=container))
     running = await node.status(container)
     assert running.state == cri.CONTAINER_RUNNING and running.started_at >= running.created_at
-    node.engine.exit(container, 3)
+    node.exit(container, 3)
     exited = await node.runtime.wait(container)
     assert (exited.state, exited.exit_code, exited.reason) == (cri.CONTAINER_EXITED, 3, "Error")
     assert exited.finished_at >= exited.started_at
@@ -35,7 +36,7 @@ async def test_life_of_a_container(node: Node) -> None:
 )
 async def test_reason_of_an_exit(node: Node, code: int, oom: bool, reason: str) -> None:
     container = await node.container(await node.sandbox())
-    node.engine.exit(container, code, oom)
+    node.exit(container, code, oom)
     assert (await node.runtime.wait(container)).reason == reason
 
 
@@ -44,7 +45,7 @@ async def test_starting_twice_or_after_the_end_is_an_error(node: Node) -> None:
     request = cri.StartContainerRequest(container_id=container)
     with pytest.raises(FailedPrecondition, match="running"):
         await node.runtime.start_container(request)
-    node.engine.exit(container, 0)
+    node.exit(container, 0)
     await node.runtime.wait(container)
     with pytest.raises(FailedPrecondition, match="exited"):
         await node.runtime.start_container(request)
@@ -52,7 +53,7 @@ async def test_starting_twice_or_after_the_end_is_an_error(node: Node) -> None:
 
 async def test_failed_start_leaves_an_exited_container_with_start_error(node: Node) -> None:
     container = await node.container(await node.sandbox(), start=False)
-    node.engine.failures["start_container"] = PodwrightError("no such program")
+    node.points.failures["start_container.start"] = PodwrightError("no such program")
     with pytest.raises(PodwrightError):
         await node.runtime.start_container(cri.StartContainerRequest(container_id=container))
     status = await node.status(container)
@@ -62,7 +63,7 @@ async def test_failed_start_leaves_an_exited_container_with_start_error(node: No
 
 
 async def test_stop_sends_its_signal_once_and_the_shortest_timeout_wins(node: Node) -> None:
-    node.engine.dies_of_sigterm = False
+    node.world.scenario = parse({"containers": [{"ignore": ["SIGTERM"]}]})
     container = await node.container(await node.sandbox())
     stops = [
         asyncio.create_task(
@@ -70,7 +71,10 @@ async def test_stop_sends_its_signal_once_and_the_shortest_timeout_wins(node: No
         )
         for timeout in (3600, 1800, 1)
     ]
-    await asyncio.wait_for(asyncio.gather(*stops), 10)
+    await node.clock.advance(0.9)
+    assert not any(stop.done() for stop in stops)
+    await node.clock.advance(0.1)
+    await asyncio.gather(*stops)
     assert node.engine.signals == [(container, signal.SIGTERM), (container, signal.SIGKILL)]
     assert (await node.status(container)).exit_code == 137
 
@@ -94,25 +98,25 @@ async def test_stop_of_created_exited_and_unknown_containers_succeeds_at_once(no
 
 
 async def test_stop_of_a_client_that_goes_away_still_kills_in_time(node: Node) -> None:
-    node.engine.dies_of_sigterm = False
+    node.world.scenario = parse({"containers": [{"ignore": ["SIGTERM"]}]})
     container = await node.container(await node.sandbox())
     stop = asyncio.create_task(
         node.runtime.stop_container(cri.StopContainerRequest(container_id=container, timeout=1))
     )
     await until(lambda: node.engine.signals)
     stop.cancel()
-    status = await asyncio.wait_for(node.runtime.wait(container), 10)
+    status = await node.shortly(node.runtime.wait(container), 1)
     assert status.exit_code == 137
 
 
 async def test_exit_before_the_start_returns_is_kept(node: Node) -> None:
     container = await node.container(await node.sandbox(), start=False)
-    gate = node.engine.gates["start_container"] = asyncio.Event()
+    gate = node.points.gates["start_container.started"] = asyncio.Event()
     start = asyncio.create_task(
         node.runtime.start_container(cri.StartContainerRequest(container_id=container))
     )
-    await until(lambda: "start_container" in node.engine.calls)
-    node.engine.exit(container, 5)
+    await until(lambda: "start_container.started" in node.points.passed)
+    node.exit(container, 5)
     await node.runtime.wait(container)
     gate.set()
     await start
@@ -136,9 +140,9 @@ async def test_remove_of_running_and_unknown_objects(node: Node) -> None:
 async def test_stopped_sandbox_stays_listed_and_can_be_stopped_again(node: Node) -> None:
     sandbox = await node.sandbox()
     container = await node.container(sandbox)
-    assert (await node.sandbox_status(sandbox)).network.ip == "10.0.0.2"
+    assert (await node.sandbox_status(sandbox)).network.ip == node.world.sandboxes[sandbox].ip != ""
     stop = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox)
-    node.engine.failures["stop_sandbox"] = PodwrightError("the plugin is away")
+    node.points.failures["stop_sandbox.network"] = PodwrightError("the plugin is away")
     with pytest.raises(PodwrightError):
         await node.runtime.stop_pod_sandbox(stop)
     await node.runtime.stop_pod_sandbox(stop)
@@ -146,7 +150,7 @@ async def test_stopped_sandbox_stays_listed_and_can_be_stopped_again(node: Node)
     status = await node.sandbox_status(sandbox)
     assert status.state == cri.SANDBOX_NOTREADY and status.network.ip == ""
     assert (await node.status(container)).state == cri.CONTAINER_EXITED
-    assert node.engine.calls.count("stop_sandbox") == 2
+    assert node.points.passed.count("stop_sandbox.network") == 2
 
 
 async def test_update_is_shown_and_taken_back_when_it_fails(node: Node) -> None:
@@ -156,7 +160,7 @@ async def test_update_is_shown_and_taken_back_when_it_fails(node: Node) -> None:
     await node.runtime.update_container_resources(update)
     assert (await node.status(container)).resources.linux.cpu_shares == 512
     update.linux.cpu_shares = 100
-    node.engine.failures["update_container"] = PodwrightError("too little")
+    node.points.failures["update_container.limits"] = PodwrightError("too little")
     with pytest.raises(PodwrightError):
         await node.runtime.update_container_resources(update)
     assert (await node.status(container)).resources.linux.cpu_shares == 512
@@ -214,7 +218,7 @@ async def test_encoded_answers_say_the_same_and_follow_every_change(node: Node) 
             assert cri.ContainerStatusResponse.FromString(encoded) == await node.runtime.container_status(
                 asked
             )
-        node.engine.exit(first, 4)
+        node.exit(first, 4)
         await node.runtime.wait(first)
         await node.runtime.start_container(cri.StartContainerRequest(container_id=second))
         await node.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=two))
@@ -225,7 +229,7 @@ async def test_events_tell_the_life_in_order(node: Node) -> None:
     events = node.runtime.get_container_events(cri.GetEventsRequest())
     sandbox = await node.sandbox()
     container = await node.container(sandbox)
-    node.engine.exit(container, 0)
+    node.exit(container, 0)
     await node.runtime.wait(container)
     await node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox))
     seen = []
