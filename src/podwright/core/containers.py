@@ -6,7 +6,7 @@ import asyncio
 import logging
 import posixpath
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -79,13 +79,13 @@ class Containers:
             id=ground.engine.new_id(),
             name=name,
             sandbox=sandbox,
-            config=config,
+            config_wire=config.SerializeToString(),
             image=image,
             log_path=_log_path(sandbox.config, config),
             stop_signal=stop_signal,
             target=self._target(sandbox, config),
             created_at=ground.clock.now(),
-            resources=config.linux.resources,
+            resources_wire=config.linux.resources.SerializeToString(),
         )
         ground.records.add_container(record)
         task = ground.start(self._create(record))
@@ -322,25 +322,23 @@ class Containers:
 
     def list(self, filter: cri.ContainerFilter) -> Iterator[ContainerRecord]:
         """The records a list shows. InvalidArgument when a prefix in the filter is ambiguous."""
+        records = self._ground.records
+        candidates: Iterable[ContainerRecord] = records.containers
         if filter.id:
-            found = self._ground.records.containers.find(filter.id)
+            found = records.containers.find(filter.id)
             candidates = [found] if found is not None else []
-        else:
-            candidates = list(self._ground.records.containers)
-        sandbox = None
         if filter.pod_sandbox_id:
-            sandbox = self._ground.records.sandboxes.find(filter.pod_sandbox_id)
-            if sandbox is None:
-                return iter(())
+            sandbox = records.sandboxes.find(filter.pod_sandbox_id)
+            members = sandbox.containers if sandbox is not None else {}
+            candidates = [x for x in candidates if x.id in members] if filter.id else list(members.values())
         state = filter.state.state if filter.HasField("state") else None
-        selector = filter.label_selector
+        selector = dict(filter.label_selector)
         return (
             record
             for record in candidates
-            if record.state not in HIDDEN_CONTAINER
-            and (sandbox is None or record.sandbox is sandbox)
+            if record.state is not ContainerState.CREATING
             and (state is None or container_state(record) == state)
-            and (not selector or labels_match(record.config.labels, selector))
+            and (not selector or labels_match(record.labels, selector))
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from podwright.errors import InvalidArgument, NotFound
+
+DIGITS = 64
+"""Of a whole id; a prefix has fewer."""
 
 
 class Identified(Protocol):
@@ -24,7 +27,6 @@ class Index(Generic[T]):
         self._kind = kind
         self._field = field
         self._objects: dict[str, T] = {}
-        self._sorted: list[str] = []
 
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._objects.values()))
@@ -37,11 +39,9 @@ class Index(Generic[T]):
 
     def add(self, item: T) -> None:
         self._objects[item.id] = item
-        insort(self._sorted, item.id)
 
     def discard(self, id: str) -> None:
-        if self._objects.pop(id, None) is not None:
-            del self._sorted[bisect_left(self._sorted, id)]
+        self._objects.pop(id, None)
 
     def find(self, id: str) -> T | None:
         """The object whose id is, or uniquely starts with, `id`; None when there is none.
@@ -53,8 +53,10 @@ class Index(Generic[T]):
             return exact
         if not id:
             raise InvalidArgument(self._field, f"the {self._kind} id is empty")
-        at = bisect_left(self._sorted, id)
-        matches = [candidate for candidate in self._sorted[at : at + 2] if candidate.startswith(id)]
+        if len(id) >= DIGITS:
+            return None
+        # Only people type prefixes: reading all ids for them is cheaper than keeping all ids in order.
+        matches = list(islice((each for each in self._objects if each.startswith(id)), 2))
         if len(matches) > 1:
             raise InvalidArgument(
                 self._field,

@@ -2,18 +2,32 @@
 
 Reads are served from memory. `Records` is the only writer of the two tables: a record is changed by
 `Records.save` after its fields were set, so that memory and disk agree at every await.
+
+A node may have tens of thousands of records, so they are small. A parsed message takes five times the room of
+the same message encoded: configurations stay encoded and are parsed when they are asked for; a few hundred
+parsed ones are kept. Labels, which lists are filtered by, are plain dictionaries of shared texts.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
 from podwright.clock import Timer
 from podwright.core.ids import Index
+from podwright.core.latch import Latch
 from podwright.core.states import ContainerState, SandboxState
+from podwright.core.views import (
+    container_item_wire,
+    container_state,
+    restated,
+    sandbox_item_wire,
+    sandbox_state,
+)
 from podwright.engines.base import Container, ContainerFacts, Image, Sandbox, SandboxFacts
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -47,7 +61,12 @@ CREATE TABLE IF NOT EXISTS containers (
     image BLOB NOT NULL,
     facts BLOB NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS containers_of_sandbox ON containers (sandbox_id);
 """
+# Without the index the foreign key makes SQLite read all containers whenever a sandbox is removed.
+
+PARSED = 256
+"""Configurations of each kind that are kept parsed: those of a common node, all of them."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,22 +74,38 @@ class SandboxRecord:
     id: str
     name: str
     handler: str
-    config: cri.PodSandboxConfig
+    config_wire: bytes
+    """A PodSandboxConfig."""
     state: SandboxState = SandboxState.CREATING
     created_at: int = 0
     """Nanoseconds since the epoch."""
     facts: SandboxFacts = SandboxFacts()
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     containers: dict[str, ContainerRecord] = field(default_factory=dict)
     creating: set[asyncio.Task[str]] = field(default_factory=set)
     """Container creations under way: a stop ends them first."""
     lost_early: bool = False
     """Its pause process ended before anybody was given the sandbox."""
-    item: cri.PodSandbox | None = None
-    item_wire: bytes = b""
+    labels: Mapping[str, str] = field(init=False)
+    item_wire: bytes = field(init=False)
+    """List entry, encoded as it stands in a response."""
     status_wire: bytes = b""
-    """List entry and status, encoded as they stand in a response; made when asked for, dropped by
-    `Records.save`."""
+    """Status, likewise; made when asked for, dropped by `Records.save`."""
+    _lock: asyncio.Lock | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = _shared(self.config.labels)
+        self.item_wire = sandbox_item_wire(self)
+
+    @property
+    def config(self) -> cri.PodSandboxConfig:
+        """Not to be changed: others see the same message."""
+        return _sandbox_config(self.config_wire)
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     def seen_by_engine(self) -> Sandbox:
         return Sandbox(self.id, self.name, self.config, self.handler, self.facts)
@@ -81,7 +116,8 @@ class ContainerRecord:
     id: str
     name: str
     sandbox: SandboxRecord
-    config: cri.ContainerConfig
+    config_wire: bytes
+    """A ContainerConfig."""
     image: Image
     log_path: str
     stop_signal: str
@@ -94,19 +130,41 @@ class ContainerRecord:
     exit_code: int = 0
     reason: str = ""
     message: str = ""
-    resources: cri.LinuxContainerResources = field(default_factory=cri.LinuxContainerResources)
-    """What holds now: the request's, changed by updates."""
+    resources_wire: bytes = b""
+    """A LinuxContainerResources, what holds now: the request's, changed by updates."""
     facts: ContainerFacts = ContainerFacts()
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    exited: Latch = field(default_factory=Latch)
     soft_signal_sent: bool = False
     kill_timer: Timer | None = None
-    item: cri.Container | None = None
-    item_wire: bytes = b""
-    status: cri.ContainerStatus | None = None
+    labels: Mapping[str, str] = field(init=False)
+    item_wire: bytes = field(init=False)
+    """List entry, encoded as it stands in a response."""
     status_wire: bytes = b""
-    """List entry and status, as messages and as they stand in an encoded response; made when asked for,
-    dropped by `Records.save`."""
+    """Status, likewise; made when asked for, dropped by `Records.save`."""
+    _lock: asyncio.Lock | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = _shared(self.config.labels)
+        self.item_wire = container_item_wire(self)
+
+    @property
+    def config(self) -> cri.ContainerConfig:
+        """Not to be changed: others see the same message."""
+        return _container_config(self.config_wire)
+
+    @property
+    def resources(self) -> cri.LinuxContainerResources:
+        return cri.LinuxContainerResources.FromString(self.resources_wire)
+
+    @resources.setter
+    def resources(self, resources: cri.LinuxContainerResources) -> None:
+        self.resources_wire = resources.SerializeToString()
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     def seen_by_engine(self) -> Container:
         return Container(
@@ -140,7 +198,7 @@ class Records:
                 id,
                 name,
                 handler,
-                cri.PodSandboxConfig.FromString(config),
+                config,
                 SandboxState(state),
                 created_at,
                 msgspec.json.decode(facts, type=SandboxFacts),
@@ -156,8 +214,8 @@ class Records:
                 id=row[0],
                 name=row[1],
                 sandbox=self.sandboxes.get(row[2]),
-                config=cri.ContainerConfig.FromString(row[13]),
-                image=msgspec.json.decode(row[15], type=Image),
+                config_wire=row[13],
+                image=_image(row[15]),
                 log_path=row[12],
                 stop_signal=row[11],
                 state=ContainerState(row[4]),
@@ -167,7 +225,7 @@ class Records:
                 exit_code=row[8],
                 reason=row[9],
                 message=row[10],
-                resources=cri.LinuxContainerResources.FromString(row[14]),
+                resources_wire=row[14],
                 facts=msgspec.json.decode(row[16], type=ContainerFacts),
             )
             if container.state is ContainerState.EXITED:
@@ -192,40 +250,31 @@ class Records:
     def _reserve(self, record: SandboxRecord | ContainerRecord) -> None:
         self.names[record.name] = record.id
         try:
-            self.save(record)
+            self._insert(record)
         except BaseException:
             del self.names[record.name]
             raise
 
-    def save(self, record: SandboxRecord | ContainerRecord) -> None:
-        """Write the record as it is now."""
-        record.item, record.item_wire, record.status_wire = None, b"", b""
+    def _insert(self, record: SandboxRecord | ContainerRecord) -> None:
         if isinstance(record, SandboxRecord):
             self._database.execute(
                 "INSERT INTO sandboxes (id, name, state, handler, created_at, config, facts)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                " state = excluded.state, created_at = excluded.created_at, facts = excluded.facts,"
-                " config = excluded.config",
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.id,
                     record.name,
                     record.state.value,
                     record.handler,
                     record.created_at,
-                    record.config.SerializeToString(),
+                    record.config_wire,
                     msgspec.json.encode(record.facts),
                 ),
             )
             return
-        record.status = None
         self._database.execute(
             "INSERT INTO containers (id, name, sandbox_id, target_id, state, created_at, started_at,"
             " finished_at, exit_code, reason, message, stop_signal, log_path, config, resources, image,"
-            " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET state = excluded.state, created_at = excluded.created_at,"
-            " started_at = excluded.started_at, finished_at = excluded.finished_at,"
-            " exit_code = excluded.exit_code, reason = excluded.reason, message = excluded.message,"
-            " resources = excluded.resources, facts = excluded.facts",
+            " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.id,
                 record.name,
@@ -240,10 +289,37 @@ class Records:
                 record.message,
                 record.stop_signal,
                 record.log_path,
-                record.config.SerializeToString(),
-                record.resources.SerializeToString(),
+                record.config_wire,
+                record.resources_wire,
                 msgspec.json.encode(record.image),
                 msgspec.json.encode(record.facts),
+            ),
+        )
+
+    def save(self, record: SandboxRecord | ContainerRecord) -> None:
+        """Write what can have changed of the record."""
+        record.status_wire = b""
+        if isinstance(record, SandboxRecord):
+            record.item_wire = restated(record.item_wire, sandbox_state(record))
+            self._database.execute(
+                "UPDATE sandboxes SET state = ?, facts = ? WHERE id = ?",
+                (record.state.value, msgspec.json.encode(record.facts), record.id),
+            )
+            return
+        record.item_wire = restated(record.item_wire, container_state(record))
+        self._database.execute(
+            "UPDATE containers SET state = ?, started_at = ?, finished_at = ?, exit_code = ?, reason = ?,"
+            " message = ?, resources = ?, facts = ? WHERE id = ?",
+            (
+                record.state.value,
+                record.started_at,
+                record.finished_at,
+                record.exit_code,
+                record.reason,
+                record.message,
+                record.resources_wire,
+                msgspec.json.encode(record.facts),
+                record.id,
             ),
         )
 
@@ -258,3 +334,29 @@ class Records:
             record.sandbox.containers.pop(record.id, None)
         if self.names.get(record.name) == record.id:
             del self.names[record.name]
+
+
+@lru_cache(PARSED)
+def _sandbox_config(wire: bytes) -> cri.PodSandboxConfig:
+    return cri.PodSandboxConfig.FromString(wire)
+
+
+@lru_cache(PARSED)
+def _container_config(wire: bytes) -> cri.ContainerConfig:
+    return cri.ContainerConfig.FromString(wire)
+
+
+@lru_cache(PARSED)
+def _image(json: bytes) -> Image:
+    """One object for all containers of an image."""
+    return msgspec.json.decode(json, type=Image)
+
+
+def _shared(labels: Mapping[str, str]) -> dict[str, str]:
+    """A pod's containers repeat its name, namespace and uid, and all pods repeat the keys."""
+    return {_same(key): _same(value) for key, value in labels.items()}
+
+
+@lru_cache(1024)
+def _same(text: str) -> str:
+    return text

@@ -94,13 +94,13 @@ async def _look(ground: Ground, containers: Containers, record: ContainerRecord)
 
 
 async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> None:
-    room = asyncio.Semaphore(AT_ONCE)
+    rest = iter(records)
 
-    async def one(record: R) -> None:
-        async with room:
+    async def some() -> None:
+        for record in rest:
             try:
                 await settle(record)
             except Exception as error:
                 log.error("recovery of %s (%s): %s", record.id, record.state.value, error)
 
-    await asyncio.gather(*(one(record) for record in records))
+    await asyncio.gather(*(some() for _ in range(AT_ONCE)))

@@ -17,14 +17,7 @@ from podwright.core.records import Records
 from podwright.core.recovery import recover
 from podwright.core.sandboxes import Sandboxes
 from podwright.core.stats import Stats
-from podwright.core.views import (
-    container_item,
-    container_item_wire,
-    container_status_wire,
-    sandbox_item,
-    sandbox_item_wire,
-    sandbox_status_wire,
-)
+from podwright.core.views import container_status_wire, sandbox_status_wire
 from podwright.engines.base import Engine, Orphan
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -133,8 +126,7 @@ class Runtime:
         return await self._sandboxes.status(request)
 
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse:
-        items = [sandbox_item(record) for record in self._sandboxes.list(request.filter)]
-        return cri.ListPodSandboxResponse(items=items)
+        return cri.ListPodSandboxResponse.FromString(await self.list_pod_sandbox_wire(request))
 
     # Containers
 
@@ -157,8 +149,7 @@ class Runtime:
         return await self._containers.status(request)
 
     async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse:
-        items = [container_item(record) for record in self._containers.list(request.filter)]
-        return cri.ListContainersResponse(containers=items)
+        return cri.ListContainersResponse.FromString(await self.list_containers_wire(request))
 
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, /
@@ -200,7 +191,7 @@ class Runtime:
     # What is asked most often, encoded already: a server sends it as it is
 
     async def list_pod_sandbox_wire(self, request: cri.ListPodSandboxRequest, /) -> bytes:
-        return b"".join(map(sandbox_item_wire, self._sandboxes.list(request.filter)))
+        return b"".join([record.item_wire for record in self._sandboxes.list(request.filter)])
 
     async def pod_sandbox_status_wire(self, request: cri.PodSandboxStatusRequest, /) -> bytes:
         if request.verbose:
@@ -208,7 +199,7 @@ class Runtime:
         return sandbox_status_wire(self._sandboxes.shown(request.pod_sandbox_id), self._ground.clock.now())
 
     async def list_containers_wire(self, request: cri.ListContainersRequest, /) -> bytes:
-        return b"".join(map(container_item_wire, self._containers.list(request.filter)))
+        return b"".join([record.item_wire for record in self._containers.list(request.filter)])
 
     async def container_status_wire(self, request: cri.ContainerStatusRequest, /) -> bytes:
         if request.verbose:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -56,7 +56,7 @@ class Sandboxes:
             self._ground.engine.new_id(),
             name,
             request.runtime_handler,
-            request.config,
+            request.config.SerializeToString(),
             created_at=self._ground.clock.now(),
         )
         records.add_sandbox(record)
@@ -177,17 +177,16 @@ class Sandboxes:
 
     def list(self, filter: cri.PodSandboxFilter) -> Iterator[SandboxRecord]:
         """The records a list shows. InvalidArgument when the id in the filter is ambiguous."""
+        candidates: Iterable[SandboxRecord] = self._ground.records.sandboxes
         if filter.id:
             found = self._ground.records.sandboxes.find(filter.id)
             candidates = [found] if found is not None else []
-        else:
-            candidates = list(self._ground.records.sandboxes)
         state = filter.state.state if filter.HasField("state") else None
-        selector = filter.label_selector
+        selector = dict(filter.label_selector)
         return (
             record
             for record in candidates
-            if record.state not in HIDDEN_SANDBOX
+            if record.state is not SandboxState.CREATING
             and (state is None or sandbox_state(record) == state)
-            and (not selector or labels_match(record.config.labels, selector))
+            and (not selector or labels_match(record.labels, selector))
         )

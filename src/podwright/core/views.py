@@ -1,19 +1,23 @@
 """Records as the CRI shows them: list entries and statuses.
 
 The `_wire` forms are the same, encoded as they stand in the response that holds them. A list of encoded
-entries is their concatenation, so a list of hundreds costs a join and no serialisation; a status that other
-messages hold, too, differs there in its first byte, the field's tag.
+entries is their concatenation, so a list of thousands costs a join and no serialisation; a status that other
+messages hold, too, differs there in its first byte, the field's tag. Only the state of a list entry ever
+changes, so that stands last, and changing it costs a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
 from podwright.wire import cri_pb2 as cri
+
+if TYPE_CHECKING:
+    from podwright.core.records import ContainerRecord, SandboxRecord
 
 HIDDEN_SANDBOX = frozenset({SandboxState.CREATING})
 HIDDEN_CONTAINER = frozenset({ContainerState.CREATING})
@@ -37,42 +41,82 @@ def container_state(record: ContainerRecord) -> cri.ContainerState:
     return _CONTAINER_STATE[record.state]
 
 
-def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
-    if record.item is None:
-        record.item = cri.PodSandbox(
-            id=record.id,
-            metadata=record.config.metadata,
-            state=sandbox_state(record),
-            created_at=record.created_at,
-            labels=record.config.labels,
-            annotations=record.config.annotations,
-            runtime_handler=record.handler,
-        )
-    return record.item
-
-
 def sandbox_item_wire(record: SandboxRecord) -> bytes:
-    if not record.item_wire:
-        record.item_wire = cri.ListPodSandboxResponse(items=[sandbox_item(record)]).SerializeToString()
-    return record.item_wire
+    """A ListPodSandboxResponse of this one."""
+    config = record.config
+    item = cri.PodSandbox(
+        id=record.id,
+        metadata=config.metadata,
+        created_at=record.created_at,
+        labels=config.labels,
+        annotations=config.annotations,
+        runtime_handler=record.handler,
+    )
+    return _entry(item, sandbox_state(record))
+
+
+def container_item_wire(record: ContainerRecord) -> bytes:
+    """A ListContainersResponse of this one."""
+    config = record.config
+    item = cri.Container(
+        id=record.id,
+        pod_sandbox_id=record.sandbox.id,
+        metadata=config.metadata,
+        image=image_shown(record),
+        image_ref=record.image.id,
+        image_id=record.image.id,
+        created_at=record.created_at,
+        labels=config.labels,
+        annotations=config.annotations,
+    )
+    return _entry(item, container_state(record))
+
+
+def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
+    return cri.ListPodSandboxResponse.FromString(record.item_wire).items[0]
+
+
+def container_item(record: ContainerRecord) -> cri.Container:
+    return cri.ListContainersResponse.FromString(record.item_wire).containers[0]
+
+
+def restated(item_wire: bytes, state: int) -> bytes:
+    """A list entry with another state."""
+    return item_wire[:-1] + bytes((state,))
+
+
+def _entry(item: cri.PodSandbox | cri.Container, state: int) -> bytes:
+    encoded = item.SerializeToString()
+    tag = item.DESCRIPTOR.fields_by_name["state"].number << 3
+    return b"".join((_ITEM, _varint(len(encoded) + 2), encoded, bytes((tag, state))))
+
+
+def _varint(number: int) -> bytes:
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 def sandbox_status(record: SandboxRecord) -> cri.PodSandboxStatus:
+    config = record.config
     # The addresses go with the network: a stopped sandbox has none.
     ips = record.facts.ips if record.state in (SandboxState.READY, SandboxState.LOST) else ()
     return cri.PodSandboxStatus(
         id=record.id,
-        metadata=record.config.metadata,
+        metadata=config.metadata,
         state=sandbox_state(record),
         created_at=record.created_at,
         network=cri.PodSandboxNetworkStatus(
             ip=ips[0] if ips else "", additional_ips=[cri.PodIP(ip=ip) for ip in ips[1:]]
         ),
         linux=cri.LinuxPodSandboxStatus(
-            namespaces=cri.Namespace(options=record.config.linux.security_context.namespace_options)
+            namespaces=cri.Namespace(options=config.linux.security_context.namespace_options)
         ),
-        labels=record.config.labels,
-        annotations=record.config.annotations,
+        labels=config.labels,
+        annotations=config.annotations,
         runtime_handler=record.handler,
     )
 
@@ -102,6 +146,8 @@ def _tag(message: type[Message], field: str) -> bytes:
     return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
 
 
+_ITEM = _tag(cri.ListContainersResponse, "containers")
+assert _tag(cri.ListPodSandboxResponse, "items") == _ITEM
 _MEMBER = _tag(cri.PodSandboxStatusResponse, "containers_statuses")
 _EVENT_SANDBOX = _tag(cri.ContainerEventResponse, "pod_sandbox_status")
 _EVENT_MEMBER = _tag(cri.ContainerEventResponse, "containers_statuses")
@@ -111,48 +157,23 @@ def shown_containers(record: SandboxRecord) -> list[ContainerRecord]:
     return [each for each in record.containers.values() if each.state not in HIDDEN_CONTAINER]
 
 
-def container_item(record: ContainerRecord) -> cri.Container:
-    if record.item is None:
-        record.item = cri.Container(
-            id=record.id,
-            pod_sandbox_id=record.sandbox.id,
-            metadata=record.config.metadata,
-            image=image_shown(record),
-            image_ref=record.image.id,
-            image_id=record.image.id,
-            state=container_state(record),
-            created_at=record.created_at,
-            labels=record.config.labels,
-            annotations=record.config.annotations,
-        )
-    return record.item
-
-
-def container_item_wire(record: ContainerRecord) -> bytes:
-    if not record.item_wire:
-        response = cri.ListContainersResponse(containers=[container_item(record)])
-        record.item_wire = response.SerializeToString()
-    return record.item_wire
-
-
 def container_status_wire(record: ContainerRecord) -> bytes:
     if not record.status_wire:
-        response = cri.ContainerStatusResponse(status=container_status(record))
+        response = cri.ContainerStatusResponse(status=_container_status(record))
         record.status_wire = response.SerializeToString()
     return record.status_wire
 
 
 def container_status(record: ContainerRecord) -> cri.ContainerStatus:
-    if record.status is None:
-        record.status = _container_status(record)
-    return record.status
+    return cri.ContainerStatusResponse.FromString(container_status_wire(record)).status
 
 
 def _container_status(record: ContainerRecord) -> cri.ContainerStatus:
+    config = record.config
     exited = record.state in (ContainerState.EXITED, ContainerState.REMOVING)
     return cri.ContainerStatus(
         id=record.id,
-        metadata=record.config.metadata,
+        metadata=config.metadata,
         state=container_state(record),
         created_at=record.created_at,
         started_at=record.started_at if exited or record.state is ContainerState.RUNNING else 0,
@@ -163,9 +184,9 @@ def _container_status(record: ContainerRecord) -> cri.ContainerStatus:
         image_id=record.image.id,
         reason=record.reason if exited else "",
         message=record.message if exited else "",
-        labels=record.config.labels,
-        annotations=record.config.annotations,
-        mounts=record.config.mounts,
+        labels=config.labels,
+        annotations=config.annotations,
+        mounts=config.mounts,
         log_path=record.log_path,
         resources=cri.ContainerResources(linux=record.resources),
         user=cri.ContainerUser(
@@ -194,4 +215,8 @@ def stop_signal_shown(name: str) -> str:
 
 
 def labels_match(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in selector.items())
+    # Not all(): asked for each of tens of thousands, a generator costs more than what it does.
+    for key, value in selector.items():  # noqa: SIM110
+        if labels.get(key) != value:
+            return False
+    return True
