@@ -1,7 +1,7 @@
 """Recorded cases: what containerd makes of a request, an image and a host, against what podwright makes.
 
 A case passes when the specs agree field by field, and when a recorded error is an error here too. Where
-podwright differs on purpose, lacks something, or leaves it to another room stands in
+podwright differs on purpose, or leaves it to another room stands in
 golden_differences.toml with the reason; a difference that is not listed fails, and so does a listed one
 that has gone. The cases and how to read them: tests/golden/spec/README.md.
 """
@@ -21,6 +21,7 @@ import pytest
 from google.protobuf import json_format
 
 from podwright.errors import PodwrightError
+from podwright.spec import base_spec, blockio, cdi, rdt
 from podwright.spec.inputs import (
     ContainerInput,
     DeviceNode,
@@ -34,11 +35,13 @@ from podwright.spec.inputs import (
     SandboxInput,
     SystemFiles,
 )
-from podwright.spec.linux import devices, mounts, security
+from podwright.spec.linux import cdi as cdi_rules
+from podwright.spec.linux import devices, mounts, security, selinux
 from podwright.spec.linux.build import build_container, build_sandbox
 from podwright.spec.linux.capabilities import KNOWN
 from podwright.spec.linux.seccomp import SeccompProfile
 from podwright.spec.linux.sysctls import sandbox_sysctls
+from podwright.spec.selinux import Context, SELinux
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 
@@ -68,14 +71,11 @@ def _resolved(value: Json) -> Json:
 
 
 CASES = [entry for entry in json.loads((ROOT / "index.json").read_text()) if entry["platform"] == "linux"]
-UNBUILT = {name: entry["reason"] for entry in TABLE["later"] for name in entry["cases"]}
 ELSEWHERE = {name: entry["reason"] for entry in TABLE["elsewhere"] for name in entry["cases"]}
 
 
 @pytest.mark.parametrize("name", [entry["name"] for entry in CASES])
 def test_recorded_case(name: str) -> None:
-    if name in UNBUILT:
-        pytest.skip(f"not built yet: {UNBUILT[name]}")
     if name in ELSEWHERE:
         pytest.skip(f"not the builder's: {ELSEWHERE[name]}")
     case = load(next(entry["file"] for entry in CASES if entry["name"] == name))
@@ -198,8 +198,8 @@ def _sorted_volumes(group: Iterator[Json]) -> list[Json]:
 
 def _unexplained(spec: Json, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Every value has an origin, at its own place or at one that contains it."""
-    for section in ("process", "root", "linux"):
-        for path, _ in _leaves(spec[section], section):
+    for section in ("process", "root", "linux", "hooks"):
+        for path, _ in _leaves(spec.get(section), section):
             if not any(path == place or path.startswith(f"{place}.") for place in origins):
                 if path == "linux.devices" and any(place.startswith("linux.devices[") for place in origins):
                     continue
@@ -233,6 +233,11 @@ def _host(case: Json, kind: str) -> HostFacts:
         apparmor=facts["apparmor"] and not options.get("disable_apparmor", False),
         apparmor_profiles=frozenset(facts.get("apparmor_profiles_loaded", ())),
         apparmor_default="cri-containerd.apparmor.d",
+        selinux=_selinux(facts) if options.get("enable_selinux") else None,
+        cgroup_mount_options=frozenset(facts.get("sys_fs_cgroup_mount_options", "").split(",")),
+        cdi=_cdi(facts) if options.get("enable_cdi", True) else None,
+        blockio=_blockio(facts) if facts["blockio"] else None,
+        rdt={name: rdt.Class() for name in facts["rdt_classes"]} if facts["rdt"] else None,
         policy=Policy(
             restrict_oom_score_adj=options.get("restrict_oom_score_adj", False),
             disable_proc_mount=options.get("disable_proc_mount", False),
@@ -260,12 +265,43 @@ def _default_seccomp(case: Json, kind: str) -> SeccompProfile:
     return SeccompProfile({"defaultAction": "SCMP_ACT_KILL"}, "default")
 
 
+def _selinux(facts: Json) -> SELinux | None:
+    if not facts["selinux"]:
+        return None
+    contexts = facts["selinux_contexts"]
+    return SELinux(
+        process=Context.parse(contexts["process"], "process"), file=Context.parse(contexts["file"], "file")
+    )
+
+
+def _cdi(facts: Json) -> cdi.Registry:
+    directories = facts.get("cdi_spec_dirs", ())
+    return cdi.Registry.build(
+        cdi.File(path, directories.index(posixpath.dirname(path)), entry["content"].encode())
+        for path, entry in _fixtures(facts).items()
+        if posixpath.dirname(path) in directories and entry["type"] == "file"
+    )
+
+
+def _blockio(facts: Json) -> blockio.Classes:
+    path = facts["blockio_config"]
+    found = {
+        device: [(int(numbers.split(":")[0]), int(numbers.split(":")[1]))]
+        for device, numbers in facts["block_devices"].items()
+    }
+    return blockio.parse(_fixtures(facts)[path]["content"].encode(), path).resolve(found)
+
+
 def _handler(case: Json) -> HandlerOptions:
     facts = case["host_facts"]
+    options = dict(facts.get("handler_options", {}))
+    base = options.pop("base_runtime_spec", None)
     return HandlerOptions(
+        name=case["runtime_handler"],
+        base_spec=base_spec.parse(_fixtures(facts)[base]["content"].encode(), base) if base else None,
         recursive_read_only=facts["runtime_features"]["recursive_read_only_mounts"],
         idmapped_mounts=facts["runtime_features"]["id_mapped_mounts"],
-        **facts.get("handler_options", {}),
+        **options,
     )
 
 
@@ -276,7 +312,8 @@ def _container(case: Json) -> ContainerInput:
     image = ImageConfig.parse(case["image_config"])
     recorded = case["containerd"].get("container_spec") or {}
     target = config.linux.security_context.namespace_options.target_id
-    policy = _host(case, "container_spec").policy
+    host = _host(case, "container_spec")
+    policy = host.policy
     handler = _handler(case)
     return ContainerInput(
         id="${CONTAINER_ID}",
@@ -305,7 +342,7 @@ def _container(case: Json) -> ContainerInput:
         mount_sources=[_mount_source(lookup, facts) for lookup in mounts.lookups(config)],
         devices={
             path: nodes
-            for path in devices.lookups(config, handler).paths
+            for path in (*devices.lookups(config, handler).paths, *cdi_rules.lookups(config, host))
             if (nodes := _device_nodes(path, _fixtures(facts))) is not None
         },
         host_devices=[_node(entry["path"], entry) for entry in _host_devices(facts)],
@@ -314,7 +351,14 @@ def _container(case: Json) -> ContainerInput:
             f"${{VOLUME:{path}}}"
             for path in mounts.volumes_needed(config, image, policy)
         },
-        seccomp_profile=_content(security.localhost_path(config.linux.security_context, policy), facts),
+        seccomp_profile=_content(
+            security.localhost_path(
+                config.linux.security_context, policy, sandbox.annotations, config.metadata.name
+            ),
+            facts,
+        ),
+        pod_selinux_level="${MCS1}" if selinux.needs_level(sandbox, host) else "",
+        selinux_level="${MCS2}" if selinux.needs_level(config, host) else "",
     )
 
 
@@ -330,8 +374,10 @@ def _sandbox(case: Json) -> Json:
         namespaces=NamespacePaths(net="${NETNS}", ipc="${IPCNS}", uts="${UTSNS}", user="${USERNS}"),
         handler=_handler(case),
         seccomp_profile=_content(
-            security.localhost_path(config.linux.security_context, host.policy), case["host_facts"]
+            security.localhost_path(config.linux.security_context, host.policy, config.annotations),
+            case["host_facts"],
         ),
+        selinux_level="${MCS1}" if selinux.needs_level(config, host) else "",
     )
     spec = build_sandbox(request, host).spec
     # The pod's parameters are written when its namespaces are pinned, before there is a pause process.

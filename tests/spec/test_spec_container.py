@@ -237,8 +237,17 @@ def test_the_last_value_of_the_request_is_what_a_program_reads(
             FailedPrecondition,
         ),
         (
-            cri.Mount(container_path="/x", host_path="/y", uidMappings=[cri.IDMapping(length=1)]),
+            cri.Mount(
+                container_path="/x",
+                host_path="/y",
+                uidMappings=[cri.IDMapping(length=1)],
+                gidMappings=[cri.IDMapping(length=1)],
+            ),
             FailedPrecondition,
+        ),
+        (
+            cri.Mount(container_path="/x", host_path="/y", uidMappings=[cri.IDMapping(length=1)]),
+            InvalidArgument,
         ),
         (cri.Mount(container_path="/x", image=cri.ImageSpec(image="i")), InvalidArgument),
         (

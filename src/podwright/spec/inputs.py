@@ -32,7 +32,7 @@ class Policy:
     unset_seccomp_profile: str = ""
     """Profile for requests that name none, in the string form ("runtime/default", "localhost/PATH")."""
     seccomp_root: str = ""
-    """Localhost profiles must lie under this directory, and relative ones are meant below it; "": anywhere."""
+    """Localhost profiles lie under this directory, and relative paths are meant below it; "": anywhere."""
     device_ownership_from_security_context: bool = False
     """Device nodes belong to run_as_user and run_as_group instead of the host node's owner."""
     unprivileged_ports: bool = True

@@ -22,12 +22,20 @@ _SIZES = (
 )
 
 
-def to_oci(resources: cri.LinuxContainerResources, host: HostFacts, field: str = _FIELD) -> dict[str, Json]:
+def to_oci(
+    resources: cri.LinuxContainerResources, host: HostFacts, field: str = _FIELD, *, minimum_memory: int = 0
+) -> dict[str, Json]:
     """`linux.resources` of the OCI for `resources`: for a new spec and for the runtime's `update` alike.
 
-    Bytes and microseconds, as in the request. Raises InvalidArgument for values no cgroup can hold,
-    FailedPrecondition for hugepage limits that this host must enforce but cannot.
+    Bytes and microseconds, as in the request. Raises InvalidArgument for values no cgroup can hold and for
+    a memory limit below `minimum_memory`, FailedPrecondition for hugepage limits that this host must
+    enforce but cannot.
     """
+    if 0 < resources.memory_limit_in_bytes < minimum_memory:
+        raise InvalidArgument(
+            f"{field}.memory_limit_in_bytes",
+            f"{resources.memory_limit_in_bytes} is below {minimum_memory}: the runtime needs that much",
+        )
     result: dict[str, Json] = {"cpu": _cpu(resources, field), "memory": _memory(resources, host, field)}
     hugepages = _hugepages(resources, host, field)
     if hugepages:

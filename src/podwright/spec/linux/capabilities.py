@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
+from podwright.spec.linux.process import base_origin
 
 DEFAULT = (
     "CAP_CHOWN",
@@ -47,21 +48,30 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
 
     Order: add ALL, drop ALL, single adds, single drops. Nothing beyond the daemon's bounding set can be
     given: runtimes fail in capset(2) if it is asked for, so it is left out, with a warning when the request
-    named it. Inheritable and ambient stay empty (CVE-2022-27652; no kubelet asks for ambient ones).
+    named it. Inheritable and ambient stay empty (CVE-2022-27652), save for what the request wants ambient.
     """
     held = list(host.capabilities)
     if request.handler.own_kernel:
         held = [name for name in held if name not in NOT_IN_GVISOR]
+    asked = request.security.capabilities
+    ambient = [normalise(name) for name in asked.add_ambient_capabilities]
+    _check(ambient, "add_ambient_capabilities")
     if request.privileged:
         _write(draft, held, "request: config.linux.security_context.privileged")
+        _write_ambient(draft, ambient, held)
         return
-    asked = request.security.capabilities
-    if not asked.add_capabilities and not asked.drop_capabilities:
-        _write(draft, _available(DEFAULT, held), "default: an unprivileged container's set")
+    default, origin = DEFAULT, "default: an unprivileged container's set"
+    if request.handler.base_spec:
+        default = tuple(draft.process.get("capabilities", {}).get("bounding", ()))
+        origin = base_origin(request.handler)
+    if not (asked.add_capabilities or asked.drop_capabilities or ambient):
+        _write(draft, _available(default, held), origin)
         return
-    added = [normalise(name) for name in asked.add_capabilities]
+    # What is to be ambient must be permitted as well (capabilities(7)).
+    added = [*(normalise(name) for name in asked.add_capabilities), *ambient]
+    _check(added, "add_capabilities")
     dropped = {normalise(name) for name in asked.drop_capabilities}
-    granted = _available(DEFAULT, held)
+    granted = _available(default, held)
     if "ALL" in added:
         granted = list(held)
     if "ALL" in dropped:
@@ -69,8 +79,6 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
     for name in added:
         if name == "ALL" or name in granted:
             continue
-        if name not in KNOWN:
-            raise InvalidArgument(f"{_FIELD}.add_capabilities", f"{name} is no Linux capability")
         if name in held:
             granted.append(name)
         elif name not in dropped:
@@ -78,7 +86,9 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
             draft.warn(f"{name} is not given: {who} lacks it on this host")
     for name in sorted(dropped - KNOWN - {"ALL"}):
         draft.warn(f"{name} cannot be dropped: it is no Linux capability")
-    _write(draft, [name for name in granted if name not in dropped], f"request: {_FIELD}")
+    granted = [name for name in granted if name not in dropped]
+    _write(draft, granted, f"request: {_FIELD}")
+    _write_ambient(draft, ambient, granted)
 
 
 def normalise(name: str) -> str:
@@ -88,6 +98,7 @@ def normalise(name: str) -> str:
 
 
 def no_new_privileges(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    draft.drop(draft.process, "noNewPrivileges", "process.noNewPrivileges")
     if request.security.no_new_privs:
         draft.process["noNewPrivileges"] = True
         draft.note("process.noNewPrivileges", "request: config.linux.security_context.no_new_privs")
@@ -99,6 +110,12 @@ def pause_rights(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     draft.note("process.noNewPrivileges", "rule: the pause process never needs more")
 
 
+def _check(names: Iterable[str], member: str) -> None:
+    for name in names:
+        if name != "ALL" and name not in KNOWN:
+            raise InvalidArgument(f"{_FIELD}.{member}", f"{name} is no Linux capability")
+
+
 def _available(names: Iterable[str], held: Collection[str]) -> list[str]:
     return [name for name in names if name in held]
 
@@ -106,3 +123,12 @@ def _available(names: Iterable[str], held: Collection[str]) -> list[str]:
 def _write(draft: Draft, granted: list[str], origin: str) -> None:
     draft.process["capabilities"] = {"bounding": granted, "effective": granted, "permitted": granted}
     draft.note("process.capabilities", origin)
+
+
+def _write_ambient(draft: Draft, ambient: Collection[str], granted: list[str]) -> None:
+    """Only what is inheritable, too, stays ambient across execve(2)."""
+    if ambient:
+        given = granted if "ALL" in ambient else [name for name in granted if name in ambient]
+        draft.process["capabilities"] |= {"inheritable": given, "ambient": given}
+        for member in ("inheritable", "ambient"):
+            draft.note(f"process.capabilities.{member}", f"request: {_FIELD}.add_ambient_capabilities")

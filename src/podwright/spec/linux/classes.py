@@ -1,14 +1,11 @@
-"""Classes of block I/O and of cache (RDT), which pods ask for by annotation.
-
-Podwright has no configuration for them, so there is no class to give: a request that names one is refused,
-like on any node without them, unless the node's policy is to overlook that.
-"""
+"""Classes of block I/O and of cache (RDT), which pods ask for by annotation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HostFacts
 
@@ -16,25 +13,70 @@ _BLOCKIO = ("io.kubernetes.cri.blockio-class", "blockio.resources.beta.kubernete
 _RDT = ("io.kubernetes.cri.rdt-class", "rdt.resources.beta.kubernetes.io")
 
 
+class _Asked(NamedTuple):
+    name: str
+    field: str
+    of_pod: bool
+
+
 def classes(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
-    """Raises FailedPrecondition for a class that this node does not have."""
-    config, sandbox = request.config, request.sandbox
-    if not config.annotations and not sandbox.annotations:
+    """Raises FailedPrecondition when the node has no classes at all (unless its policy is to overlook
+    that), InvalidArgument for a class that it does not have or that may not be asked for."""
+    if request.config.annotations or request.sandbox.annotations:
+        _blockio(draft, request, host)
+        _rdt(draft, request, host)
+
+
+def _blockio(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    asked = _asked(request, *_BLOCKIO)
+    if asked is None:
         return
-    for kind, keys, overlooked in (
-        ("blockio", _BLOCKIO, host.policy.ignore_blockio_not_enabled),
-        ("RDT", _RDT, host.policy.ignore_rdt_not_enabled),
-    ):
-        wanted = _class(config.annotations, sandbox.annotations, config.metadata.name, *keys)
-        if not wanted:
-            continue
-        if not overlooked:
-            raise FailedPrecondition(f"annotations: {kind} class {wanted!r} is not available on this node")
-        draft.warn(f"{kind} class {wanted!r} is not set: this node has none")
+    if host.blockio is None:
+        _missing(draft, asked, "block I/O", "blockio_config_file", host.policy.ignore_blockio_not_enabled)
+    elif asked.name not in host.blockio:
+        raise _unknown(asked, "block I/O", host.blockio)
+    else:
+        draft.resources["blockIO"] = dict(host.blockio[asked.name])
+        draft.note("linux.resources.blockIO", f"request: {asked.field}; node: blockio_config_file")
 
 
-def _class(
-    container: Mapping[str, str], pod: Mapping[str, str], name: str, own_key: str, pod_key: str
-) -> str:
+def _rdt(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
+    asked = _asked(request, *_RDT)
+    if asked is None:
+        return
+    if host.rdt is None:
+        _missing(draft, asked, "RDT", "rdt_config_file", host.policy.ignore_rdt_not_enabled)
+        return
+    found = host.rdt.get(asked.name)
+    if found is None:
+        raise _unknown(asked, "RDT", host.rdt)
+    if found.deny_pod_annotation if asked.of_pod else found.deny_container_annotation:
+        raise InvalidArgument(asked.field, f"RDT class {asked.name!r} may not be asked for by annotation")
+    draft.linux["intelRdt"] = {"closID": asked.name}
+    draft.note("linux.intelRdt", f"request: {asked.field}; node: rdt_config_file")
+
+
+def _asked(request: ContainerInput, own_key: str, pod_key: str) -> _Asked | None:
     """The container's own annotation, else the pod's for this container, else the pod's for all."""
-    return container.get(own_key) or pod.get(f"{pod_key}/container.{name}") or pod.get(f"{pod_key}/pod") or ""
+    own, pod = request.config.annotations, request.sandbox.annotations
+    if own.get(own_key):
+        return _Asked(own[own_key], f"config.annotations[{own_key}]", False)
+    for key in (f"{pod_key}/container.{request.config.metadata.name}", f"{pod_key}/pod"):
+        if pod.get(key):
+            return _Asked(pod[key], f"sandbox_config.annotations[{key}]", True)
+    return None
+
+
+def _missing(draft: Draft, asked: _Asked, kind: str, setting: str, overlooked: bool) -> None:
+    if not overlooked:
+        raise FailedPrecondition(
+            f"{asked.field}: {kind} class {asked.name!r} is not available on this node: "
+            f"{setting} is not set, or this host lacks support"
+        )
+    draft.warn(f"{kind} class {asked.name!r} is not set: this node has none")
+
+
+def _unknown(asked: _Asked, kind: str, known: Mapping[str, object]) -> InvalidArgument:
+    return InvalidArgument(
+        asked.field, f"there is no {kind} class {asked.name!r}; this node has {', '.join(sorted(known))}"
+    )

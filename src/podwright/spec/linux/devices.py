@@ -1,13 +1,22 @@
-"""Device nodes of the container, and which devices its cgroup may use."""
+"""Device nodes of the container, and which devices its cgroup may use: those of the request, of the node's
+configuration, and of annotations that the handler allows. CDI devices come later: `linux.cdi`."""
 
 from __future__ import annotations
 
 import posixpath
 from typing import NamedTuple
 
-from podwright.errors import InvalidArgument, Unimplemented
+from podwright.errors import InvalidArgument
+from podwright.spec import allowed
 from podwright.spec.draft import Draft, Json
-from podwright.spec.inputs import ContainerInput, DeviceNode, HandlerOptions, HostFacts, SandboxInput
+from podwright.spec.inputs import (
+    ContainerInput,
+    DeviceNode,
+    HandlerOptions,
+    HostFacts,
+    Policy,
+    SandboxInput,
+)
 from podwright.wire import cri_pb2 as cri
 
 SKIPPED_DIRECTORIES = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
@@ -25,9 +34,23 @@ class Lookups(NamedTuple):
     """Everything below /dev as well."""
 
 
-def lookups(config: cri.ContainerConfig, handler: HandlerOptions) -> Lookups:
+class _Asked(NamedTuple):
+    host_path: str
+    container_path: str
+    permissions: str
+    field: str
+    origin: str
+
+
+def lookups(
+    config: cri.ContainerConfig,
+    handler: HandlerOptions,
+    sandbox: cri.PodSandboxConfig | None = None,
+    policy: Policy | None = None,
+) -> Lookups:
     """What the engine has to look up under /dev and elsewhere before it builds the spec."""
-    paths = tuple(dict.fromkeys(device.host_path for device in config.devices))
+    asked = _asked(config, handler, sandbox or cri.PodSandboxConfig(), policy or Policy())
+    paths = tuple(dict.fromkeys(device.host_path for device in asked))
     privileged = config.linux.security_context.privileged
     return Lookups(paths, privileged and not handler.privileged_without_host_devices)
 
@@ -36,33 +59,24 @@ def devices(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Deny all, then allow what is listed; runtimes add /dev/null and its like themselves.
 
     A privileged container gets every node of the host and may use every device. Raises InvalidArgument for
-    paths that are no devices and for unknown permissions, Unimplemented for CDI devices.
+    paths that are no devices and for unknown permissions.
     """
-    _refuse_cdi(request.config)
-    rules: list[dict[str, Json]] = [{"allow": False, "access": "rwm"}]
-    nodes: dict[str, dict[str, Json]] = {}
+    rules: list[dict[str, Json]] = draft.resources.get("devices") or [{"allow": False, "access": "rwm"}]
+    nodes: dict[str, dict[str, Json]] = {node["path"]: node for node in draft.linux.get("devices", ())}
     if request.privileged and not request.handler.privileged_without_host_devices:
         for node in request.host_devices:
             nodes[node.path] = _node(node, node.path, node.uid, node.gid)
         draft.note("linux.devices", "request: config.linux.security_context.privileged")
-    for place, device in enumerate(request.config.devices):
-        _device(draft, device, place, request, host, nodes, rules)
+    for device in _asked(request.config, request.handler, request.sandbox, host.policy):
+        _device(draft, device, request, host, nodes, rules)
     if _allows_everything(request):
         rules = [dict(_ALL)]
         draft.note("linux.resources.devices", "request: config.linux.security_context.privileged")
     else:
-        draft.note("linux.resources.devices", "default: deny all; then request: config.devices")
+        draft.note("linux.resources.devices", "default: deny all; then the devices asked for")
     draft.resources["devices"] = rules
     if nodes:
         draft.linux["devices"] = list(nodes.values())
-
-
-def _refuse_cdi(config: cri.ContainerConfig) -> None:
-    for device in config.CDI_devices:
-        raise Unimplemented(f"config.CDI_devices: {device.name}: podwright cannot resolve CDI devices")
-    for key in config.annotations:
-        if key.startswith("cdi.k8s.io/"):
-            raise Unimplemented(f"config.annotations[{key}]: podwright cannot resolve CDI devices")
 
 
 def pause_devices(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
@@ -72,14 +86,13 @@ def pause_devices(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
 
 def _device(
     draft: Draft,
-    device: cri.Device,
-    place: int,
+    device: _Asked,
     request: ContainerInput,
     host: HostFacts,
     nodes: dict[str, dict[str, Json]],
     rules: list[dict[str, Json]],
 ) -> None:
-    field = f"config.devices[{place}]"
+    field = device.field
     found = request.devices.get(device.host_path)
     if found is None:
         raise InvalidArgument(f"{field}.host_path", f"{device.host_path}: no such file or directory")
@@ -92,7 +105,7 @@ def _device(
         path = base + node.path[len(device.host_path) :]
         uid, gid = _owner(node, request, host)
         nodes[posixpath.normpath(path)] = _node(node, path, uid, gid)
-        draft.note(f"linux.devices[{path}]", f"request: {field}")
+        draft.note(f"linux.devices[{path}]", device.origin)
         # A rule without any access allows nothing, and some runtimes stumble over it.
         if device.permissions:
             rules.append(
@@ -104,6 +117,42 @@ def _device(
                     "access": device.permissions,
                 }
             )
+
+
+def _asked(
+    config: cri.ContainerConfig, handler: HandlerOptions, sandbox: cri.PodSandboxConfig, policy: Policy
+) -> list[_Asked]:
+    """Devices of the node, of the pod's annotation, of the request, in this order: the last one of a path
+    counts."""
+    asked = [
+        _parse(text, "additional_devices", "node: additional_devices") for text in policy.additional_devices
+    ]
+    if handler.allowed_annotations:
+        given = allowed.find(config.annotations, handler, allowed.DEVICES, "", "config.annotations")
+        given = given or allowed.of_pod(sandbox.annotations, handler, allowed.DEVICES)
+        for text in given.value.split(",") if given else ():
+            assert given is not None
+            device = _parse(text, given.field, f"request: {given.field}, allowed by the handler")
+            if device.host_path not in policy.allowed_devices:
+                raise InvalidArgument(given.field, f"{device.host_path} is not in the node's allowed_devices")
+            asked.append(device)
+    for place, wanted in enumerate(config.devices):
+        field = f"config.devices[{place}]"
+        asked.append(
+            _Asked(wanted.host_path, wanted.container_path, wanted.permissions, field, f"request: {field}")
+        )
+    return asked
+
+
+def _parse(text: str, field: str, origin: str) -> _Asked:
+    """HOST_PATH[:CONTAINER_PATH[:PERMISSIONS]]; the second part may be the permissions, too."""
+    host_path, _, rest = text.strip().partition(":")
+    path, _, permissions = rest.partition(":")
+    if path and not permissions and not set(path) - set("rwm"):
+        path, permissions = "", path
+    if not host_path.startswith("/") or (path and not path.startswith("/")):
+        raise InvalidArgument(field, f"{text!r} is not HOST_PATH:CONTAINER_PATH:PERMISSIONS")
+    return _Asked(host_path, path, permissions or "rwm", field, origin)
 
 
 def _owner(node: DeviceNode, request: ContainerInput, host: HostFacts) -> tuple[int, int]:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from podwright.spec import allowed
 from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, MountSource, Policy, SandboxInput
 from podwright.spec.linux.namespaces import id_mappings
+from podwright.spec.linux.process import runs_systemd
 from podwright.wire import cri_pb2 as cri
 
 _PRIVATE = cri.MountPropagation.PROPAGATION_PRIVATE
@@ -17,6 +19,7 @@ _HOST_TO_CONTAINER = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
 _BIDIRECTIONAL = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
 
 _PROC = ("nosuid", "noexec", "nodev")
+_CGROUP_SHARED = ("nsdelegate", "memory_recursiveprot")
 
 
 class Lookup(NamedTuple):
@@ -68,21 +71,33 @@ def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         entry = _bind(draft, mount, place, request)
         own.append(entry)
         taken.add(posixpath.normpath(entry["destination"]))
-    for entry, origin in (*_system_files(request), *_volumes(request, host)):
+    for entry, origin in (
+        *_system_files(request, host),
+        *_volumes(request, host),
+        *_temporary(draft, request, host),
+    ):
         if posixpath.normpath(entry["destination"]) in taken:
             continue
         taken.add(posixpath.normpath(entry["destination"]))
         own.append(entry)
         draft.note(f"mounts[{entry['destination']}]", origin)
-    own.sort(key=_depth)
-    for entry in _defaults(request, host):
-        destination = entry["destination"]
+    own.sort(key=depth)
+    defaults = _of_base(draft, request) if request.handler.base_spec else _defaults(request)
+    if not any(posixpath.normpath(entry["destination"]) == "/sys/fs/cgroup" for entry in defaults):
+        defaults.append(_cgroup())
+        draft.note("mounts[/sys/fs/cgroup]", _default_origin("/sys/fs/cgroup", request))
+    draft.mounts = []
+    for entry in defaults:
+        destination = posixpath.normpath(entry["destination"])
         if destination in taken or ("/dev" in taken and destination.startswith("/dev/")):
             continue
         if sysfs_joined and destination == "/sys":
             continue
         draft.mounts.append(entry)
-        draft.note(f"mounts[{destination}]", _default_origin(destination, request))
+        if not request.handler.base_spec:
+            draft.note(f"mounts[{entry['destination']}]", _default_origin(destination, request))
+        if entry.get("type") == "cgroup":
+            _set_cgroup_access(draft, entry, request, host)
     draft.mounts += own
     if sysfs_joined and "/sys" not in taken:
         draft.mounts.append(_host_sysfs())
@@ -92,9 +107,10 @@ def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 def rootfs_propagation(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """The rootfs must propagate at least as far as the mounts on it (runtime-spec, rootfsPropagation)."""
     asked = {mount.propagation for mount in request.config.mounts}
-    if _BIDIRECTIONAL in asked:
+    own = draft.linux.get("rootfsPropagation", "")
+    if _BIDIRECTIONAL in asked and own not in ("shared", "rshared"):
         draft.linux["rootfsPropagation"] = "rshared"
-    elif _HOST_TO_CONTAINER in asked:
+    elif _HOST_TO_CONTAINER in asked and own not in ("shared", "rshared", "slave", "rslave"):
         draft.linux["rootfsPropagation"] = "rslave"
     else:
         return
@@ -107,6 +123,9 @@ def root(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     if request.security.readonly_rootfs:
         draft.root["readonly"] = True
         draft.note("root.readonly", "request: config.linux.security_context.readonly_rootfs")
+    elif host.policy.read_only_rootfs and not request.privileged:
+        draft.root["readonly"] = True
+        draft.note("root.readonly", "node: read_only_rootfs")
 
 
 def pause_mounts(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
@@ -131,11 +150,8 @@ def _dev() -> dict[str, Json]:
     return {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
-def _defaults(request: ContainerInput, host: HostFacts) -> list[dict[str, Json]]:
+def _defaults(request: ContainerInput) -> list[dict[str, Json]]:
     access = "rw" if request.privileged else "ro"
-    cgroup_access = access
-    if request.handler.cgroup_writable and host.cgroup_version == 2:
-        cgroup_access = "rw"
     return [
         _proc(),
         _dev(),
@@ -147,21 +163,53 @@ def _defaults(request: ContainerInput, host: HostFacts) -> list[dict[str, Json]]
         },
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": list(_PROC)},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_PROC, access]},
-        {
-            "destination": "/sys/fs/cgroup",
-            "type": "cgroup",
-            "source": "cgroup",
-            "options": [*_PROC, "relatime", cgroup_access],
-        },
     ]
 
 
+def _cgroup() -> dict[str, Json]:
+    options = [*_PROC, "relatime", "ro"]
+    return {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}
+
+
+def _of_base(draft: Draft, request: ContainerInput) -> list[dict[str, Json]]:
+    """Those of the handler's base spec. A tmpfs on /run hides what images keep there, so it goes."""
+    kept = [mount for mount in draft.mounts if posixpath.normpath(mount["destination"]) != "/run"]
+    for mount in kept:
+        if request.privileged and mount.get("type") == "sysfs":
+            mount["options"] = [*(each for each in mount.get("options", ()) if each != "ro"), "rw"]
+            draft.note(f"mounts[{mount['destination']}]", _default_origin(mount["destination"], request))
+    return kept
+
+
+def _set_cgroup_access(
+    draft: Draft, entry: dict[str, Json], request: ContainerInput, host: HostFacts
+) -> None:
+    """Read-only, unless the container is privileged or, on v2, the handler, its annotation or the node's way
+    with systemd make it writable."""
+    writable = ""
+    if request.privileged:
+        writable = _default_origin("/sys", request)
+    elif host.cgroup_version == 2 and runs_systemd(draft, host):
+        writable = "node: systemd"
+    elif host.cgroup_version == 2 and request.handler.cgroup_writable:
+        writable = "node: cgroup_writable"
+    elif host.cgroup_version == 2 and request.handler.allowed_annotations:
+        asked = allowed.of_container(request, allowed.CGROUP_WRITABLE)
+        if asked and asked.value == "true":
+            writable = f"request: {asked.field}, allowed by the handler"
+    if writable:
+        entry["options"] = [*(each for each in entry.get("options", ()) if each not in ("ro", "rw")), "rw"]
+        draft.note(f"mounts[{entry['destination']}]", writable)
+    if request.privileged and host.cgroup_version == 2:
+        # Without a cgroup namespace this is the host's own file system: a mount without these options would
+        # take them from the whole host (mount options of cgroup2 belong to the super block).
+        shared = (each for each in _CGROUP_SHARED if each in host.cgroup_mount_options)
+        entry["options"] += [each for each in shared if each not in entry["options"]]
+
+
 def _default_origin(destination: str, request: ContainerInput) -> str:
-    if destination.startswith("/sys"):
-        if request.privileged:
-            return "request: config.linux.security_context.privileged makes it writable"
-        if destination == "/sys/fs/cgroup" and request.handler.cgroup_writable:
-            return "node: cgroup_writable"
+    if destination.startswith("/sys") and request.privileged:
+        return "request: config.linux.security_context.privileged makes it writable"
     return "default: what every container has"
 
 
@@ -197,10 +245,12 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
         "options": ["rbind", _propagation(mount, field, source), _access(mount, field, request)],
     }
     if mount.uidMappings or mount.gidMappings:
+        if not (mount.uidMappings and mount.gidMappings):
+            raise InvalidArgument(f"{field}.uidMappings", "and gidMappings must be given together")
         if not request.handler.idmapped_mounts:
             raise FailedPrecondition(f"{field}: the runtime handler has no id-mapped mounts")
-        entry["uidMappings"] = id_mappings(mount.uidMappings)
-        entry["gidMappings"] = id_mappings(mount.gidMappings)
+        entry["uidMappings"] = id_mappings(mount.uidMappings, f"{field}.uidMappings")
+        entry["gidMappings"] = id_mappings(mount.gidMappings, f"{field}.gidMappings")
     draft.note(f"mounts[{destination}]", f"request: {field}")
     return entry
 
@@ -268,13 +318,16 @@ def _access(mount: cri.Mount, field: str, request: ContainerInput) -> str:
 # System files and volumes
 
 
-def _system_files(request: ContainerInput) -> Iterator[tuple[dict[str, Json], str]]:
+def _system_files(request: ContainerInput, host: HostFacts) -> Iterator[tuple[dict[str, Json], str]]:
     files = request.system
-    access = "ro" if request.security.readonly_rootfs else "rw"
+    access = "ro" if request.security.readonly_rootfs or host.policy.read_only_rootfs else "rw"
     mapped: dict[str, Json] = {}
     userns = request.sandbox_security.namespace_options.userns_options
     if request.namespaces.user and request.handler.idmapped_mounts and userns.uids:
-        mapped = {"uidMappings": id_mappings(userns.uids), "gidMappings": id_mappings(userns.gids)}
+        mapped = {
+            "uidMappings": id_mappings(userns.uids, "userns_options.uids"),
+            "gidMappings": id_mappings(userns.gids, "userns_options.gids"),
+        }
     for destination, source in (
         ("/etc/hostname", files.hostname),
         ("/etc/hosts", files.hosts),
@@ -282,6 +335,8 @@ def _system_files(request: ContainerInput) -> Iterator[tuple[dict[str, Json], st
     ):
         if source:
             yield {**_file(destination, source, access), **mapped}, "host: the sandbox's own file"
+    if host.localtime:
+        yield _file("/etc/localtime", host.localtime, "ro"), "node: timezone"
     if request.security.namespace_options.ipc == cri.NamespaceMode.NODE:
         origin = "request: config.linux.security_context.namespace_options.ipc is NODE"
         yield _file("/dev/shm", "/dev/shm", "rw"), origin
@@ -299,6 +354,21 @@ def _volumes(request: ContainerInput, host: HostFacts) -> Iterator[tuple[dict[st
         yield _file(path, request.volumes[path], "rw"), "image: Volumes"
 
 
+def _temporary(
+    draft: Draft, request: ContainerInput, host: HostFacts
+) -> Iterator[tuple[dict[str, Json], str]]:
+    """What a program needs to write although its rootfs cannot be written, and what systemd needs."""
+    places: dict[str, str] = {}
+    if runs_systemd(draft, host):
+        places |= dict.fromkeys(("/run", "/run/lock", "/tmp", "/var/log/journal"), "node: systemd")
+    if host.policy.read_only_rootfs and not request.privileged and not request.security.readonly_rootfs:
+        places |= dict.fromkeys(("/run", "/tmp", "/var/tmp"), "node: read_only_rootfs")
+    for destination, origin in places.items():
+        mode = "mode=1777" if destination in ("/tmp", "/var/tmp") else "mode=755"
+        options = ["rw", "rprivate", "nosuid", "nodev", "tmpcopyup", mode]
+        yield {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}, origin
+
+
 def _file(destination: str, source: str, access: str) -> dict[str, Json]:
     options = ["rbind", "rprivate", access]
     return {"destination": destination, "type": "bind", "source": source, "options": options}
@@ -308,7 +378,8 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def _depth(entry: dict[str, Json]) -> int:
+def depth(entry: dict[str, Json]) -> int:
+    """How many components the place of a mount has: the order of mounts."""
     return _components(entry["destination"].split("/"))
 
 

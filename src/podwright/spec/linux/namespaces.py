@@ -10,12 +10,18 @@ from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
 from podwright.wire import cri_pb2 as cri
 
 _OPTIONS = "linux.security_context.namespace_options"
+_IDS = 2**32 - 1
+"""user_namespaces(7): -1 is no id."""
+
+
+_KINDS = frozenset({"pid", "ipc", "uts", "mount", "network", "cgroup", "user"})
 
 
 def namespaces(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Network, IPC and UTS are always the sandbox's, whatever the container asks; PID is its own (CONTAINER),
     the sandbox's, or another container's (TARGET); mount is its own; cgroup on v2 unless privileged."""
     paths = request.namespaces
+    of_base = draft.linux.get("namespaces", ())
     entries = draft.linux["namespaces"] = []
     _pid(draft, entries, request)
     for kind, path in (("ipc", paths.ipc), ("uts", paths.uts)):
@@ -26,6 +32,8 @@ def namespaces(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         entries.append({"type": "network", "path": paths.net})
     if host.cgroup_version == 2 and not request.privileged:
         entries.append({"type": "cgroup"})
+    # The base spec of a handler may add kinds that pods know nothing of, such as "time".
+    entries += [entry for entry in of_base if entry["type"] not in _KINDS]
     draft.note("linux.namespaces", "host: the sandbox's namespaces are joined")
 
 
@@ -105,10 +113,14 @@ def mappings(options: cri.NamespaceOption, field: str) -> Mappings | None:
             raise InvalidArgument(f"{where}.{name}", f"exactly one mapping is needed, not {len(given)}")
         if given[0].length < 1:
             raise InvalidArgument(f"{where}.{name}", "the mapping's length must be at least 1")
-    return id_mappings(userns.uids), id_mappings(userns.gids)
+    return id_mappings(userns.uids, f"{where}.uids"), id_mappings(userns.gids, f"{where}.gids")
 
 
-def id_mappings(given: Iterable[cri.IDMapping]) -> list[dict[str, int]]:
+def id_mappings(given: Iterable[cri.IDMapping], field: str) -> list[dict[str, int]]:
+    """In the OCI's form. Raises InvalidArgument (on `field`) for ids that the kernel does not have."""
+    for item in given:
+        if max(item.container_id, item.host_id) + item.length > _IDS:
+            raise InvalidArgument(field, f"the mapping goes beyond the last id, {_IDS - 1}")
     return [{"containerID": item.container_id, "hostID": item.host_id, "size": item.length} for item in given]
 
 

@@ -43,7 +43,7 @@ def args(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 
 
 def env(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
-    """The base spec's, defaults, the image's, the request's variables; a later one replaces the earlier in place.
+    """Defaults, then the image's, then the request's variables; a later one replaces the earlier in place.
 
     Raises InvalidArgument for values that are not UTF-8: the runtimes read the spec as JSON, where such
     bytes have no form (crun refuses the whole file, runc puts U+FFFD in their place).

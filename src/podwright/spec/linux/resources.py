@@ -19,8 +19,10 @@ def resources(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """The request's limits; without `resources` the container may use what its pod has."""
     linux = request.config.linux
     if linux.HasField("resources"):
-        for member, value in to_oci(linux.resources, host).items():
-            draft.resources[member] = value
+        minimum = request.handler.minimum_memory
+        for member, value in to_oci(linux.resources, host, minimum_memory=minimum).items():
+            of_base = draft.resources.get(member)
+            draft.resources[member] = {**of_base, **value} if isinstance(of_base, dict) else value
             draft.note(f"linux.resources.{member}", _ORIGINS[member])
         if linux.resources.unified and host.cgroup_version != 2:
             draft.warn("unified resources are not set: this host has cgroup v1")
@@ -38,3 +40,6 @@ def cgroups_path(draft: Draft, request: ContainerInput | SandboxInput, host: Hos
 def pause_resources(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     draft.resources["cpu"] = {"shares": 2}
     draft.note("linux.resources.cpu", "default: the smallest share there is, the pause process only waits")
+    if host.policy.pause_cpuset:
+        draft.resources["cpu"]["cpus"] = host.policy.pause_cpuset
+        draft.note("linux.resources.cpu.cpus", "node: pause_cpuset")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from podwright.errors import FailedPrecondition, InvalidArgument
+from podwright.spec import allowed
 from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HostFacts, Policy, SandboxInput
 from podwright.spec.linux.seccomp import SeccompProfile
@@ -28,6 +33,13 @@ _PROFILE = cri.SecurityProfile.ProfileType
 
 Security = cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext
 
+_SECCOMP_ANNOTATIONS = (
+    ("container.seccomp.security.alpha.kubernetes.io", "seccomp.security.alpha.kubernetes.io/pod"),
+    ("security.alpha.kubernetes.io/seccomp/container", "security.alpha.kubernetes.io/seccomp/pod"),
+)
+_APPARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io"
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 _RUNTIME_DEFAULT = ("runtime/default", "docker/default")
 _UNCONFINED = "unconfined"
 _LOCALHOST = "localhost/"
@@ -41,6 +53,8 @@ def privileged(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 
 def masked_paths(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Exactly the request's lists; none in a privileged container."""
+    for member in ("maskedPaths", "readonlyPaths"):
+        draft.drop(draft.linux, member, f"linux.{member}")
     if host.policy.disable_proc_mount and not request.privileged:
         _mask(draft, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, "node: disable_proc_mount")
     elif not request.privileged:
@@ -64,30 +78,72 @@ def _mask(draft: Draft, masked: tuple[str, ...], readonly: tuple[str, ...], orig
 # Seccomp
 
 
-def localhost_path(security: Security, policy: Policy) -> str:
+def localhost_path(
+    security: Security,
+    policy: Policy,
+    pod_annotations: Mapping[str, str] = _NONE,
+    container: str = "",
+) -> str:
     """The file with the seccomp profile that this security context asks for; "" when it needs no file.
 
-    Raises InvalidArgument when the request contradicts itself.
+    `pod_annotations` and the name of the `container` ("" for the sandbox) are asked when the context names
+    no profile. A relative path is meant below the policy's seccomp_root. Raises InvalidArgument when the
+    request contradicts itself, or leaves that directory. (Links the engine has to resolve and check again.)
     """
     if security.privileged:
         return ""
-    chosen = _chosen_seccomp(security, policy)[0]
-    return chosen.removeprefix(_LOCALHOST) if chosen.startswith(_LOCALHOST) else ""
+    chosen, origin = _chosen_seccomp(security, policy, pod_annotations, container)
+    if not chosen.startswith(_LOCALHOST):
+        return ""
+    path = chosen.removeprefix(_LOCALHOST)
+    if not policy.seccomp_root:
+        return path
+    root = posixpath.normpath(policy.seccomp_root)
+    full = posixpath.normpath(posixpath.join(root, path))
+    if not full.startswith(f"{root.rstrip('/')}/"):
+        raise InvalidArgument(_field_of(origin), f"the profile {path} is not below {root}")
+    return full
 
 
 def seccomp(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Needs the capabilities in the draft: the default profile allows what they are good for."""
-    if not request.privileged:
-        _seccomp(draft, request.security, request.seccomp_profile, host)
+    if request.privileged:
+        draft.drop(draft.linux, "seccomp", "linux.seccomp")
+        return
+    artifact = _artifact(request)
+    annotations, name = request.sandbox.annotations, request.config.metadata.name
+    chosen = _chosen_seccomp(request.security, host.policy, annotations, name)
+    if artifact and chosen[0] in ("", _UNCONFINED):
+        chosen = _LOCALHOST + artifact.value, f"request: {artifact.field}, allowed by the handler"
+    _seccomp(draft, chosen, request.seccomp_profile, host)
+
+
+def artifact_reference(request: ContainerInput, policy: Policy) -> str:
+    """The OCI artifact with the seccomp profile that an allowed annotation names ("" if none does): the
+    engine has to hand its content in as `seccomp_profile`. A profile that the request names counts more."""
+    if request.privileged:
+        return ""
+    annotations, name = request.sandbox.annotations, request.config.metadata.name
+    if _chosen_seccomp(request.security, policy, annotations, name)[0] not in ("", _UNCONFINED):
+        return ""
+    found = _artifact(request)
+    return found.value if found else ""
+
+
+def _artifact(request: ContainerInput) -> allowed.Annotation | None:
+    name = request.config.metadata.name
+    own = allowed.of_container(request, allowed.SECCOMP_ARTIFACT, f"/{name}")
+    return own or allowed.of_container(request, allowed.SECCOMP_ARTIFACT, "/POD")
 
 
 def pause_seccomp(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     if not request.security.privileged:
-        _seccomp(draft, request.security, request.seccomp_profile, host)
+        chosen = _chosen_seccomp(request.security, host.policy, request.config.annotations, "")
+        _seccomp(draft, chosen, request.seccomp_profile, host)
 
 
-def _seccomp(draft: Draft, security: Security, content: bytes | None, host: HostFacts) -> None:
-    chosen, origin = _chosen_seccomp(security, host.policy)
+def _seccomp(draft: Draft, choice: tuple[str, str], content: bytes | None, host: HostFacts) -> None:
+    chosen, origin = choice
     if chosen in ("", _UNCONFINED):
         return
     if not host.seccomp:
@@ -102,27 +158,45 @@ def _seccomp(draft: Draft, security: Security, content: bytes | None, host: Host
     else:
         path = chosen.removeprefix(_LOCALHOST)
         if content is None:
-            raise InvalidArgument(f"{_FIELD}.seccomp.localhost_ref", f"the profile {path!r} cannot be read")
+            raise InvalidArgument(_field_of(origin), f"the profile {path!r} cannot be read")
         profile = SeccompProfile.parse(content, path)
     granted = draft.process["capabilities"]["bounding"]
     draft.linux["seccomp"] = profile.convert(host.architecture, granted, host.kernel)
     draft.note("linux.seccomp", origin)
 
 
-def _chosen_seccomp(security: Security, policy: Policy) -> tuple[str, str]:
+def _chosen_seccomp(
+    security: Security, policy: Policy, pod_annotations: Mapping[str, str], container: str
+) -> tuple[str, str]:
     """In the string form ("" is none), with its origin: the profile field wins over the deprecated string,
-    the string over the node's default."""
+    that over the annotations, which kubelets have not sent since 1.27, and these over the node's default."""
     if security.HasField("seccomp"):
         return _from_profile(security.seccomp, "seccomp"), f"request: {_FIELD}.seccomp"
     text, origin = security.seccomp_profile_path, f"request: {_FIELD}.seccomp_profile_path"
+    if not text and pod_annotations:
+        text, origin = _annotated_seccomp(pod_annotations, container)
     if not text:
         text, origin = policy.unset_seccomp_profile, "node: unset_seccomp_profile"
     if text in ("", _UNCONFINED, *_RUNTIME_DEFAULT) or text.startswith(_LOCALHOST):
         return text, origin
     raise InvalidArgument(
-        f"{_FIELD}.seccomp_profile_path",
+        _field_of(origin),
         f"invalid profile {text!r}: it must be runtime/default, docker/default, unconfined or localhost/PATH",
     )
+
+
+def _annotated_seccomp(annotations: Mapping[str, str], container: str) -> tuple[str, str]:
+    """Each generation of keys by itself: the container's own, then the pod's."""
+    for own, pod in _SECCOMP_ANNOTATIONS:
+        for key in (f"{own}/{container}", pod) if container else (pod,):
+            if annotations.get(key):
+                return annotations[key], f"request: sandbox_config.annotations[{key}]"
+    return "", ""
+
+
+def _field_of(origin: str) -> str:
+    """The name of what was set, for messages: "request: FIELD" -> "FIELD"."""
+    return origin.partition(": ")[2]
 
 
 def _from_profile(profile: cri.SecurityProfile, kind: str) -> str:
@@ -151,20 +225,26 @@ def apparmor(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     if security.HasField("apparmor"):
         chosen = _from_profile(security.apparmor, "apparmor")
         origin = f"request: {_FIELD}.apparmor"
-    else:
+    elif security.apparmor_profile:
         chosen, origin = security.apparmor_profile, f"request: {_FIELD}.apparmor_profile"
+    else:
+        key = f"{_APPARMOR_ANNOTATION}/{request.config.metadata.name}"
+        chosen = request.sandbox.annotations.get(key, "") or request.config.annotations.get(key, "")
+        origin = f"request: annotations[{key}]"
+    if chosen == _UNCONFINED or request.privileged:
+        draft.drop(draft.process, "apparmorProfile", "process.apparmorProfile")
     if chosen == _UNCONFINED:
         return
     if not host.apparmor:
         if chosen:
-            raise FailedPrecondition(f"{_FIELD}.apparmor: apparmor is not supported on this host")
+            raise FailedPrecondition(f"{_field_of(origin)}: apparmor is not supported on this host")
         return
     if chosen in ("", _RUNTIME_DEFAULT[0]):
         if request.privileged or (not chosen and not host.apparmor_default):
             return
         if not host.apparmor_default:
             raise FailedPrecondition(
-                f"{_FIELD}.apparmor: RuntimeDefault is asked for, but this node has no default profile; "
+                f"{_field_of(origin)}: RuntimeDefault is asked for, but this node has no default profile; "
                 "load one and ask for it with Localhost, or ask for Unconfined"
             )
         draft.process["apparmorProfile"] = host.apparmor_default
@@ -172,8 +252,10 @@ def apparmor(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     elif chosen.startswith(_LOCALHOST):
         name = chosen.removeprefix(_LOCALHOST)
         if name not in host.apparmor_profiles:
-            raise FailedPrecondition(f"{_FIELD}.apparmor: apparmor profile not found: {name!r} is not loaded")
+            raise FailedPrecondition(
+                f"{_field_of(origin)}: apparmor profile not found: {name!r} is not loaded"
+            )
         draft.process["apparmorProfile"] = name
     else:
-        raise InvalidArgument(f"{_FIELD}.apparmor_profile", f"invalid apparmor profile {chosen!r}")
+        raise InvalidArgument(_field_of(origin), f"invalid apparmor profile {chosen!r}")
     draft.note("process.apparmorProfile", origin)

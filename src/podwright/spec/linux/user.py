@@ -127,6 +127,8 @@ def _is_strict(policy: int) -> bool:
 
 def _write(draft: Draft, found: User, origin: str) -> None:
     entry: dict[str, object] = {"uid": found.uid, "gid": found.gid}
+    if "umask" in draft.process.get("user", ()):
+        entry["umask"] = draft.process["user"]["umask"]
     if found.groups:
         entry["additionalGids"] = list(found.groups)
     draft.process["user"] = entry
