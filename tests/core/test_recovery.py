@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from podwright.core import recovery
-from podwright.engines.base import Container, Exit, Observation, Presence
+from podwright.engines.base import Container, Observation, Presence
 from podwright.errors import PodwrightError
 from podwright.wire import cri_pb2 as cri
 from tests.core.node import Node, WatchedEngine, until
