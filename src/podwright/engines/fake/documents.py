@@ -1,0 +1,106 @@
+"""From YAML to a scenario's values and back: typed by msgspec, errors named by their path.
+
+YAML here is that of version 1.2 as far as booleans go: `on` is a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from podwright.engines.fake.curves import Curve
+from podwright.engines.fake.values import Rate, Size, Span
+from podwright.errors import InvalidArgument
+
+_AMOUNTS = (Span, Size, Rate, Curve)
+_PLACE = re.compile(
+    r"^(?P<words>.*?)(?: - at (?:`(?P<inside>key|value)` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL
+)
+T = TypeVar("T")
+
+
+def convert(tree: Any, kind: type[T], where: str) -> T:
+    """The `kind` that `tree` (what YAML or JSON gives) says. InvalidArgument with the path to what is
+    wrong."""
+    try:
+        return msgspec.convert(tree, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        found = _PLACE.match(str(error))
+        assert found is not None
+        path = found["path"] or ""
+        if "[...]" in path:
+            path = _named(tree, kind, path)
+        words = f"a {found['inside']} is wrong: {found['words']}" if found["inside"] else found["words"]
+        raise InvalidArgument(f"{where}{path}", words.replace("`", "")) from error
+
+
+def to_tree(value: msgspec.Struct) -> Any:
+    """What `convert` makes the same value of again: dicts, lists, texts and numbers; defaults are left
+    out."""
+    return msgspec.to_builtins(value, enc_hook=_encode)
+
+
+def read_yaml(text: str | bytes, where: str) -> Any:
+    """InvalidArgument when `text` is not YAML."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise InvalidArgument(where, f"is not YAML: {error}") from error
+
+
+def write_yaml(tree: Any) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind in _AMOUNTS:
+        return kind.parse(value)
+    raise NotImplementedError(kind)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, _AMOUNTS):
+        return value.tree()
+    raise NotImplementedError(type(value))
+
+
+def _named(tree: Any, kind: type, path: str) -> str:
+    """`path` with the name of the key for which msgspec writes [...]."""
+    before, _, after = path.partition("[...]")
+    steps = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", before)]
+    entries = tree
+    for step in steps:
+        entries = entries[step]
+    for key in entries if isinstance(entries, Mapping) else ():
+        try:
+            msgspec.convert(_with(tree, steps, {key: entries[key]}), kind, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            if path in str(error):
+                return f"{before}.{key}{after}"
+    return path
+
+
+def _with(tree: Any, steps: list[int | str], leaf: Any) -> Any:
+    """A copy of `tree` that has `leaf` at the end of `steps`."""
+    if not steps:
+        return leaf
+    copy: Any = list(tree) if isinstance(tree, list) else dict(tree)
+    copy[steps[0]] = _with(tree[steps[0]], steps[1:], leaf)
+    return copy
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
