@@ -27,14 +27,15 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
+from podwright.engines.fake import execution
+from podwright.engines.fake.command import command
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
-from podwright.engines.fake.process import Process
-from podwright.engines.fake.scenario import ContainerScript
+from podwright.engines.fake.output import Log
+from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
-from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
-from podwright.spec.signals import parse_signal
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
 from podwright.wire import cri_pb2 as cri
 
 
@@ -193,6 +194,7 @@ class FakeEngine:
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         world, subject = self.world, Subject.of_container(container)
+        asked = command(container)
         await self._step("create_container.rootfs", subject)
         made = world.containers[container.id] = FakeContainer(container.id)
         self._undoing(
@@ -200,34 +202,14 @@ class FakeEngine:
         )
         await self._step("create_container.task", subject)
         made.presence, made.pid = Presence.CREATED, world.new_pid()
-        return ContainerFacts(pid=made.pid)
+        return ContainerFacts(made.pid, asked.uid, asked.gid, asked.groups)
 
     async def start_container(self, container: Container) -> None:
         subject = Subject.of_container(container)
         await self._step("start_container.start", subject)
         made = self._made(container)
-        script = self.world.scenario.script(subject)
-        if script.start_error:
-            raise PodwrightError(script.start_error)
-        self._run(made, script)
+        start(self.world, made, container, subject, self.world.scenario.script(subject))
         await self._step("start_container.started", subject)
-
-    def _run(self, made: FakeContainer, script: ContainerScript) -> None:
-        world = self.world
-        made.presence, made.started = Presence.RUNNING, world.clock.monotonic()
-        made.process = Process(
-            world.clock,
-            lambda code: world.ended(made, code),
-            frozenset(parse_signal(name).number for name in script.ignore),
-            script.stopping.draw(world.chance),
-        )
-        if script.exit is not None:
-            made.timer = world.clock.call_later(
-                script.exit.after.draw(world.chance),
-                lambda code, oom: world.ended(made, code, oom=oom),
-                script.exit.code,
-                script.exit.oom,
-            )
 
     async def signal_container(self, container: Container, signal: int) -> None:
         await self._step("signal_container.signal", Subject.of_container(container))
@@ -258,10 +240,19 @@ class FakeEngine:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         await self._step("exec_sync.exec", Subject.of_container(container))
-        return ExecResult(" ".join(argv).encode() + b"\n", b"", 0)
+        made = self.world.containers.get(container.id)
+        if made is None:
+            raise NotFound(f"container {container.id} is gone")
+        return await execution.run(
+            self.world, made, container, argv, timeout, limit, lambda: not self._crashed
+        )
 
     async def reopen_log(self, container: Container) -> None:
         await self._step("reopen_log.reopen", Subject.of_container(container))
+        made = self.world.containers.get(container.id)
+        if made is not None and container.log_path:
+            log = made.inside.output.log if made.inside is not None else None
+            (log or Log(self.world.logs, container.log_path)).reopen()
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
         return {}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,10 +20,12 @@ from podwright.clock import Clock, Timer
 from podwright.engines.base import Exit, Presence
 from podwright.engines.fake.addresses import Addresses
 from podwright.engines.fake.faults import Fault, Faults
+from podwright.engines.fake.output import OpenLogs
 from podwright.engines.fake.scenario import Scenario
 from podwright.engines.fake.subject import Subject
 
 if TYPE_CHECKING:
+    from podwright.engines.fake.inside import Inside
     from podwright.engines.fake.process import Process
 
 FIRST_PID = 1000
@@ -53,6 +57,8 @@ class FakeContainer:
     """Its first process while that runs."""
     timer: Timer | None = None
     """Its scripted exit."""
+    inside: Inside | None = None
+    """Its files and other processes, once there are any."""
 
 
 class World:
@@ -66,6 +72,9 @@ class World:
         """Awaited before each step of the engine: a test can wait, fail or look there."""
         self.on_crash: Callable[[Fault], None] | None = None
         """Called when a fault crashes the server; the engine has stopped already."""
+        self.logs = OpenLogs()
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        """How often something happened that a script wants only so many times."""
         self._listener: Callable[[Exit], None] | None = None
         self._pid = FIRST_PID
         self._scenario = scenario if scenario is not None else Scenario()
@@ -119,11 +128,22 @@ class World:
         if container.timer is not None:
             container.timer.cancel()
             container.timer = None
-        container.process = None
+        process, container.process = container.process, None
+        if process is not None:
+            process.release(code)
+        if container.inside is not None:
+            container.inside.end()
         container.presence = Presence.EXITED
         container.exit = Exit(container.id, code, self.clock.now(), oom)
         if self._listener is not None:
             self._listener(container.exit)
+
+    def close(self) -> None:
+        """The machine is switched off: every program ends, nobody is told, no file stays open."""
+        self.listen(None)
+        for each in list(self.containers.values()):
+            self.ended(each, 128 + signal.SIGKILL)
+        self.logs.close_all()
 
     def pause_ended(self, sandbox: FakeSandbox) -> None:
         """The sandbox breaks: it can take no more containers."""

@@ -1,0 +1,88 @@
+"""Programs that a client runs in a fake container, and the answers that a script has for them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+from podwright.engines.base import Container, ExecResult
+from podwright.engines.fake.inside import Inside
+from podwright.engines.fake.programs.context import Context, Program
+from podwright.engines.fake.programs.streams import Capture, Stream
+from podwright.engines.fake.scenario import ExecScript
+from podwright.engines.fake.starting import missing
+from podwright.engines.fake.subject import Subject
+from podwright.engines.fake.world import FakeContainer, World
+from podwright.errors import CommandFailed, DeadlineExceeded, FailedPrecondition
+
+NOT_FOUND = 127
+
+
+async def run(
+    world: World,
+    made: FakeContainer,
+    container: Container,
+    argv: Sequence[str],
+    timeout: float | None,
+    limit: int,
+    attended: Callable[[], bool],
+) -> ExecResult:
+    """Run `argv` in a running container and wait for its end; of each stream `limit` bytes are kept.
+
+    DeadlineExceeded after `timeout` seconds, and all that it started is killed; so it is when the caller goes
+    away while `attended` (a server that has crashed kills nothing any more). CommandFailed when there is no
+    such program, FailedPrecondition when the container has ended.
+    """
+    if made.process is None:
+        raise FailedPrecondition(f"container {container.id} has ended")
+    inside = made.inside = made.inside or Inside(world, made, container)
+    out, errors = Capture(limit), Capture(limit)
+    program, words = _program(world, inside, Subject.of_container(container), list(argv))
+    process = inside.spawn(program, words, {0: Stream(), 1: out, 2: errors})
+    try:
+        async with world.clock.timeout(timeout):
+            code = await process.wait()
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"command {argv[0]!r} timed out: it did not end within {timeout:g} s"
+        ) from None
+    finally:
+        if process.code is None and attended():
+            inside.signal_group(process.group, signal.SIGKILL)
+    return ExecResult(bytes(out.kept), bytes(errors.kept), code)
+
+
+def _program(world: World, inside: Inside, subject: Subject, argv: list[str]) -> tuple[Program, list[str]]:
+    answer = _answer(world, subject, argv)
+    if answer is not None:
+        return _scripted(world, answer), argv
+    found = inside.resolve(argv)
+    if found is None:
+        raise CommandFailed("fake", NOT_FOUND, missing(argv[0]))
+    return found
+
+
+def _answer(world: World, subject: Subject, argv: list[str]) -> ExecScript | None:
+    """The first of the script's answers that fits and has not been given often enough."""
+    text = " ".join(argv)
+    for place, each in enumerate(world.scenario.script(subject).exec):
+        if not fnmatchcase(text, each.command):
+            continue
+        if each.times:
+            key = (f"exec {place}", subject.namespace, subject.pod, subject.container)
+            world.counts[key] += 1
+            if world.counts[key] > each.times:
+                continue
+        return each
+    return None
+
+
+def _scripted(world: World, answer: ExecScript) -> Program:
+    async def program(context: Context) -> int:
+        await context.clock.sleep(answer.after.draw(world.chance))
+        await context.out(answer.stdout)
+        await context.fds[2].write(answer.stderr.encode())
+        return answer.code
+
+    return program

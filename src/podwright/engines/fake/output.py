@@ -1,0 +1,181 @@
+"""The output of fake containers: CRI log files, and whoever listens besides.
+
+A node has tens of thousands of logs and a process may open a thousand files: only the logs written last are
+open. One that was closed meanwhile is found again even if somebody has renamed it: the writer goes on in
+the old file until the log is reopened, as a supervisor with an open file does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from podwright.errors import FailedPrecondition
+from podwright.logs.lines import format_time
+
+OPEN_LOGS = 256
+LOG_MODE = 0o640
+"""The kubelet's log readers are in the group."""
+PART = 8192
+"""Bytes of a line in one record at most; conmon's buffer."""
+
+log = logging.getLogger(__name__)
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class OpenLogs:
+    """The open files of a world's logs, the one used last at the end."""
+
+    def __init__(self, limit: int = OPEN_LOGS) -> None:
+        self._limit = limit
+        self._open: OrderedDict[Log, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def get(self, log: Log) -> int | None:
+        fd = self._open.get(log)
+        if fd is not None:
+            self._open.move_to_end(log)
+        return fd
+
+    def add(self, log: Log, fd: int) -> None:
+        while len(self._open) >= self._limit:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[log] = fd
+
+    def close(self, log: Log) -> None:
+        fd = self._open.pop(log, None)
+        if fd is not None:
+            os.close(fd)
+
+    def close_all(self) -> None:
+        for each in list(self._open):
+            self.close(each)
+
+
+class Log:
+    """One container's log file."""
+
+    __slots__ = ("_file", "_files", "_path")
+
+    def __init__(self, files: OpenLogs, path: str) -> None:
+        self._files = files
+        self._path = path
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file that is being written."""
+
+    def append(self, records: bytes) -> None:
+        fd = self._files.get(self)
+        try:
+            if fd is None:
+                fd = self._open(self._current())
+            os.write(fd, records)
+        except OSError as error:
+            # A full disk or a directory removed under it ends nobody's program.
+            log.debug("log %s: %s", self._path, error)
+
+    def make(self) -> None:
+        """Make the file. FailedPrecondition when there cannot be one."""
+        try:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            os.close(self._opened(self._path))
+        except OSError as error:
+            raise FailedPrecondition(f"cannot open the log {self._path}: {error.strerror}") from error
+
+    def reopen(self) -> None:
+        """Go on in the file that is at the path now; make it if there is none. FailedPrecondition."""
+        self.close()
+        self.make()
+
+    def close(self) -> None:
+        self._files.close(self)
+
+    def _open(self, path: str) -> int:
+        fd = self._opened(path)
+        self._files.add(self, fd)
+        return fd
+
+    def _opened(self, path: str) -> int:
+        fd = os.open(path, _FLAGS, LOG_MODE)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise FailedPrecondition(f"the log {path} is there, and no regular file")
+        self._file = found.st_dev, found.st_ino
+        return fd
+
+    def _current(self) -> str:
+        """Where the file is that was being written."""
+        if self._file is None or _identity(self._path) == self._file:
+            return self._path
+        for each in Path(self._path).parent.iterdir():
+            if _identity(str(each)) == self._file:
+                return str(each)
+        return self._path  # it was removed
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Scripted(Protocol):
+    def stop(self) -> None: ...
+
+
+class Output:
+    """What a container writes: each listener hears it, and its log keeps it."""
+
+    __slots__ = ("_now", "listeners", "log", "scripted", "terminal")
+
+    def __init__(self, now: Callable[[], int], log: Log | None, *, terminal: bool) -> None:
+        self._now = now
+        self.log = log
+        self.terminal = terminal
+        self.listeners: list[Callable[[str, bytes], None]] = []
+        """Called with the stream's name and what was written."""
+        self.scripted: Sequence[Scripted] = ()
+        """What writes here by itself, until the container ends."""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """`stream`: "stdout" or "stderr"; a terminal knows only the first, and ends lines with CR LF."""
+        if not data:
+            return
+        if self.terminal:
+            stream, data = "stdout", data.replace(b"\n", b"\r\n")
+        for listener in list(self.listeners):
+            listener(stream, data)
+        if self.log is not None:
+            self.log.append(records(self._now(), stream, data))
+
+    def close(self) -> None:
+        for each in self.scripted:
+            each.stop()
+        if self.log is not None:
+            self.log.close()
+        self.listeners.clear()
+
+
+def records(time: int, stream: str, data: bytes) -> bytes:
+    """The log records of what was written at once: F for the end of a line, P for a part of one."""
+    stamp = f"{format_time(time)} {stream} ".encode()
+    *ended, rest = data.split(b"\n")
+    made = bytearray()
+    for line in ended:
+        while len(line) > PART:
+            made += b"%bP %b\n" % (stamp, line[:PART])
+            line = line[PART:]
+        made += b"%bF %b\n" % (stamp, line)
+    for start in range(0, len(rest), PART):
+        made += b"%bP %b\n" % (stamp, rest[start : start + PART])
+    return bytes(made)
