@@ -1,7 +1,8 @@
-# make run     install what is missing, make an image from this machine's busybox, run examples/hello.yaml
-# make test    the tests: pure rules, the kernel, and the behaviour of a whole server through its socket
-# make check   lint, formatting, strict types
-# make bench   beside containerd and the bare floor; table on the terminal, rows in build/bench.json
+# make run         install what is missing, make an image from this machine's busybox, run examples/hello.yaml
+# make test        the tests: pure rules, the kernel, and the behaviour of a whole server through its socket
+# make test-fake   those of them that need neither root nor a program: they use the fake engine
+# make check       lint, formatting, strict types
+# make bench       beside containerd and the bare floor; table on the terminal, rows in build/bench.json
 #
 # Everything is installed on first use and takes a moment: programs by apt (as root), Python packages in .venv.
 
@@ -12,7 +13,7 @@ STAMPS := build/stamps
 PYTEST_OPTIONS ?= -q
 BENCH_OPTIONS ?=
 
-.PHONY: run test check bench clean
+.PHONY: run test test-fake check bench clean
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/venv
@@ -22,6 +23,9 @@ run: $(STAMPS)/venv
 test: $(STAMPS)/venv-dev
 	@tools/install.sh run test
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+test-fake: $(STAMPS)/venv-dev
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not root"
 
 check: $(STAMPS)/venv-dev
 	$(BIN)/ruff check

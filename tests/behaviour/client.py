@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import queue
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import grpc
 import pytest
 
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import cri_pb2_grpc as rpc
 from tests.behaviour.server import Server
 from tests.behaviour.stage import Registry, until
 
@@ -30,8 +33,11 @@ class Output(NamedTuple):
 @dataclass
 class Client:
     server: Server
-    registry: Registry
     pods: list[Pod] = field(default_factory=list)
+
+    @property
+    def registry(self) -> Registry:
+        return self.server.registry
 
     @property
     def runtime(self) -> Any:
@@ -65,8 +71,7 @@ class Client:
     ) -> cri.PodSandboxConfig:
         """A sandbox configuration; `fields` go into PodSandboxConfig as they are."""
         name = name or f"pod-{next(_numbers)}"
-        directory = self.server.logs / f"{namespace}_{name}_{attempt}"
-        directory.mkdir(exist_ok=True)
+        directory = self.server.log_directory(f"{namespace}_{name}_{attempt}")
         options = cri.NamespaceOption(network=network, pid=pid, ipc=ipc)  # type: ignore[arg-type]
         config = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(
@@ -96,12 +101,64 @@ class Client:
         """A container in a pod of its own, run to its end."""
         return self.pod().run(*command, image=image, **options).ended()
 
+    @contextmanager
+    def events(self) -> Iterator[Events]:
+        """What happens from now on, over a connection of its own."""
+        with self.server.connect() as channel:
+            stream = rpc.RuntimeServiceStub(channel).GetContainerEvents(cri.GetEventsRequest())  # type: ignore[no-untyped-call]
+            try:
+                stream.initial_metadata()  # comes when the server has begun to tell us
+                yield Events(stream)
+            finally:
+                stream.cancel()
+
     def close(self) -> None:
         """Remove every pod there is, also those a failed test knows nothing of."""
         for sandbox in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
             self.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
             self.runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id))
         self.pods.clear()
+
+
+class Events:
+    """A stream of container events."""
+
+    def __init__(self, stream: Any) -> None:
+        self._queue: queue.SimpleQueue[cri.ContainerEventResponse | grpc.RpcError] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def next(self, seconds: float = 10.0) -> cri.ContainerEventResponse:
+        """The next one; what ended the stream is raised. AssertionError when none comes in time."""
+        try:
+            event = self._queue.get(timeout=seconds)
+        except queue.Empty:
+            raise AssertionError(f"no event within {seconds:g} s") from None
+        if isinstance(event, grpc.RpcError):
+            raise event
+        return event
+
+    def kinds(self, count: int) -> list[tuple[str, str]]:
+        """Of the next `count`: which one, and whose id."""
+        events = [self.next() for _ in range(count)]
+        name = cri.ContainerEventType.Name
+        return [
+            (name(e.container_event_type).removeprefix("CONTAINER_").removesuffix("_EVENT"), e.container_id)
+            for e in events
+        ]
+
+    def another(self, seconds: float = 0.3) -> object:
+        """The next one if it comes in this time, or the error that ended the stream; else None."""
+        try:
+            return self._queue.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def _read(self, stream: Any) -> None:
+        try:
+            for event in stream:
+                self._queue.put(event)
+        except grpc.RpcError as error:
+            self._queue.put(error)
 
 
 @dataclass
@@ -220,6 +277,7 @@ class Container:
     @property
     def pid(self) -> int:
         """The host's number of its first process, which has become the container's own program by now."""
+        assert self.pod.client.server.kernel, "without a kernel, a number may be anybody's process"
         pid = int(self.info()["pid"])
         if self.status().state == cri.CONTAINER_RUNNING:
             # The runtime's start returns a moment before its process turns into the program.

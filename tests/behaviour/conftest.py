@@ -1,78 +1,103 @@
-"""Fixtures of the behaviour suite. An engine to come adds its name to ENGINES and nothing else."""
+"""Fixtures of the behaviour suite. An engine to come adds its name, its server and its differences."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.behaviour.client import Client
+from tests.behaviour.differences import of_engine
+from tests.behaviour.fake_server import FakeServer
+from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
-from tests.behaviour.stage import Network, Registry, open_network, open_registry, until
+from tests.behaviour.stage import open_network, open_registry, until
+from tests.behaviour.user import open_user
 
-ENGINES = ("oci",)
-PROGRAMS = ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip")
+OCI_PROGRAMS = ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    for item in items:
-        if here in item.path.parents and "server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.root)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="needs root"))
-            elif missing:
-                item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+@contextmanager
+def _oci(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with (
+        open_network(factory.mktemp("network")) as network,
+        open_registry(factory.mktemp("images")) as images,
+    ):
+        yield OciServer(factory.mktemp("server-oci"), network, images)
+
+
+@contextmanager
+def _fake(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with open_user() as user:
+        yield FakeServer(user)
+
+
+SERVERS: dict[str, Callable[[pytest.TempPathFactory], AbstractContextManager[Server]]] = {
+    "oci": _oci,
+    "fake": _fake,
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that needs a server is one test for each engine that runs it."""
+    if "server" in metafunc.fixturenames:
+        markers = {marker.name for marker in metafunc.definition.iter_markers()}
+        name = metafunc.function.__name__
+        engines = [_engine(each, name) for each in SERVERS if not markers & of_engine(each).groups.keys()]
+        metafunc.parametrize("server", engines, indirect=True, scope="session")
+
+
+def _engine(name: str, test: str) -> object:
+    marks: list[pytest.MarkDecorator] = []
+    if name == "oci":
+        marks.append(pytest.mark.root)
+        missing = [program for program in OCI_PROGRAMS if shutil.which(program) is None]
+        if os.geteuid() != 0:
+            marks.append(pytest.mark.skip(reason="needs root"))
+        elif missing:
+            marks.append(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+    if reason := of_engine(name).tests.get(test):
+        # One that passes is no difference any more, and fails.
+        marks.append(pytest.mark.xfail(reason=reason, strict=True))
+    return pytest.param(name, id=name, marks=marks)
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    with open_network(tmp_path_factory.mktemp("network")) as network:
-        yield network
-
-
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with open_registry(tmp_path_factory.mktemp("images")) as registry:
-        yield registry
-
-
-@pytest.fixture(scope="session", params=ENGINES)
-def server(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    network: Network,
-    registry: Registry,
-) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server for the whole session; nothing may be left when it has ended."""
-    root = tmp_path_factory.mktemp(f"server-{request.param}")
-    server = Server(request.param, root, network, [registry.host, "localhost:1"])
-    try:
-        server.start()
-        yield server
-        _remove_all(server, registry)
-        until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}", 10)
-        server.stop()
-        assert not server.processes(), "the server has left processes"
-    finally:
-        if server.process is not None:
-            server.kill9()
-        server.clean_leftovers()
+    with SERVERS[request.param](tmp_path_factory) as server:
+        try:
+            server.start()
+            yield server
+            Client(server).close()
+            until(
+                lambda: not any(server.leftovers().values()),
+                lambda: f"nothing left: {server.leftovers()}",
+                10,
+            )
+            server.stop()
+            assert not server.processes(), "the server has left processes"
+        finally:
+            if server.process is not None:
+                server.kill9()
+            server.clean_leftovers()
 
 
 @pytest.fixture
-def client(server: Server, registry: Registry) -> Iterator[Client]:
+def client(server: Server) -> Iterator[Client]:
     """A client; whatever pods the test made are removed when it ends."""
-    client = Client(server, registry)
+    client = Client(server)
     yield client
-    if server.process is None:
+    if not server.is_serving:
         server.start()
     client.close()
 
 
-def _remove_all(server: Server, registry: Registry) -> None:
-    Client(server, registry).close()
+@pytest.fixture
+def outside(server: Server, tmp_path: Path) -> Path:
+    """An empty directory outside the containers that the server may use as a volume."""
+    return server.volume(tmp_path)

@@ -1,6 +1,6 @@
-"""The stage of the behaviour suite: a network configuration, a registry and images, all of this session only.
+"""The stage of the behaviour suite: a network configuration, registries and images, all of this session only.
 
-Nothing here knows an engine. Every name carries the process id, so that two sessions do not meet.
+Every name carries the process id, so that two sessions do not meet.
 """
 
 from __future__ import annotations
@@ -46,13 +46,22 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass
 class Registry:
-    """A docker-registry on loopback with every variant, all with one layer."""
+    """A registry, real or not."""
 
     host: str
     ids: dict[str, str] = field(default_factory=dict)
+    """Of its images, by the names in VARIANTS."""
 
     def reference(self, name: str) -> str:
         return f"{self.host}/test/{name}:1"
+
+
+@dataclass
+class OpenRegistry(Registry):
+    """A docker-registry on loopback with every variant, all with one layer."""
+
+    layout: Path = Path()
+    """Where the images come from: an OCI layout."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +128,13 @@ def open_network(root: Path) -> Iterator[Network]:
 
 
 @contextmanager
-def open_registry(root: Path) -> Iterator[Registry]:
+def open_registry(root: Path) -> Iterator[OpenRegistry]:
     """Registry with the variants, for everyone."""
     with _registry_process(root / "registry") as host:
-        registry = Registry(host)
+        registry = OpenRegistry(host)
         root_fs = busybox_rootfs.make(root / "rootfs")
         layout = Layout(root / "layout")
+        registry.layout = layout.directory
         layer = layout.layer(root_fs)
         for name, config in VARIANTS.items():
             registry.ids[name] = layout.add(name, [layer], config)

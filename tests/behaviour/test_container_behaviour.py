@@ -123,10 +123,26 @@ def test_stop_of_a_container_that_does_not_run_succeeds_at_once(client: Client) 
 
 def test_remove_of_a_running_container_stops_it_first(client: Client) -> None:
     container = client.pod().run()
+    with client.events() as events:
+        container.remove()
+        stopped, deleted = events.next(), events.next()
+    assert (stopped.container_event_type, deleted.container_event_type) == (
+        cri.CONTAINER_STOPPED_EVENT,
+        cri.CONTAINER_DELETED_EVENT,
+    )
+    [status] = stopped.containers_statuses
+    assert (status.id, status.state, status.exit_code) == (container.id, cri.CONTAINER_EXITED, 137)
+    with rejected(StatusCode.NOT_FOUND):
+        container.status()
+    container.remove()
+
+
+@pytest.mark.kernel
+def test_no_process_outlives_the_removal_of_its_container(client: Client) -> None:
+    container = client.pod().run()
     pid = container.pid
     container.remove()
     assert not alive(pid)
-    container.remove()
 
 
 def test_remove_keeps_the_log_file(client: Client) -> None:
@@ -142,12 +158,22 @@ def test_exit_codes_and_reasons(client: Client, code: int, reason: str) -> None:
 
 
 def test_death_by_a_signal_is_128_and_its_number(client: Client) -> None:
+    # As the first process of a PID namespace it would be spared: it shares the pod's.
+    pod = client.pod(pid=cri.POD)
+    for name, number in (("KILL", 9), ("TERM", 15), ("HUP", 1)):
+        status = pod.shell(f"kill -{name} $$; sleep 60").ended().status()
+        assert (status.exit_code, status.reason) == (128 + number, "Error")
+
+
+@pytest.mark.kernel
+def test_death_by_a_signal_from_outside(client: Client) -> None:
     container = client.pod().run()
     os.kill(container.pid, signal.SIGKILL)
     status = container.ended().status()
     assert (status.exit_code, status.reason) == (137, "Error")
 
 
+@pytest.mark.kernel
 def test_out_of_memory_is_told_from_a_plain_kill(client: Client) -> None:
     eat = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo survived"
     container = client.once("/bin/sh", "-c", eat, resources={"memory_limit_in_bytes": 16 << 20})
@@ -159,8 +185,15 @@ def test_out_of_memory_is_told_from_a_plain_kill(client: Client) -> None:
 
 
 def test_out_of_memory_of_the_first_process(client: Client) -> None:
-    eat = "exec tail /dev/zero"
-    status = client.once("/bin/sh", "-c", eat, resources={"memory_limit_in_bytes": 16 << 20}).status()
+    # Where there is no kernel to kill it, the stage's scenario does, by its name.
+    container = client.once(
+        "/bin/sh",
+        "-c",
+        "exec tail /dev/zero",
+        name="out-of-memory",
+        resources={"memory_limit_in_bytes": 16 << 20},
+    )
+    status = container.status()
     assert (status.exit_code, status.reason) == (137, "OOMKilled")
 
 
@@ -256,7 +289,20 @@ def test_the_stop_signal_of_the_container_wins(client: Client) -> None:
         assert container.status().exit_code == code
 
 
-def test_verbose_container_status_is_json_with_pid_and_spec(client: Client) -> None:
+def test_verbose_container_status_tells_more(client: Client) -> None:
+    container = client.pod().run()
+    request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
+    answer = client.runtime.ContainerStatus(request)
+    info = json.loads(answer.info["info"])
+    assert info["pid"] > 0
+    assert info["sandboxID"] == container.pod.id
+    assert answer.status == container.status()
+    plain = client.runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=container.id))
+    assert not plain.info
+
+
+@pytest.mark.kernel
+def test_verbose_container_status_has_pid_and_spec(client: Client) -> None:
     container = client.pod().run()
     request = cri.ContainerStatusRequest(container_id=container.id, verbose=True)
     info = json.loads(client.runtime.ContainerStatus(request).info["info"])
@@ -275,6 +321,7 @@ def test_an_exit_is_noticed_without_being_asked(client: Client) -> None:
     until(lambda: state() == cri.CONTAINER_EXITED, "the list to show the exit")
 
 
+@pytest.mark.kernel
 def test_a_frozen_container_reports_running(client: Client) -> None:
     container = client.pod().run()
     os.kill(container.pid, signal.SIGSTOP)

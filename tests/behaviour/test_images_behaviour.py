@@ -12,7 +12,8 @@ from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, rejected
-from tests.behaviour.stage import PASSWORD, USER, Registry, open_private_registry
+from tests.behaviour.server import Server
+from tests.behaviour.stage import PASSWORD, USER, Registry
 
 
 def _status(client: Client, name: str) -> cri.ImageStatusResponse:
@@ -150,11 +151,9 @@ def test_image_filesystem_can_be_found(client: Client) -> None:
     assert usage.timestamp > 0
 
 
-@pytest.fixture(scope="session")
-def private(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    images = tmp_path_factory.getbasetemp()
-    layout = next(images.glob("images*/layout"))
-    with open_private_registry(tmp_path_factory.mktemp("private") / "registry", layout) as private:
+@pytest.fixture
+def private(server: Server, tmp_path: Path) -> Iterator[Registry]:
+    with server.private_registry(tmp_path / "registry") as private:
         yield private
 
 

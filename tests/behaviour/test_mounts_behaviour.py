@@ -29,39 +29,39 @@ def shared(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-R", "-l", folder], check=True)
 
 
-def test_a_volume_is_the_hosts_directory(client: Client, tmp_path: Path) -> None:
-    container = client.pod().run(mounts=[mount(tmp_path, "/data")])
+def test_a_volume_is_the_hosts_directory(client: Client, outside: Path) -> None:
+    container = client.pod().run(mounts=[mount(outside, "/data")])
     container.sh("echo inside > /data/file")
-    assert (tmp_path / "file").read_text() == "inside\n"
+    assert (outside / "file").read_text() == "inside\n"
 
 
-def test_a_volume_may_be_a_file(client: Client, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("content")
-    container = client.pod().run(mounts=[mount(tmp_path / "file", "/etc/deep/file")])
+def test_a_volume_may_be_a_file(client: Client, outside: Path) -> None:
+    (outside / "file").write_text("content")
+    container = client.pod().run(mounts=[mount(outside / "file", "/etc/deep/file")])
     assert container.sh("cat /etc/deep/file") == "content"
 
 
-def test_a_read_only_volume(client: Client, tmp_path: Path) -> None:
-    container = client.pod().run(mounts=[mount(tmp_path, "/data", readonly=True)])
+def test_a_read_only_volume(client: Client, outside: Path) -> None:
+    container = client.pod().run(mounts=[mount(outside, "/data", readonly=True)])
     assert container.exec("touch", "/data/file").code != 0
 
 
-def test_a_missing_source_is_made_as_a_directory(client: Client, tmp_path: Path) -> None:
-    source = tmp_path / "not" / "there"
+def test_a_missing_source_is_made_as_a_directory(client: Client, outside: Path) -> None:
+    source = outside / "not" / "there"
     client.pod().run(mounts=[mount(source, "/data")])
     assert source.is_dir() and source.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_source_that_is_a_link_is_followed(client: Client, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real/file").write_text("followed")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    container = client.pod().run(mounts=[mount(tmp_path / "link", "/data")])
+def test_a_source_that_is_a_link_is_followed(client: Client, outside: Path) -> None:
+    (outside / "real").mkdir()
+    (outside / "real/file").write_text("followed")
+    (outside / "link").symlink_to(outside / "real")
+    container = client.pod().run(mounts=[mount(outside / "link", "/data")])
     assert container.sh("cat /data/file") == "followed"
 
 
-def test_nested_volumes_are_mounted_outer_first(client: Client, tmp_path: Path) -> None:
-    outer, inner = tmp_path / "outer", tmp_path / "inner"
+def test_nested_volumes_are_mounted_outer_first(client: Client, outside: Path) -> None:
+    outer, inner = outside / "outer", outside / "inner"
     outer.mkdir()
     inner.mkdir()
     (inner / "file").write_text("inner")
@@ -69,6 +69,7 @@ def test_nested_volumes_are_mounted_outer_first(client: Client, tmp_path: Path) 
     assert container.sh("cat /data/in/side/file") == "inner"
 
 
+@pytest.mark.kernel
 def test_private_volumes_see_no_later_mounts(client: Client, shared: Path) -> None:
     container = client.pod().run(mounts=[mount(shared, "/data", propagation=PRIVATE)])
     subprocess.run(["mount", "-t", "tmpfs", "pwt", shared / "sub"], check=True)
@@ -76,6 +77,7 @@ def test_private_volumes_see_no_later_mounts(client: Client, shared: Path) -> No
     assert container.exec("ls", "/data/sub/late").code != 0
 
 
+@pytest.mark.kernel
 def test_host_to_container_volumes_see_later_mounts(client: Client, shared: Path) -> None:
     container = client.pod(privileged=True).run(
         privileged=True, mounts=[mount(shared, "/data", propagation=HOST_TO_CONTAINER)]
@@ -87,6 +89,7 @@ def test_host_to_container_volumes_see_later_mounts(client: Client, shared: Path
     assert not (shared / "own/file").exists()
 
 
+@pytest.mark.kernel
 def test_bidirectional_volumes_pass_mounts_both_ways(client: Client, shared: Path) -> None:
     container = client.pod(privileged=True).run(
         privileged=True, mounts=[mount(shared, "/data", propagation=BIDIRECTIONAL)]
@@ -98,6 +101,7 @@ def test_bidirectional_volumes_pass_mounts_both_ways(client: Client, shared: Pat
     assert (shared / "own/file").exists()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("propagation", [HOST_TO_CONTAINER, BIDIRECTIONAL])
 def test_propagation_from_a_private_mount_is_refused(client: Client, shared: Path, propagation: int) -> None:
     subprocess.run(["mount", "--make-private", shared], check=True)
@@ -107,6 +111,7 @@ def test_propagation_from_a_private_mount_is_refused(client: Client, shared: Pat
         )
 
 
+@pytest.mark.kernel
 def test_system_files_of_the_request_replace_the_sandboxes(client: Client, tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("10.0.0.1 mine\n")
@@ -118,6 +123,7 @@ def test_system_files_of_the_request_replace_the_sandboxes(client: Client, tmp_p
     assert sum(" /dev/shm " in row for row in rows) == 1
 
 
+@pytest.mark.kernel
 def test_system_files_can_be_written_unless_root_is_read_only(client: Client) -> None:
     pod = client.pod()
     one, two = pod.run(), pod.run(security={"readonly_rootfs": True})
@@ -127,6 +133,7 @@ def test_system_files_can_be_written_unless_root_is_read_only(client: Client) ->
         assert two.exec("/bin/sh", "-c", f"echo x >> /etc/{file}").code != 0
 
 
+@pytest.mark.kernel
 def test_image_volumes_keep_their_content(client: Client, tmp_path: Path) -> None:
     container = client.pod().run(image="volume")
     assert any(" /home/app " in row for row in container.sh("cat /proc/self/mounts").splitlines())
@@ -136,16 +143,16 @@ def test_image_volumes_keep_their_content(client: Client, tmp_path: Path) -> Non
     assert covered.sh("ls /home/app") == "mine"
 
 
-def test_recursive_read_only_is_honest(client: Client, tmp_path: Path) -> None:
+def test_recursive_read_only_is_honest(client: Client, outside: Path) -> None:
     pod = client.pod()
-    wrong = mount(tmp_path, "/data", recursive_read_only=True)
+    wrong = mount(outside, "/data", recursive_read_only=True)
     with rejected(StatusCode.INVALID_ARGUMENT, "recursive_read_only"):
         pod.create("/bin/true", mounts=[wrong])
-    wrong = mount(tmp_path, "/data", recursive_read_only=True, readonly=True, propagation=HOST_TO_CONTAINER)
+    wrong = mount(outside, "/data", recursive_read_only=True, readonly=True, propagation=HOST_TO_CONTAINER)
     with rejected(StatusCode.INVALID_ARGUMENT, "recursive_read_only"):
         pod.create("/bin/true", mounts=[wrong])
 
 
-def test_a_relative_container_path_is_refused(client: Client, tmp_path: Path) -> None:
+def test_a_relative_container_path_is_refused(client: Client, outside: Path) -> None:
     with rejected(StatusCode.INVALID_ARGUMENT, "container_path"):
-        client.pod().create("/bin/true", mounts=[mount(tmp_path, "")])
+        client.pod().create("/bin/true", mounts=[mount(outside, "")])

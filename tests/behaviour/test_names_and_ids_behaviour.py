@@ -21,7 +21,7 @@ def test_a_sandbox_name_is_taken_while_the_sandbox_exists(client: Client) -> Non
 
 
 def test_a_sandbox_whose_client_gave_up_is_found_by_the_retry(client: Client) -> None:
-    config = client.pod_config()
+    config = client.pod_config(name="slow-given-up")
     with rejected(StatusCode.DEADLINE_EXCEEDED):
         client.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=0.02)
     pod = client.pod(config)
@@ -30,7 +30,7 @@ def test_a_sandbox_whose_client_gave_up_is_found_by_the_retry(client: Client) ->
 
 
 def test_a_different_request_under_a_pending_name_is_refused(client: Client) -> None:
-    config, other = client.pod_config(), cri.PodSandboxConfig()
+    config, other = client.pod_config(name="slow-pending"), cri.PodSandboxConfig()
     other.CopyFrom(config)
     other.hostname = "other"
     first = client.runtime.RunPodSandbox.future(cri.RunPodSandboxRequest(config=config))
@@ -40,7 +40,7 @@ def test_a_different_request_under_a_pending_name_is_refused(client: Client) -> 
 
 
 def test_equal_sandbox_requests_at_once_make_one_sandbox(client: Client) -> None:
-    config = client.pod_config()
+    config = client.pod_config(name="slow-equal")
     with ThreadPoolExecutor(4) as pool:
         ids = {pod.id for pod in pool.map(lambda _: client.pod(config), range(4))}
     assert len(ids) == 1
@@ -59,7 +59,7 @@ def test_a_container_name_is_taken_while_the_container_exists(client: Client) ->
 
 
 def test_equal_container_requests_at_once_make_one_container(client: Client) -> None:
-    pod = client.pod()
+    pod = client.pod(name="slow-containers")
     config = pod.container_config("/bin/true")
     with ThreadPoolExecutor(4) as pool:
         ids = {c.id for c in pool.map(lambda _: pod.create(config=config), range(4))}

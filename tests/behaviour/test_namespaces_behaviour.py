@@ -6,12 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, alive, namespace, rejected
 
 
+@pytest.mark.kernel
 def test_containers_of_a_pod_share_network_ipc_and_hostname(client: Client) -> None:
     pod = client.pod(hostname="together")
     one, two = pod.run(), pod.run()
@@ -22,6 +24,7 @@ def test_containers_of_a_pod_share_network_ipc_and_hostname(client: Client) -> N
     assert one.sh("hostname; cat /etc/hostname") == "together\ntogether"
 
 
+@pytest.mark.kernel
 def test_own_pid_namespace_shows_only_own_processes(client: Client) -> None:
     container = client.pod(pid=cri.CONTAINER).run()
     assert container.sh("readlink /proc/1/exe") == "/bin/busybox" or container.sh(
@@ -29,6 +32,7 @@ def test_own_pid_namespace_shows_only_own_processes(client: Client) -> None:
     ).startswith("sleep")
 
 
+@pytest.mark.kernel
 def test_a_shared_pid_namespace_outlives_its_containers(client: Client) -> None:
     pod = client.pod(pid=cri.POD)
     first, second = pod.run(), pod.run("/bin/sleep", "54321")
@@ -41,6 +45,7 @@ def test_a_shared_pid_namespace_outlives_its_containers(client: Client) -> None:
     assert pod.status().state == cri.SANDBOX_READY
 
 
+@pytest.mark.kernel
 def test_the_shared_first_process_reaps_orphans(client: Client) -> None:
     container = client.pod(pid=cri.POD).run()
     container.sh("(sleep 0.05 & ) ; true")
@@ -49,12 +54,14 @@ def test_the_shared_first_process_reaps_orphans(client: Client) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.kernel
 def test_host_pid_namespace(client: Client) -> None:
     container = client.pod(pid=cri.NODE).run()
     assert namespace(container.pid, "pid") == namespace("self", "pid")
     assert container.sh(f"cat /proc/{os.getpid()}/stat | cut -d' ' -f1") == str(os.getpid())
 
 
+@pytest.mark.kernel
 def test_stopping_in_the_hosts_pid_namespace_ends_every_process(client: Client) -> None:
     container = client.pod(pid=cri.NODE).shell("sleep 54322 & echo $!; wait")
     container.await_output("\n")
@@ -65,6 +72,7 @@ def test_stopping_in_the_hosts_pid_namespace_ends_every_process(client: Client) 
     assert not alive(child)
 
 
+@pytest.mark.kernel
 def test_joining_another_containers_pid_namespace(client: Client) -> None:
     pod = client.pod()
     target = pod.run("/bin/sleep", "54323")
@@ -91,10 +99,21 @@ def test_a_target_that_ended_is_found_at_start(client: Client) -> None:
     target.stop()
     with rejected(StatusCode.FAILED_PRECONDITION, target.id):
         joined.start()
-    # The kernel ended it together with the namespace's first process; the report may still be on its way.
-    joined.ended()
 
 
+@pytest.mark.kernel
+def test_the_end_of_a_target_ends_those_that_joined_it(client: Client) -> None:
+    pod = client.pod()
+    target = pod.run()
+    created = pod.create("/bin/true", pid=cri.TARGET, target=target.id)
+    running = pod.run(pid=cri.TARGET, target=target.id)
+    target.stop()
+    # The kernel ends them together with the namespace's first process; the report may still be on its way.
+    assert created.ended().status().exit_code == 137
+    assert running.ended().status().exit_code == 137
+
+
+@pytest.mark.kernel
 def test_host_ipc(client: Client) -> None:
     container = client.pod(ipc=cri.NODE).run()
     assert namespace(container.pid, "ipc") == namespace("self", "ipc")
@@ -104,6 +123,7 @@ def test_host_ipc(client: Client) -> None:
     container.sh(f"rm /dev/shm/{marker}")
 
 
+@pytest.mark.kernel
 def test_shared_memory_is_the_pods(client: Client) -> None:
     pod = client.pod()
     one, two = pod.run(), pod.run()
@@ -116,6 +136,7 @@ def test_shared_memory_is_the_pods(client: Client) -> None:
     assert one.sh("stat -c %a /dev/shm") == "1777"
 
 
+@pytest.mark.kernel
 def test_a_dead_pause_process_makes_the_sandbox_not_ready(client: Client) -> None:
     pod = client.pod(pid=cri.POD)
     container = pod.run()

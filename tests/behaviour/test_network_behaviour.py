@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, namespace, rejected
-from tests.behaviour.server import Server
+from tests.behaviour.oci_server import OciServer
 from tests.behaviour.stage import free_port, until
 
 SERVE = "while :; do echo hello from the pod | nc -l -p 8080; done"
@@ -33,7 +34,18 @@ def _served(address: str, port: int) -> bool:
         return False
 
 
-def test_a_pod_has_the_address_its_status_tells(client: Client, server: Server) -> None:
+def test_every_pod_has_an_address_of_its_own(client: Client) -> None:
+    pods = [client.pod() for _ in range(3)]
+    addresses = [ipaddress.ip_address(pod.ip) for pod in pods]
+    assert len(set(addresses)) == 3
+    # It does not change, and nobody gets it while its pod is ready.
+    pods[0].stop()
+    assert client.pod().ip not in (pods[1].ip, pods[2].ip)
+    assert [ipaddress.ip_address(pod.ip) for pod in pods[1:]] == addresses[1:]
+
+
+@pytest.mark.kernel
+def test_a_pod_has_the_address_its_status_tells(client: Client, server: OciServer) -> None:
     pod = client.pod()
     container = pod.run()
     assert f"inet {pod.ip}/" in container.sh("ip addr show eth0")
@@ -42,6 +54,7 @@ def test_a_pod_has_the_address_its_status_tells(client: Client, server: Server) 
     assert not pod.status().network.additional_ips
 
 
+@pytest.mark.kernel
 def test_pods_reach_each_other_and_the_host_reaches_them(client: Client) -> None:
     one, two = client.pod(), client.pod()
     one.shell(SERVE)
@@ -49,6 +62,7 @@ def test_pods_reach_each_other_and_the_host_reaches_them(client: Client) -> None
     assert two.run().sh(f"nc {one.ip} 8080 </dev/null") == "hello from the pod"
 
 
+@pytest.mark.kernel
 def test_containers_reach_each_other_on_loopback(client: Client) -> None:
     pod = client.pod()
     pod.shell(SERVE)
@@ -57,6 +71,7 @@ def test_containers_reach_each_other_on_loopback(client: Client) -> None:
     assert other.sh("nc 127.0.0.1 8080 </dev/null") == "hello from the pod"
 
 
+@pytest.mark.kernel
 def test_host_ports_lead_into_the_pod(client: Client) -> None:
     port = free_port()
     mapping = cri.PortMapping(protocol=cri.TCP, container_port=8080, host_port=port)
@@ -70,7 +85,8 @@ def test_host_ports_lead_into_the_pod(client: Client) -> None:
     assert str(port) not in _nat_rules()
 
 
-def test_stop_gives_the_address_back(client: Client, server: Server) -> None:
+@pytest.mark.kernel
+def test_stop_gives_the_address_back(client: Client, server: OciServer) -> None:
     pod = client.pod()
     address = pod.ip
     pod.stop()
@@ -78,7 +94,8 @@ def test_stop_gives_the_address_back(client: Client, server: Server) -> None:
     pod.remove()
 
 
-def test_plugins_learn_the_pods_identity(client: Client, server: Server, tmp_path: Path) -> None:
+@pytest.mark.kernel
+def test_plugins_learn_the_pods_identity(client: Client, server: OciServer, tmp_path: Path) -> None:
     network = server.network
     record = tmp_path / "calls"
     plugin = server.network.conf_dir.parent / "recorder"
@@ -117,7 +134,8 @@ def test_plugins_learn_the_pods_identity(client: Client, server: Server, tmp_pat
         network.write()
 
 
-def test_stop_deletes_the_network_even_when_the_namespace_is_gone(client: Client, server: Server) -> None:
+@pytest.mark.kernel
+def test_stop_deletes_the_network_even_when_the_namespace_is_gone(client: Client, server: OciServer) -> None:
     pod = client.pod()
     address = pod.ip
     pins = [m for m in server.mounts() if pod.id in m]
@@ -131,19 +149,25 @@ def test_stop_deletes_the_network_even_when_the_namespace_is_gone(client: Client
     pod.remove()
 
 
-def test_host_network_has_no_pod_address(client: Client, server: Server) -> None:
-    before = server.network.allocations()
+def test_host_network_has_no_pod_address(client: Client) -> None:
     pod = client.pod(network=cri.NODE)
-    container = pod.run()
+    assert pod.run().status().state == cri.CONTAINER_RUNNING
     assert pod.ip == ""
+    assert pod.status().linux.namespaces.options.network == cri.NODE
+
+
+@pytest.mark.kernel
+def test_host_network_takes_no_address_and_shares_the_hosts_names(client: Client, server: OciServer) -> None:
+    before = server.network.allocations()
+    container = client.pod(network=cri.NODE).run()
     assert server.network.allocations() == before
     for kind in ("net", "uts"):
         assert namespace(container.pid, kind) == namespace("self", kind)
     assert container.sh("hostname") == socket.gethostname()
-    assert pod.status().linux.namespaces.options.network == cri.NODE
 
 
-def test_both_address_families(client: Client, server: Server) -> None:
+@pytest.mark.kernel
+def test_both_address_families(client: Client, server: OciServer) -> None:
     network = server.network
     try:
         network.write(dual_stack=True)
@@ -188,12 +212,14 @@ def test_hosts_file_names_localhost(client: Client) -> None:
     assert "localhost" in container.sh("cat /etc/hosts")
 
 
+@pytest.mark.kernel
 def test_default_sysctls(client: Client) -> None:
     container = client.pod().run()
     assert container.sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start") == "0"
     assert container.sh("cat /proc/sys/net/ipv4/ping_group_range").split() == ["0", "2147483647"]
 
 
+@pytest.mark.kernel
 def test_sysctls_of_the_request_win(client: Client) -> None:
     pod = client.pod(
         sysctls={

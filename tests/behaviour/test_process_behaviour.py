@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, Pod, rejected, status_value
+from tests.behaviour.client import Client, Pod, rejected
 
 
 def _output(pod: Pod, config: cri.ContainerConfig) -> str:
@@ -39,8 +39,8 @@ def test_nothing_to_run_is_an_error(client: Client) -> None:
 
 def test_environment_order_and_precedence(client: Client) -> None:
     pod = client.pod(hostname="named")
-    container = pod.run(env={"BOTH": "cri", "EQUALS": "a=b=c", "EMPTY": ""})
-    env = container.sh("cat /proc/1/environ | tr '\\0' '\\n'").splitlines()
+    container = pod.run("/bin/env", env={"BOTH": "cri", "EQUALS": "a=b=c", "EMPTY": ""}).ended()
+    env = container.output().splitlines()
     assert env[0].startswith("PATH=")
     assert "HOSTNAME=named" in env
     assert "FROM_IMAGE=yes" in env
@@ -51,14 +51,16 @@ def test_environment_order_and_precedence(client: Client) -> None:
 
 
 def test_a_terminal_brings_term(client: Client) -> None:
-    container = client.pod().run(tty=True)
-    assert "TERM=xterm" in container.sh("cat /proc/1/environ | tr '\\0' '\\n'").splitlines()
+    # The terminal puts a carriage return before each new line.
+    lines = client.once("/bin/env", tty=True).output().splitlines()
+    assert "TERM=xterm" in [line.rstrip("\r") for line in lines]
 
 
 def test_environment_values_are_never_altered(client: Client) -> None:
-    container = client.pod().run(env={"WORDS": "ünï\tco∂é\nline"})
-    request = cri.ExecSyncRequest(container_id=container.id, cmd=["cat", "/proc/1/environ"])
-    assert "WORDS=ünï\tco∂é\nline\0".encode() in container.runtime.ExecSync(request).stdout
+    container = client.pod().shell('echo "$WORDS"; sleep 2147483', env={"WORDS": "ünï\tco∂é\nline"})
+    container.await_output("ünï\tco∂é\nline\n")
+    request = cri.ExecSyncRequest(container_id=container.id, cmd=["/bin/sh", "-c", 'printf %s "$WORDS"'])
+    assert container.runtime.ExecSync(request).stdout == "ünï\tco∂é\nline".encode()
     # An OCI specification is JSON and cannot carry other bytes: refused, not replaced.
     with rejected(StatusCode.INVALID_ARGUMENT, "BYTES"):
         container.pod.create("/bin/true", env={"BYTES": b"\xff\xfe"})
@@ -124,10 +126,10 @@ def test_working_directory(client: Client, image: str, asked: str, there: str) -
 def test_user_and_groups_come_from_request_and_image(
     client: Client, image: str, security: dict[str, object], uid: int, gid: int, groups: set[int]
 ) -> None:
-    container = client.pod().run(image=image, security=security)
-    assert int(container.sh("id -u")) == uid
-    assert int(container.sh("id -g")) == gid
-    assert {int(g) for g in status_value(container.pid, "Groups").split()} == groups
+    container = client.pod().shell("id -u; id -g; id -G", image=image, security=security).ended()
+    seen_uid, seen_gid, seen_groups = container.output().splitlines()
+    assert (int(seen_uid), int(seen_gid)) == (uid, gid)
+    assert {int(group) for group in seen_groups.split()} == groups
     user = container.status().user.linux
     assert (user.uid, user.gid) == (uid, gid)
     assert list(user.supplemental_groups) == sorted(groups)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import random
 import stat
-import subprocess
 import threading
 import time
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, alive, rejected
+from tests.behaviour.client import Client, alive, mount, rejected
+from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
 from tests.behaviour.stage import until
 
@@ -26,7 +27,7 @@ def test_the_socket_is_for_owner_and_group(server: Server) -> None:
 
 
 def test_a_second_server_on_the_same_state_is_refused(client: Client, server: Server) -> None:
-    second = subprocess.run(server.command(), capture_output=True, text=True, timeout=60)
+    second = server.podwright("serve", *server.options)
     assert second.returncode != 0
     assert str(server.lib) in second.stderr or str(server.socket) in second.stderr
     assert "Traceback" not in second.stderr
@@ -61,10 +62,10 @@ def test_a_restart_forgets_nothing(client: Client, server: Server) -> None:
     running, created = pod.run(), pod.create("/bin/echo", "later")
     ended = pod.run("/bin/sh", "-c", "exit 6").ended()
     before = [pod.status(), running.status(), created.status(), ended.status()]
-    pid = running.pid
+    pid = running.info()["pid"]
     server.restart()
     assert [pod.status(), running.status(), created.status(), ended.status()] == before
-    assert running.pid == pid and alive(pid)
+    assert running.info()["pid"] == pid
     assert running.exec("hostname").out == "kept\n"
     created.start()
     assert created.ended().output() == "later\n"
@@ -75,7 +76,7 @@ def test_a_restart_forgets_nothing(client: Client, server: Server) -> None:
 def test_containers_keep_logging_while_the_server_is_dead(client: Client, server: Server) -> None:
     container = client.pod().shell(COUNT)
     container.await_output("0\n")
-    server.kill9()
+    server.crash()
     before = len(container.log_lines())
     until(lambda: len(container.log_lines()) > before + 5, "the log to grow without a server")
     server.start()
@@ -85,24 +86,44 @@ def test_containers_keep_logging_while_the_server_is_dead(client: Client, server
     assert numbers == list(range(len(numbers)))
 
 
-def test_exits_while_the_server_is_dead_are_collected(client: Client, server: Server) -> None:
-    pod = client.pod()
-    container = pod.shell("while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 42")
-    killed = pod.run()
-    pids = [container.pid, killed.pid]
-    server.kill9()
-    Path(f"/proc/{pids[0]}/root/tmp/go").touch()
-    os.kill(pids[1], 9)
-    until(lambda: not any(alive(pid) for pid in pids), "the containers to end")
+def test_exits_while_the_server_is_dead_are_collected(client: Client, server: Server, outside: Path) -> None:
+    # With a PID namespace of their own they would be spared by their own SIGKILL.
+    pod = client.pod(pid=cri.POD)
+    script = "while [ ! -e /data/go ]; do sleep 0.02; done; echo going; "
+    one, other = (
+        pod.shell(script + last, mounts=[mount(outside, "/data")]) for last in ("exit 42", "kill -9 $$")
+    )
+    server.crash()
+    (outside / "go").touch()
+    one.await_output("going")
+    other.await_output("going")
+    until(lambda: not any(server.runs(each.id) for each in (one, other)), "the containers to end")
     ended = time.time_ns()
     server.start()
-    status = container.ended().status()
-    assert (status.exit_code, status.reason) == (42, "Error")
-    assert status.finished_at <= ended + 1_000_000_000
-    assert killed.status().exit_code == 137
+    for container, code in ((one, 42), (other, 137)):
+        status = container.status()
+        assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, code, "Error")
+        assert status.started_at <= status.finished_at <= ended
 
 
-def test_a_container_whose_supervisor_died_too_is_reported(client: Client, server: Server) -> None:
+def test_a_reboot_leaves_what_is_known_and_nothing_that_runs(client: Client, server: Server) -> None:
+    pod = client.pod(labels={"kept": "yes"})
+    running, created, ended = pod.run(), pod.create("/bin/true"), pod.run("/bin/true").ended()
+    before = ended.status()
+    server.reboot()
+    assert pod.status().state == cri.SANDBOX_NOTREADY
+    assert dict(pod.status().labels) == {"kept": "yes"}
+    for container in (running, created):
+        status = container.status()
+        assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 255, "Unknown")
+    assert ended.status() == before
+    with rejected(StatusCode.FAILED_PRECONDITION):
+        pod.create("/bin/true")
+    pod.remove()
+
+
+@pytest.mark.kernel
+def test_a_container_whose_supervisor_died_too_is_reported(client: Client, server: OciServer) -> None:
     container = client.pod().run()
     pid = container.pid
     supervisors = [p for p, line in server.processes().items() if container.id in line and p != pid]
@@ -130,11 +151,11 @@ def test_log_rotation_works_after_a_restart(client: Client, server: Server) -> N
 def test_a_half_done_creation_is_undone(client: Client, server: Server) -> None:
     client.image()
     for delay in (0.005, 0.02, 0.04, 0.06):
-        config = client.pod_config()
+        config = client.pod_config(name=f"slow-half-{delay}")
         request = cri.RunPodSandboxRequest(config=config)
         call = server.runtime.RunPodSandbox.future(request)
         time.sleep(delay)
-        server.kill9()
+        server.crash()
         call.cancel()
         server.start()
         for sandbox in client.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items:
@@ -146,7 +167,7 @@ def test_a_half_done_creation_is_undone(client: Client, server: Server) -> None:
 
 def test_a_client_that_goes_away_leaves_nothing_half_made(client: Client, server: Server) -> None:
     for wait in (0.001, 0.01, 0.03, 0.05):
-        config = client.pod_config()
+        config = client.pod_config(name=f"slow-left-{wait}")
         try:
             client.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=wait)
         except grpc.RpcError:
@@ -164,11 +185,11 @@ def test_a_client_that_goes_away_leaves_nothing_half_made(client: Client, server
 
 def test_removal_is_finished_after_a_crash(client: Client, server: Server) -> None:
     for delay in (0.002, 0.02, 0.05, 0.08):
-        pod = client.pod()
+        pod = client.pod(name=f"slow-removed-{delay}")
         pod.run()
         call = server.runtime.RemovePodSandbox.future(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id))
         time.sleep(delay)
-        server.kill9()
+        server.crash()
         call.cancel()
         server.start()
         pod.remove()
@@ -200,7 +221,7 @@ def test_a_storm_of_kills_leaves_no_orphan(client: Client, server: Server) -> No
     try:
         for _ in range(8):
             time.sleep(chance.uniform(0.1, 1.0))
-            server.kill9()
+            server.crash()
             server.start()
     finally:
         over.set()
@@ -208,6 +229,5 @@ def test_a_storm_of_kills_leaves_no_orphan(client: Client, server: Server) -> No
             thread.join(60)
     client.close()
     until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
-    doctor = [server.program, "--config", str(server.config), "doctor"]
-    done = subprocess.run([*doctor, "-o", "json"], capture_output=True, text=True)
+    done = server.podwright("doctor", "-o", "json")
     assert "orphan" not in done.stderr.lower(), done.stderr

@@ -91,10 +91,18 @@ def test_sandbox_filters_are_joined_by_and(client: Client) -> None:
 
 def test_verbose_sandbox_status_tells_more(client: Client) -> None:
     pod = client.pod()
+    answer = pod.full_status(verbose=True)
+    assert isinstance(json.loads(answer.info["info"]), dict)
+    assert answer.status == pod.status()
+    assert not pod.full_status().info
+
+
+@pytest.mark.kernel
+def test_verbose_sandbox_status_names_the_network_namespace(client: Client) -> None:
+    pod = client.pod()
     info = json.loads(pod.full_status(verbose=True).info["info"])
     assert Path(info["netns"]).exists()
     assert info["netNamespaceClosed"] is False
-    assert not pod.full_status().info
 
 
 def test_stop_can_be_repeated_and_sandbox_stays_listed(client: Client) -> None:
@@ -142,11 +150,26 @@ def test_other_calls_for_unknown_objects_say_not_found(client: Client) -> None:
 def test_remove_of_a_ready_sandbox_stops_it_first(client: Client) -> None:
     pod = client.pod()
     container = pod.run()
-    pid = container.pid
-    pod.remove()
-    assert not Path(f"/proc/{pid}").exists()
+    with client.events() as events:
+        pod.remove()
+        assert events.kinds(4) == [
+            ("STOPPED", container.id),
+            ("STOPPED", pod.id),
+            ("DELETED", container.id),
+            ("DELETED", pod.id),
+        ]
     with rejected(StatusCode.NOT_FOUND):
         container.status()
+    with rejected(StatusCode.NOT_FOUND):
+        pod.status()
+
+
+@pytest.mark.kernel
+def test_no_process_outlives_the_removal_of_its_sandbox(client: Client) -> None:
+    pod = client.pod()
+    pid = pod.run().pid
+    pod.remove()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_stop_of_a_sandbox_ends_its_containers_without_grace(client: Client) -> None:
@@ -181,45 +204,36 @@ def test_incomplete_sandbox_metadata_is_refused(client: Client, missing: str) ->
         client.pod(config)
 
 
+@pytest.mark.kernel
 def test_a_failed_sandbox_leaves_nothing(client: Client, server: Server) -> None:
     config = client.pod_config(sysctls={"net.ipv4.no_such_key": "1"})
-    before = (server.leftovers(), server.network.allocations())
+    before = server.leftovers()
     for _ in range(2):
         # The second attempt shows that the name was given back as well.
         with rejected(StatusCode.INVALID_ARGUMENT, "net.ipv4.no_such_key"):
             client.pod(config)
-    assert (server.leftovers(), server.network.allocations()) == before
+    assert server.leftovers() == before
     assert not client.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items
 
 
 def test_a_failed_network_leaves_nothing(client: Client, server: Server) -> None:
-    network = server.network
-    text = network.file.read_text()
-    before = (server.leftovers(), network.allocations())
-    try:
-        network.file.write_text(text.replace('"portmap"', '"no-such-plugin"'))
-        with rejected(StatusCode.UNAVAILABLE, "no-such-plugin"):
-            client.pod()
-    finally:
-        network.file.write_text(text)
-    assert (server.leftovers(), network.allocations()) == before
+    before = server.leftovers()
+    with server.broken_network() as words, rejected(StatusCode.UNAVAILABLE, words):
+        client.pod()
+    assert server.leftovers() == before
     until(lambda: _network_ready(client), "the repaired configuration to be noticed")
     client.pod()
 
 
 def test_missing_network_configuration_is_reported_and_noticed(client: Client, server: Server) -> None:
-    network = server.network
-    try:
-        network.remove()
+    with server.without_network() as words:
         until(lambda: not _network_ready(client), "NetworkReady to turn false")
         status = client.runtime.Status(cri.StatusRequest()).status
         [condition] = [c for c in status.conditions if c.type == "NetworkReady"]
-        assert condition.reason and str(network.conf_dir) in condition.message
+        assert condition.reason and words in condition.message
         client.runtime.Version(cri.VersionRequest())
         # Host network needs no configuration.
         assert client.pod(network=cri.NODE).status().state == cri.SANDBOX_READY
-    finally:
-        network.write()
     until(lambda: _network_ready(client), "NetworkReady to turn true")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from grpc import StatusCode
@@ -30,12 +31,14 @@ def _self() -> int:
     return os.getpid()
 
 
+@pytest.mark.kernel
 def test_default_capabilities(client: Client) -> None:
     container = client.pod().run()
     assert _caps(container, "Bnd") == _caps(container, "Prm") == _caps(container, "Eff") == DEFAULT_14
     assert _caps(container, "Inh") == _caps(container, "Amb") == set()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("add", "drop", "there", "absent"),
     [
@@ -58,6 +61,7 @@ def test_added_and_dropped_capabilities(
     assert _caps(container, "Inh") == set()
 
 
+@pytest.mark.kernel
 def test_a_user_that_is_not_root_holds_no_capability(client: Client) -> None:
     container = client.pod().run(security={"run_as_user": cri.Int64Value(value=1000)})
     assert _caps(container, "Eff") == set()
@@ -70,6 +74,7 @@ def test_unknown_capabilities_are_refused(client: Client) -> None:
         client.pod().create("/bin/true", security={"capabilities": capabilities})
 
 
+@pytest.mark.kernel
 def test_no_new_privileges_is_what_was_asked(client: Client) -> None:
     pod = client.pod()
     assert status_value(pod.run().pid, "NoNewPrivs") == "0"
@@ -81,6 +86,7 @@ def test_privileged_needs_a_privileged_sandbox(client: Client) -> None:
         client.pod().create("/bin/true", privileged=True)
 
 
+@pytest.mark.kernel
 def test_privileged_lifts_the_limits(client: Client) -> None:
     pod = client.pod(privileged=True)
     masked = ["/proc/kcore", "/proc/keys"]
@@ -104,6 +110,7 @@ def test_privileged_lifts_the_limits(client: Client) -> None:
     assert int(exec_caps, 16) == int(status_value(container.pid, "CapEff"), 16)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("profile", "mode"),
     [
@@ -116,6 +123,7 @@ def test_seccomp_profiles(client: Client, profile: cri.SecurityProfile | None, m
     assert status_value(client.pod().run(security={"seccomp": profile}).pid, "Seccomp") == mode
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("path", "mode"), [("runtime/default", "2"), ("docker/default", "2"), ("unconfined", "0"), ("", "0")]
 )
@@ -124,6 +132,7 @@ def test_deprecated_seccomp_strings(client: Client, path: str, mode: str) -> Non
     assert status_value(container.pid, "Seccomp") == mode
 
 
+@pytest.mark.kernel
 def test_a_localhost_profile_is_applied(client: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
     profile = tmp_path_factory.mktemp("seccomp") / "no-mkdir.json"
     rules = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]
@@ -150,6 +159,7 @@ def test_bad_security_profiles_are_refused(client: Client) -> None:
         pod.create("/bin/true", security={"seccomp": None, "seccomp_profile_path": "what/ever"})
 
 
+@pytest.mark.kernel
 def test_masked_and_readonly_paths_are_exactly_those_given(client: Client) -> None:
     pod = client.pod()
     container = pod.run(
@@ -163,19 +173,17 @@ def test_masked_and_readonly_paths_are_exactly_those_given(client: Client) -> No
     assert "/proc/sys " not in bare.sh("cat /proc/self/mounts")
 
 
-def test_read_only_root_leaves_volumes_writable(
-    client: Client, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    volume = tmp_path_factory.mktemp("volume")
+def test_read_only_root_leaves_volumes_writable(client: Client, outside: Path) -> None:
     container = client.pod().run(
-        security={"readonly_rootfs": True}, mounts=[cri.Mount(host_path=str(volume), container_path="/data")]
+        security={"readonly_rootfs": True}, mounts=[cri.Mount(host_path=str(outside), container_path="/data")]
     )
     assert container.exec("touch", "/file").code != 0
     assert container.exec("/bin/sh", "-c", "echo x > /etc/hosts").code != 0
     container.sh("echo kept > /data/file")
-    assert (volume / "file").read_text() == "kept\n"
+    assert (outside / "file").read_text() == "kept\n"
 
 
+@pytest.mark.kernel
 def test_devices_are_denied_unless_given(client: Client) -> None:
     pod = client.pod()
     plain = pod.run()
