@@ -1,17 +1,20 @@
 """The configuration of one podwright: a TOML file, every value with a default that works.
 
 `load()` reads the file (default /etc/podwright/config.toml; absent means defaults) and refuses keys it
-does not know. Paths that follow from the two roots are properties here, so that one place knows them.
+does not know. Paths that follow from the two roots are properties here, so that one place knows them. A user
+who is not root has both roots, and the socket, in directories of its own.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from podwright.errors import InvalidArgument
+from podwright.errors import FailedPrecondition, InvalidArgument
 
 DEFAULT_FILE = Path("/etc/podwright/config.toml")
 
@@ -24,6 +27,84 @@ class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     options: list[str] = []
     """Global options put before every command of the runtime."""
     privileged_without_host_devices: bool = False
+    """Privileged containers get the devices they ask for, not all that the host has."""
+    privileged_without_host_devices_all_devices_allowed: bool = False
+    """… but their cgroup lets them use any device they can get at."""
+    cgroup_writable: bool = False
+    """/sys/fs/cgroup is writable in containers (cgroup v2 only)."""
+    base_runtime_spec: str = ""
+    """JSON file with the OCI spec that this handler's containers start from."""
+    pod_annotations: list[str] = []
+    """Patterns of pods' annotations that are passed to the OCI runtime; `*` does not cross a `/`."""
+    container_annotations: list[str] = []
+    """The same for containers' annotations."""
+    allowed_annotations: list[str] = []
+    """Annotations that may change a container's spec, such as umask.crio.io; see spec/allowed.py."""
+    minimum_memory: int = 0
+    """Bytes: requests with a lower memory limit are refused. crun needs about 512 KiB, runc 12 MiB."""
+    virtual_machine: bool = False
+    """SELinux confines these containers as virtual machines."""
+
+
+class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What the OCI specs of all handlers' containers depend on. The defaults are containerd's."""
+
+    cdi_spec_dirs: list[str] = msgspec.field(default_factory=lambda: ["/etc/cdi", "/var/run/cdi"])
+    """Directories of CDI files, a later one wins; []: no CDI."""
+    hooks_dirs: list[str] = []
+    """Directories of OCI hooks (oci-hooks(5)), a later one wins. Read when the server starts."""
+    blockio_config_file: str = ""
+    """Block I/O classes, in goresctrl's format."""
+    rdt_config_file: str = ""
+    """RDT classes, in goresctrl's format."""
+    ignore_blockio_not_enabled_errors: bool = False
+    ignore_rdt_not_enabled_errors: bool = False
+    default_ulimits: list[str] = []
+    """ "NAME=SOFT[:HARD]" each, such as "nofile=1024:4096"; -1 is unlimited."""
+    shm_size: str = "64Mi"
+    """Of a pod's /dev/shm."""
+    umask: str = ""
+    """Octal, such as "027"; empty: the OCI runtime's."""
+    timezone: str = ""
+    """Of all containers: a name such as "Europe/Berlin"; "local": the host's; empty: the image's own."""
+    selinux: bool = False
+    """Label containers, where the host has SELinux."""
+    selinux_category_range: int = 1024
+    """How many categories pods are told apart by."""
+    selinux_unlabel_host_namespaces: bool = False
+    """No label for processes of pods that share the host's PID or IPC namespace."""
+    selinux_shared_relabel: bool = False
+    """Relabel volumes for all containers of the host, not for one pod alone."""
+    apparmor_profile: str = ""
+    """Loaded AppArmor profile of containers that ask for none; empty: they run without."""
+    unset_seccomp_profile: str = ""
+    """For containers that ask for none: "runtime/default", "localhost/PATH"; empty: they run without."""
+    disable_proc_mount: bool = False
+    """Mask the usual paths of /proc and /sys, whatever a request says."""
+    enable_unprivileged_ports: bool = True
+    """Pods may bind ports below 1024."""
+    enable_unprivileged_icmp: bool = True
+    """Pods may send pings."""
+    hugepages: bool = False
+    """Pass hugepage limits on."""
+    tolerate_missing_hugetlb_controller: bool = True
+    ignore_image_defined_volumes: bool = False
+    pids_limit: int = 0
+    """Processes of a container; -1 is unlimited, 0 leaves it to the OCI runtime."""
+    device_ownership_from_security_context: bool = False
+    """Devices belong to run_as_user and run_as_group inside."""
+    additional_devices: list[str] = []
+    """Devices of every container: "HOST_PATH[:CONTAINER_PATH[:PERMISSIONS]]"."""
+    allowed_devices: list[str] = msgspec.field(default_factory=lambda: ["/dev/fuse", "/dev/net/tun"])
+    """Devices that pods may have by annotation, where the handler allows that."""
+    read_only_rootfs: bool = False
+    """Every rootfs is read-only, with a tmpfs at /run, /tmp and /var/tmp."""
+    gomaxprocs: bool = False
+    """Set GOMAXPROCS to what the CPU quota is worth."""
+    systemd: bool = False
+    """Prepare containers whose program is systemd for it."""
+    pause_cpuset: str = ""
+    """Processors of pause processes, such as "0-1"; empty: all."""
 
 
 def _default_handlers() -> dict[str, HandlerConfig]:
@@ -81,6 +162,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     create_timeout: float = 240.0
     """Seconds that a creation may take in all before it is rolled back."""
     cni: CniConfig = CniConfig()
+    spec: SpecConfig = SpecConfig()
     images: ImageConfig = ImageConfig()
 
     @property
@@ -111,6 +193,8 @@ def load(file: Path | None = None, **overrides: object) -> Config:
         except msgspec.DecodeError as error:
             raise InvalidArgument(str(path), f"is not TOML: {error}") from error
     tree.update({key: value for key, value in overrides.items() if value is not None})
+    if os.geteuid() != 0:
+        tree = _of_user(tree)
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
@@ -123,3 +207,40 @@ def load(file: Path | None = None, **overrides: object) -> Config:
             f"no handler {config.default_handler!r} is configured: {sorted(config.handlers)}",
         )
     return config
+
+
+def prepare(config: Config) -> None:
+    """Make the two roots of a user who is not root, closed to others. Root's are made by who uses them."""
+    if os.geteuid() == 0:
+        return
+    for root in (config.root_path, config.run_path):
+        for path in (*reversed(root.parents), root):
+            # What is there already is the user's own affair.
+            if not path.exists():
+                path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _of_user(tree: dict[str, object]) -> dict[str, object]:
+    """`tree` with the places of a user who is not root, as the XDG base directory specification has them."""
+    if "run" not in tree:
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        tree = {"run": f"{runtime if runtime.startswith('/') else _own_temporary()}/podwright"} | tree
+    if "root" not in tree:
+        state = os.environ.get("XDG_STATE_HOME", "")
+        home = Path(state) if state.startswith("/") else Path.home() / ".local/state"
+        tree = {"root": str(home / "podwright")} | tree
+    return {"listen": f"{tree['run']}/podwright.sock"} | tree
+
+
+def _own_temporary() -> Path:
+    """A directory that everybody could have made: it is used only when it is this user's alone."""
+    path = Path(f"/tmp/podwright-{os.geteuid()}")
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return path
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise FailedPrecondition(
+            f"{path} is not this user's own directory, closed to others: set XDG_RUNTIME_DIR, or choose --run"
+        )
+    return path

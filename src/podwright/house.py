@@ -5,11 +5,12 @@ Every door that runs pods in its own process comes through here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from podwright.config import Config
+from podwright.config import Config, prepare
 from podwright.core.records import SCHEMA
 from podwright.core.runtime import Runtime
 from podwright.errors import FailedPrecondition
@@ -33,6 +34,8 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
 
     Raises FailedPrecondition when another process holds the state root or this host cannot run pods.
     """
+    require_privileges(config)
+    prepare(config)
     with locked(config.root_path):
         database = Database.open(config.root_path / "podwright.db")
         try:
@@ -50,6 +53,15 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
                 await maker.close()
         finally:
             database.close()
+
+
+def require_privileges(config: Config) -> None:
+    """FailedPrecondition when this user cannot run the configured engine."""
+    if config.engine == "oci" and os.geteuid() != 0:
+        raise FailedPrecondition(
+            f"engine 'oci' needs root, and this is uid {os.geteuid()}: run it as root, or try"
+            f" `podwright serve --engine fake`, which needs no privileges"
+        )
 
 
 def keep_to_engine(database: Database, config: Config) -> None:

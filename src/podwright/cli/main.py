@@ -32,6 +32,7 @@ image_app = typer.Typer(help="More about images.")
 app.add_typer(image_app, name="image", rich_help_panel="Images")
 
 PODS, IMAGES, NODE = "Pods", "Images", "Node"
+FAKE = "Of the fake engine"
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
@@ -45,6 +46,11 @@ class Kind(enum.StrEnum):
     CONTAINER = "container"
     POD = "pod"
     IMAGE = "image"
+
+
+class FakeClock(enum.StrEnum):
+    SYSTEM = "system"
+    VIRTUAL = "virtual"
 
 
 class LogLevel(enum.StrEnum):
@@ -296,13 +302,39 @@ def serve(
     log_level: Annotated[LogLevel, typer.Option(help="debug has a line for each call.")] = LogLevel.INFO,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What runs the containers: oci. [default: as configured]"),
+        typer.Option(
+            metavar="NAME",
+            help="What runs the containers: oci; or fake, in memory, for tests. [default: as configured]",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What happens on the node, YAML.", rich_help_panel=FAKE),
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="The control API's socket. [default: beside the CRI's, *.control.sock]",
+            rich_help_panel=FAKE,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of ids and chances; counts more than the scenario's.", rich_help_panel=FAKE
+        ),
+    ] = None,
+    clock: Annotated[
+        FakeClock | None,
+        typer.Option(help="The time that pods live by. [default: as in the scenario]", rich_help_panel=FAKE),
     ] = None,
 ) -> None:
     """Serve the CRI at the socket, in the foreground. Containers outlive it."""
     from podwright.cli import serve as room
 
-    room.serve(replace(context.obj, engine=engine), log_level)
+    options = room.FakeOptions(scenario, control, seed, None if clock is None else clock.value)
+    room.serve(replace(context.obj, engine=engine), log_level, options)
 
 
 @app.command(rich_help_panel=NODE)

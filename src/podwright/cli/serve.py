@@ -1,23 +1,37 @@
-"""serve: the CRI server in the foreground."""
+"""serve: the CRI server in the foreground, on whatever engine; the fake one has options of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from podwright import __version__
 
 if TYPE_CHECKING:
     from podwright.cli.door import Door
+    from podwright.config import Config
 
 
 PATIENCE = 2.0
 """Seconds that a command like ps may have the state still. A server does not queue for longer."""
 
 
-def serve(door: Door, log_level: str) -> None:
+@dataclass(frozen=True, slots=True)
+class FakeOptions:
+    """What only the fake engine takes; None: not given."""
+
+    scenario: Path | None = None
+    control: str | None = None
+    seed: int | None = None
+    clock: Literal["system", "virtual"] | None = None
+
+
+def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
     """Serve until SIGTERM or SIGINT."""
     # Before anything imports gRPC.
     from podwright.server import tuning
@@ -31,17 +45,51 @@ def serve(door: Door, log_level: str) -> None:
     # At debug level these two tell of their own loops with every call.
     for noisy in ("grpc", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    from podwright.server.serve import serve as run
+    from podwright.config import prepare
+    from podwright.house import require_privileges
 
     config = door.config()
+    require_privileges(config)
+    prepare(config)
+    served = f"podwright {__version__} serves {config.listen} (state in {config.root})"
+    if config.engine == "fake":
+        main = _serve_fake(config, fake, served)
+    else:
+        from podwright.server.serve import serve as run
 
-    def ready() -> None:
-        print(f"podwright {__version__} serves {config.listen} (state in {config.root})", flush=True)
-
-    main = run(config.listen, door.house(PATIENCE), ready=ready)
+        _refuse(config, fake)
+        main = run(config.listen, door.house(PATIENCE), ready=_say(served))
     try:
         import uvloop
     except ImportError:
         asyncio.run(main)
     else:
         uvloop.run(main)
+
+
+def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[Any, Any, None]:
+    from podwright.server.endpoint import socket_path
+    from podwright.testing.control import beside
+    from podwright.testing.node import FakeNode
+    from podwright.testing.serving import serve as run
+
+    control = socket_path(options.control) if options.control else beside(socket_path(config.listen))
+    node = FakeNode(options.scenario, config=config, seed=options.seed, clock=options.clock)
+    return run(
+        node, config.listen, control, ready=_say(f"{served}; a fake node, to be controlled at {control}")
+    )
+
+
+def _refuse(config: Config, options: FakeOptions) -> None:
+    from podwright.errors import InvalidArgument
+
+    for field in fields(options):
+        if getattr(options, field.name) is not None:
+            raise InvalidArgument(
+                f"--{field.name}",
+                f"is for the fake engine only: add --engine fake; this is {config.engine!r}",
+            )
+
+
+def _say(line: str) -> Callable[[], None]:
+    return lambda: print(line, flush=True)

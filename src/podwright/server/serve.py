@@ -80,7 +80,7 @@ async def serve(
     raise_open_files()
     stop = asyncio.Event()
     gate = Gate()
-    with _signals(stop, gate):
+    with signals(stop, lambda: not gate.is_open):
         try:
             async with listening(address, gate) as server, house as runtime:
                 tuning.settle()
@@ -112,15 +112,15 @@ def notify(state: str) -> None:
 
 
 @contextmanager
-def _signals(stop: asyncio.Event, gate: Gate) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; during recovery, or the second time, they cancel this task."""
+def signals(stop: asyncio.Event, hurry: Callable[[], bool]) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; in a `hurry`, or the second time, they cancel this task."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 
     def leave() -> None:
-        hurry = stop.is_set() or not gate.is_open
+        at_once = stop.is_set() or hurry()
         stop.set()
-        if hurry:
+        if at_once:
             task.cancel()
 
     loop.add_signal_handler(signal.SIGTERM, leave)

@@ -77,17 +77,18 @@ class Front:
         """Nothing answers any more; calls under way go on."""
         self.runtime, self.reason = None, reason
 
-    def crash(self) -> None:
-        """At this instruction the core behind has died: nobody gets anything from it any more."""
-        self.shut(CRASHED)
+    def crash(self, reason: str = "") -> None:
+        """At this instruction the core behind has died: nobody gets anything from it any more. With a
+        `reason` connections do not break: callers at sockets hear it, too."""
+        self.shut(reason or CRASHED)
         self._crashes += 1
         for task, flight in self._flights.items():
-            if not flight.remote and not flight.landing.done():
-                flight.landing.set_exception(Unavailable(CRASHED))
+            if (reason or not flight.remote) and not flight.landing.done():
+                flight.landing.set_exception(Unavailable(self.reason))
             self._dead.add(task)
         self._flights.clear()
         for subscription, remote in list(self._streams.items()):
-            if not remote:
+            if reason or not remote:
                 subscription.put(_END)
         self._streams.clear()
 
@@ -211,7 +212,7 @@ class Front:
                 raise Unavailable(self.reason)
             async for event in subscription:
                 if event == _END:
-                    raise Unavailable(CRASHED)
+                    raise Unavailable(self.reason)
                 yield event
         except GeneratorExit:
             raise  # the client left: no error

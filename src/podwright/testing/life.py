@@ -19,14 +19,17 @@ from podwright.house import keep_to_engine
 from podwright.state.database import Database
 from podwright.testing.front import Front
 
+DATABASE = "podwright.db"
+
 
 class Life:
     """Opened by `open`, which a kill leaves hanging; ended by `close`, or by `kill` and then `bury`."""
 
     def __init__(self, config: Config, world: World, front: Front) -> None:
         self.killed = False
+        self._opening: asyncio.Task[Any] | None = None
         self._front = front
-        self._database = _MortalDatabase.open(config.root_path / "podwright.db")
+        self._database = _MortalDatabase.open(config.root_path / DATABASE)
         try:
             keep_to_engine(self._database, config)
         except BaseException:
@@ -37,20 +40,25 @@ class Life:
 
     async def open(self) -> None:
         """Recover, and let calls in."""
+        self._opening = asyncio.current_task()
         await self.engine.open()
         await self.runtime.open()
         self._front.open(self.runtime)
 
-    def kill(self) -> None:
-        """What kill -9 does, at this instruction."""
+    def kill(self, reason: str = "") -> None:
+        """What kill -9 does, at this instruction. With a reason callers at sockets hear it: their connections
+        stay."""
         self.killed = True
         self.engine.crash()
         self._database.close()
-        self._front.crash()
+        self._front.crash(reason)
 
     async def bury(self) -> None:
         """After `kill`: return when no task of this life is left."""
         self.engine.bury()
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         await self._front.bury()
         await self.runtime.abandon()
 

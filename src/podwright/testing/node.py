@@ -23,11 +23,11 @@ import msgspec
 
 from podwright.api import Cri
 from podwright.cli import find
-from podwright.clock import SYSTEM, Clock, VirtualClock
+from podwright.clock import Clock, VirtualClock
 from podwright.config import Config
 from podwright.core.views import HIDDEN_CONTAINER, HIDDEN_SANDBOX, container_state, sandbox_state
 from podwright.engines.fake.faults import Fault, FaultError, Faults
-from podwright.engines.fake.scenario import Scenario, load, parse
+from podwright.engines.fake.scenario import Scenario, load, parse, parse_yaml
 from podwright.engines.fake.subject import Match
 from podwright.engines.fake.values import seconds
 from podwright.engines.fake.world import World
@@ -35,7 +35,7 @@ from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.state.lock import locked
 from podwright.testing.calls import KEPT, Calls
 from podwright.testing.front import Front
-from podwright.testing.life import Life
+from podwright.testing.life import DATABASE, Life
 
 if TYPE_CHECKING:
     from podwright import library
@@ -50,7 +50,8 @@ class FakeNode:
     """A node with its server. Nothing of it is left when its block is left.
 
     `root` is the state's directory (None: a temporary one). `clock` "virtual" stands still until `advance`,
-    "system" is the machine's. `seed` counts more than the scenario's. `kept` calls are remembered.
+    "system" is the machine's, None leaves it to the scenario. `seed` counts more than the scenario's. `kept`
+    calls are remembered.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class FakeNode:
         scenario: Script = None,
         *,
         root: Path | str | None = None,
-        clock: Literal["virtual", "system"] | Clock = "virtual",
+        clock: Literal["virtual", "system"] | Clock | None = "virtual",
         seed: int | None = None,
         kept: int = KEPT,
         config: Config | None = None,
@@ -68,17 +69,22 @@ class FakeNode:
             directory = Path(root) if root is not None else Path(tempfile.mkdtemp(prefix="podwright-fake-"))
             config = Config(root=str(directory), run=str(directory / "run"), engine="fake")
         self.config = config
-        if isinstance(clock, str):
-            clock = VirtualClock() if clock == "virtual" else SYSTEM
         self._seed = seed
-        self.world = World(clock, self._read(scenario))
+        self._script = self._read(scenario)
+        if clock is None or isinstance(clock, str):
+            clock = msgspec.structs.replace(self._script, clock=clock or self._script.clock).make_clock()
+        self.world = World(clock, self._script)
         """Everything that outlives a crash of the server; for tests that want to look closely."""
         self.world.on_crash = self._struck
         self.calls = Calls(kept, clock.now)
         """What was asked so far."""
+        self.crashes = 0
+        """How often the server has crashed."""
         self._front = Front(self.world, self.calls)
         self._life: Life | None = None
-        self._revival: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        """Its last start, which may wait for the end of a downtime."""
+        self._stays_down = False
         self._sockets: list[Socket] = []
         self._stack = AsyncExitStack()
 
@@ -87,8 +93,9 @@ class FakeNode:
             if self._own_root:
                 stack.callback(shutil.rmtree, self.config.root, ignore_errors=True)
             stack.enter_context(locked(self.config.root_path))
-            await self._start()
             stack.push_async_callback(self._end)
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+            await self.started()
             self._stack = stack.pop_all()
         return self
 
@@ -121,10 +128,10 @@ class FakeNode:
         from podwright.testing.socket import Socket
 
         async with Socket.claim(socket_path(str(path))) as socket:
+            self._sockets.append(socket)
             if self.is_up:
                 await socket.listen()
                 socket.open(self._front.at_socket)
-            self._sockets.append(socket)
             try:
                 yield socket.path
             finally:
@@ -191,12 +198,10 @@ class FakeNode:
         """Let time pass on the virtual clock: "10m", or seconds. Everything due happens, in its order."""
         clock = self.world.clock
         if not isinstance(clock, VirtualClock):
-            raise FailedPrecondition('only a virtual clock can be advanced: FakeNode(clock="virtual")')
-        try:
-            length = seconds(time)
-        except ValueError as error:
-            raise InvalidArgument("time", str(error)) from error
-        await clock.advance(length)
+            raise FailedPrecondition(
+                'the machine\'s time cannot be advanced: FakeNode(clock="virtual"), or serve --clock virtual'
+            )
+        await clock.advance(_length(time, "time"))
 
     # Crashes
 
@@ -205,29 +210,41 @@ class FakeNode:
         """Whether calls are answered."""
         return self._front.runtime is not None
 
+    @property
+    def state(self) -> Literal["up", "starting", "down"]:
+        """ "starting" is recovery: calls get Unavailable, which in the state "down" nobody answers."""
+        if self.is_up:
+            return "up"
+        return "starting" if self._life is not None and not self._life.killed else "down"
+
     async def crash(
         self, downtime: str | float | None = 0, *, containers: Literal["keep", "lose"] = "keep"
     ) -> None:
-        """Kill the server as kill -9 would, leave it down for so long, start it and await its recovery.
-
-        Nothing of the server runs on: no roll-back, no answer, no write. Containers go on meanwhile;
-        "lose" is a crash of the whole machine, where they are gone too. A virtual clock is advanced by
-        `downtime`. None: it stays down until `restart`.
-        """
-        length = None if downtime is None else seconds(downtime)
-        self._kill(length, containers)
-        if length and isinstance(self.world.clock, VirtualClock):
-            await self.world.clock.advance(length)
-        if length is not None:
+        """`kill` the server and await its next start, with its recovery. A virtual clock is advanced by
+        `downtime`. None: it stays down until `restart`."""
+        await self.kill(downtime, containers=containers)
+        if downtime is not None:
+            if isinstance(self.world.clock, VirtualClock):
+                await self.advance(downtime)
             await self.started()
+
+    async def kill(
+        self, downtime: str | float | None = 0, *, containers: Literal["keep", "lose"] = "keep"
+    ) -> None:
+        """Kill the server as kill -9 would, and let it start again after `downtime` by the node's clock.
+
+        From this instruction on nothing of the server happens: no roll-back, no answer, no write. Containers
+        go on meanwhile; "lose" is a crash of the whole machine, where they are gone, too. Returns when the
+        connections are broken. FailedPrecondition when the server is down already.
+        """
+        if self.state == "down":
+            raise FailedPrecondition("the server is down already")
+        buried = self._kill(None if downtime is None else _length(downtime, "downtime"), containers)
+        await buried.wait()
 
     async def restart(self) -> None:
         """Stop the server as SIGTERM does, unless it is down, and start it now."""
-        revival, self._revival = self._revival, None
-        if revival is not None:
-            # What is down shall not wait any longer.
-            revival.cancel()
-            await asyncio.wait([revival])
+        await self._stop_starting()
         life = self._life
         assert life is not None, "the node has not been entered"
         if life.killed:
@@ -236,42 +253,76 @@ class FakeNode:
             for socket in self._sockets:
                 await socket.close()
             await life.close()
-        await self._start()
+        self._starting = asyncio.get_running_loop().create_task(self._start())
+        await self.started()
 
     async def started(self) -> None:
-        """Wait until a server that crashed is up again. What kept it from starting is raised."""
-        while self._revival is not None and not self.is_up:
-            await asyncio.shield(self._revival)
+        """Wait until the server is up. What kept it from starting is raised; so is FailedPrecondition when it
+        stays down until a `restart`."""
+        while not self.is_up:
+            starting = self._starting
+            if self._stays_down or starting is None:
+                raise FailedPrecondition("the server is down until it is restarted")
+            await asyncio.wait([starting])
+            if starting is self._starting and not starting.cancelled():
+                starting.result()
 
-    def _struck(self, fault: Fault) -> None:
-        self._kill(fault.downtime.draw(self.world.chance), "keep")
-
-    def _kill(self, downtime: float | None, containers: str) -> None:
+    async def reset(self) -> None:
+        """Begin anew: no pods, no images, no calls, and the scenario as it was at first. Connections stay."""
+        await self._stop_starting()
         life = self._life
         assert life is not None, "the node has not been entered"
-        if life.killed:
-            return
+        if not life.killed:
+            life.kill("the node was reset")
+        await life.bury()
+        self.world.reboot()
+        self.world.close()
+        self.world = self._front.world = World(self.world.clock, self._script)
+        self.world.on_crash = self._struck
+        for name in ("", "-wal", "-shm"):
+            (self.config.root_path / f"{DATABASE}{name}").unlink(missing_ok=True)
+        self.calls.clear()
+        self._starting = asyncio.get_running_loop().create_task(self._start())
+        await self.started()
+
+    def _struck(self, fault: Fault) -> None:
+        if self.state != "down":
+            self._kill(fault.downtime.draw(self.world.chance), "keep")
+
+    def _kill(self, downtime: float | None, containers: str) -> asyncio.Event:
+        """Returns what is set when the rest of it is cleared away."""
+        life = self._life
+        assert life is not None, "the node has not been entered"
         life.kill()
+        self.crashes += 1
         if containers == "lose":
             self.world.reboot()
-        over = asyncio.Event()
-        if downtime is not None:
-            self.world.clock.call_later(downtime, over.set) if downtime else over.set()
-        self._revival = asyncio.get_running_loop().create_task(self._revive(life, over))
+        over, buried = asyncio.Event(), asyncio.Event()
+        if downtime:
+            self.world.clock.call_later(downtime, over.set)
+        elif downtime is not None:
+            over.set()
+        self._starting = asyncio.get_running_loop().create_task(self._revive(life, over, buried))
+        self._stays_down = downtime is None
+        return buried
 
-    async def _revive(self, life: Life, over: asyncio.Event) -> None:
-        await self._bury(life)
+    async def _revive(self, life: Life, over: asyncio.Event, buried: asyncio.Event) -> None:
+        try:
+            await self._bury(life)
+        finally:
+            buried.set()
         await over.wait()
         await self._start()
 
     async def _bury(self, life: Life) -> None:
-        # Clients that find their connections broken come after the crash, not after its clearing away.
+        # What a client does when its connection breaks comes after the crash, not after all is cleared away.
         await asyncio.gather(*(socket.break_off() for socket in self._sockets))
         await life.bury()
 
     # Starting and ending
 
     async def _start(self) -> None:
+        self._stays_down = False
         self._front.shut("starting: recovery has not finished")
         for socket in self._sockets:
             await socket.listen()
@@ -280,16 +331,23 @@ class FakeNode:
         for socket in self._sockets:
             socket.open(self._front.at_socket)
 
+    async def _stop_starting(self) -> None:
+        """What is down shall not come up by itself; what starts has started."""
+        if self._starting is None or self._starting.done():
+            return
+        if self.state == "down":
+            self._starting.cancel()
+        await asyncio.wait([self._starting])
+
     async def _end(self) -> None:
-        if self._revival is not None and not self._revival.done():
-            self._revival.cancel()
-            await asyncio.wait([self._revival])
-        life = self._life
-        assert life is not None
-        if life.killed:
-            await life.bury()
-        else:
-            await life.close()
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        for socket in self._sockets:
+            await socket.close()
+        if self._life is not None:
+            await (self._life.bury() if self._life.killed else self._life.close())
+        self.world.close()
 
     def _read(self, scenario: Script) -> Scenario:
         match scenario:
@@ -298,7 +356,7 @@ class FakeNode:
             case Path():
                 found = load(scenario)
             case str():
-                found = parse(_yaml(scenario)) if "\n" in scenario else load(Path(scenario))
+                found = parse_yaml(scenario) if "\n" in scenario else load(Path(scenario))
             case _:
                 found = parse(scenario)
         return found if self._seed is None else msgspec.structs.replace(found, seed=self._seed)
@@ -332,13 +390,11 @@ def _known(records: Records) -> Iterator[find.Found]:
             )
 
 
-def _yaml(text: str) -> Any:
-    import yaml
-
+def _length(time: str | float, field: str) -> float:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidArgument("scenario", f"is not YAML: {error}") from error
+        return seconds(time)
+    except ValueError as error:
+        raise InvalidArgument(field, str(error)) from error
 
 
 def _fault_error(error: PodwrightError) -> FaultError:

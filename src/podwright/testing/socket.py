@@ -40,7 +40,9 @@ class Socket:
                 await made.close()
 
     async def listen(self) -> None:
-        """Accept connections; calls get Unavailable until `open`."""
+        """Accept connections; calls get Unavailable until `open`. One that listens goes on as it is."""
+        if self._server is not None:
+            return
         self.path.unlink(missing_ok=True)
         self._gate = Gate()
         self._server = await self._listening.enter_async_context(bound(self.path, self._gate))
