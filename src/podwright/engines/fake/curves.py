@@ -50,7 +50,7 @@ class Curve:
     - `[[0s, 10MiB], [60s, 200MiB]]`: from point to point in straight lines, level before the first and after
       the last; two points at one time are a jump
     - `{points: [[0s, 1], [60s, 2]], repeat: true}`: the same, again and again from 0s to the last point
-    - `{sine: {base: 100m, amplitude: 50m, period: 10m}}`
+    - `{sine: {base: 100m, amplitude: 50m, period: 10m}}`: up and down again, from the base upwards
     - `{ramp: {from: 10MiB, per_second: 1MiB, max: 1GiB}}`: a steady rise, or a fall (`per_second: -1MiB`,
       with `min`)
     - `{noise: [CURVE, 0.1]}`: another curve with a noise of this relative standard deviation, 0.4 at most

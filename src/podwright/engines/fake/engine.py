@@ -27,7 +27,7 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
-from podwright.engines.fake import execution
+from podwright.engines.fake import execution, stats
 from podwright.engines.fake.command import command
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
@@ -46,7 +46,7 @@ class FakeEngine:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.images = FakeImages(world)
+        self.images = FakeImages(world, self._step)
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
         self._crashed = False
         self._doom: Fault | None = None
@@ -148,7 +148,7 @@ class FakeEngine:
         options = sandbox.config.linux.security_context.namespace_options
         await self._step("create_sandbox.namespaces", subject)
         made = world.sandboxes[sandbox.id] = FakeSandbox(sandbox.id)
-        self._undoing(undo, "undo_sandbox.namespaces", subject, lambda: world.sandboxes.pop(sandbox.id, None))
+        self._undoing(undo, "undo_sandbox.namespaces", subject, lambda: self._unmake(made))
         if options.network != cri.NODE:
             await self._step("create_sandbox.network", subject)
             if world.scenario.network_error:
@@ -158,8 +158,13 @@ class FakeEngine:
         if options.pid == cri.POD:
             await self._step("create_sandbox.pause", subject)
             made.pid = world.new_pid()
+        script = world.scenario.pod_script(subject)
+        if delay := script.latency.draw(world.chance):
+            await world.clock.sleep(delay)
         await self._step("create_sandbox.ready", subject)
-        made.ready, made.created = True, world.clock.monotonic()
+        made.ready, made.created, made.network = True, world.clock.monotonic(), script.network
+        if script.lost is not None:
+            made.timer = world.clock.call_later(script.lost.draw(world.chance), world.pause_ended, made)
         return SandboxFacts(ips=made.ips, pid=made.pid)
 
     async def stop_sandbox(self, sandbox: Sandbox) -> None:
@@ -169,13 +174,24 @@ class FakeEngine:
         await self._step("stop_sandbox.network", subject)
         self._release(made)
         await self._step("stop_sandbox.namespaces", subject)
-        made.ready, made.pid = False, 0
+        self._close(made)
 
     async def remove_sandbox(self, sandbox: Sandbox) -> None:
         await self._step("remove_sandbox.files", Subject.of_sandbox(sandbox))
         made = self.world.sandboxes.pop(sandbox.id, None)
         if made is not None:
             self._release(made)
+            self._close(made)
+
+    def _unmake(self, made: FakeSandbox) -> None:
+        self._close(made)
+        self.world.sandboxes.pop(made.id, None)
+
+    def _close(self, made: FakeSandbox) -> None:
+        made.ready, made.pid = False, 0
+        if made.timer is not None:
+            made.timer.cancel()
+            made.timer = None
 
     def _release(self, made: FakeSandbox) -> None:
         if made.ips:
@@ -196,7 +212,13 @@ class FakeEngine:
         world, subject = self.world, Subject.of_container(container)
         asked = command(container)
         await self._step("create_container.rootfs", subject)
-        made = world.containers[container.id] = FakeContainer(container.id)
+        made = world.containers[container.id] = FakeContainer(
+            container.id,
+            sandbox=world.sandboxes.get(container.sandbox.id),
+            image=container.image.id,
+            limit=container.config.linux.resources.memory_limit_in_bytes,
+            usage=world.scenario.script(subject).stats,
+        )
         self._undoing(
             undo, "undo_container.rootfs", subject, lambda: world.containers.pop(container.id, None)
         )
@@ -235,6 +257,9 @@ class FakeEngine:
 
     async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         await self._step("update_container.limits", Subject.of_container(container))
+        made = self.world.containers.get(container.id)
+        if made is not None:
+            made.limit = resources.memory_limit_in_bytes
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
@@ -255,10 +280,10 @@ class FakeEngine:
             (log or Log(self.world.logs, container.log_path)).reopen()
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
-        return {}
+        return await stats.of_containers(self.world, containers)
 
     async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
-        return {}
+        return await stats.of_sandboxes(self.world, sandboxes)
 
     async def observe_container(self, container: Container) -> Observation:
         await self._step("observe_container.look", Subject.of_container(container))

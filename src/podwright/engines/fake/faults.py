@@ -30,6 +30,7 @@ STEPS = (
     *("start_container.start", "start_container.started", "signal_container.signal"),
     *("remove_container.task", "remove_container.rootfs", "update_container.limits"),
     *("exec_sync.exec", "reopen_log.reopen"),
+    *("pull_image.resolve", "pull_image.record", "remove_image.names"),
     *("sandbox_alive.look", "observe_container.look", "forget_others.network"),
 )
 """Every step of the engine, as "operation.step"; a fault there strikes before what the step does."""
@@ -67,6 +68,7 @@ class FaultError(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     ResourceExhausted, Unimplemented, RegistryUnavailable or SignatureValidationFailed. The kubelet finds the
     last two by the first word of the message; their status code is Unknown."""
     message: str = "a fault of the scenario"
+    """Its words."""
     field: str = ""
     """Of InvalidArgument: the path of the field that is wrong, `config.metadata.name`."""
 

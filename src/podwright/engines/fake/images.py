@@ -1,40 +1,239 @@
-"""The images of a fake node: any reference can be pulled, and is the same image on every node."""
+"""The images of a fake node: what is in its store, pulls that take time and fail, who pulled what.
+
+The store is the world's and outlives the engine; transfers are the engine's and end with it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from podwright.engines.base import Credentials, FilesystemUse, Image
-from podwright.engines.fake.world import World
-from podwright.images.references import parse
+from podwright.engines.fake import registry
+from podwright.engines.fake.registry import Offer
+from podwright.engines.fake.subject import Subject
+from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted
+from podwright.images import references
+from podwright.images.references import LocalSource, Reference
+
+if TYPE_CHECKING:
+    from podwright.engines.fake.world import World
+
+REMEMBERED = 20_000
+"""Pulls that a world remembers at least, twice that at most."""
+BYTES_PER_INODE = 25_000
+"""Of a usual root filesystem."""
+
+
+@dataclass(slots=True)
+class Pull:
+    """A PullImage as the store saw it: for assertions."""
+
+    reference: str
+    """As the client wrote it."""
+    credentials: Credentials | None
+    """None: anonymous."""
+    time: int
+    """Nanoseconds since the epoch, when it began."""
+    outcome: str = ""
+    """"pulled", "shared" (with the transfer of another call), "present" (nothing had to be transferred),
+    "cancelled", or the error: "NotFound: …"; empty while it lasts."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    image: Image
+    names: set[str] = field(default_factory=set)
+    hidden: bool = False
+    """Removed, but containers still use its files."""
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """A pull that several callers may await."""
+
+    task: asyncio.Task[tuple[Image, str]]
+    waiting: int = 0
+
+
+class ImageStore:
+    """Which images are on the node, under which names. References are looked up as the oci engine does."""
+
+    def __init__(self, in_use: Callable[[], set[str]]) -> None:
+        """`in_use`: the ids of the images that containers have."""
+        self._in_use = in_use
+        self._images: dict[str, _Entry] = {}
+        self._names: dict[str, str] = {}
+
+    def list(self) -> Sequence[Image]:
+        return [entry.image for entry in self._images.values() if not entry.hidden]
+
+    def find(self, reference: str) -> Image | None:
+        """By full id, else by name, else by the beginning of an id. InvalidArgument when that is ambiguous,
+        or when `reference` can be no reference."""
+        digits = references.image_id_prefix(reference)
+        if digits is None:
+            return self._named(references.parse(reference))
+        if len(digits) == 64:
+            entry = self._images.get(f"sha256:{digits}")
+            return entry.image if entry is not None and not entry.hidden else None
+        if not reference.startswith("sha256:") and (named := self._named(references.parse(reference))):
+            return named
+        found = [image for image in self.list() if image.id.startswith(f"sha256:{digits}")]
+        if len(found) > 1:
+            raise InvalidArgument(
+                "image.image", f"{len(found)} images have ids that begin with {reference!r}"
+            )
+        return found[0] if found else None
+
+    def has(self, image_id: str) -> bool:
+        """Whether its files are here, if only because a container uses them."""
+        self._sweep()
+        return image_id in self._images
+
+    def put(self, offer: Offer) -> Image:
+        """The image is here, and takes its names from those that have them."""
+        entry = self._images.get(offer.id)
+        if entry is None:
+            image = Image(offer.id, (), (), offer.size, offer.config, offer.pinned)
+            entry = self._images[offer.id] = _Entry(image)
+        entry.hidden = False
+        for name in offer.names:
+            before = self._images.get(self._names.get(name, ""))
+            if before is not None and before is not entry:
+                before.names.discard(name)
+                _describe(before)
+            self._names[name] = offer.id
+            entry.names.add(name)
+        _describe(entry, offer)
+        return entry.image
+
+    def remove(self, reference: str) -> None:
+        """With all its names; none is fine. What containers use of it stays on the disk."""
+        image = self.find(reference)
+        if image is None:
+            return
+        entry = self._images[image.id]
+        for name in entry.names:
+            del self._names[name]
+        entry.names.clear()
+        entry.hidden = True
+        self._sweep()
+
+    def use(self) -> tuple[int, int]:
+        """Bytes and inodes, each image once."""
+        self._sweep()
+        sizes = [entry.image.size for entry in self._images.values()]
+        return sum(sizes), sum(size // BYTES_PER_INODE + 1 for size in sizes)
+
+    def _sweep(self) -> None:
+        hidden = [image_id for image_id, entry in self._images.items() if entry.hidden]
+        if hidden:
+            used = self._in_use()
+            for image_id in hidden:
+                if image_id not in used:
+                    del self._images[image_id]
+
+    def _named(self, reference: Reference) -> Image | None:
+        image_id = self._names.get(str(reference))
+        return self._images[image_id].image if image_id is not None else None
 
 
 class FakeImages:
-    def __init__(self, world: World) -> None:
+    """Implements engines.base.ImageService."""
+
+    def __init__(self, world: World, step: Callable[[str, Subject], Awaitable[None]]) -> None:
+        """`step` is the engine's: awaited before each act."""
         self._world = world
-        self._images: dict[str, Image] = {}
+        self._step = step
+        self._transfers: dict[object, _Transfer] = {}
 
     async def list(self) -> Sequence[Image]:
-        return list(self._images.values())
+        return self._world.images.list()
 
     async def find(self, reference: str) -> Image | None:
-        for image in self._images.values():
-            if reference in (image.id, *image.repo_tags, *image.repo_digests):
-                return image
-        return self._images.get(str(parse(reference)))
+        return self._world.images.find(reference)
 
     async def pull(self, reference: str, credentials: Credentials | None) -> Image:
-        name = str(parse(reference))
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        image = Image(f"sha256:{digest}", (name,), (), 10_000_000, {"Cmd": ["sleep", "inf"]})
-        self._images[name] = image
+        world = self._world
+        pull = Pull(reference, credentials, world.clock.now())
+        if len(world.pulls) >= 2 * REMEMBERED:
+            del world.pulls[:REMEMBERED]
+        world.pulls.append(pull)
+        try:
+            image, pull.outcome = await self._shared(reference, credentials)
+        except asyncio.CancelledError:
+            pull.outcome = "cancelled"
+            raise
+        except PodwrightError as error:
+            pull.outcome = f"{type(error).__name__}: {error}"
+            raise
         return image
 
     async def remove(self, reference: str) -> None:
-        image = await self.find(reference)
-        if image is not None:
-            self._images = {key: each for key, each in self._images.items() if each is not image}
+        await self._step("remove_image.names", Subject(image=reference))
+        self._world.images.remove(reference)
 
     async def filesystem_use(self) -> FilesystemUse:
-        return FilesystemUse("/var/lib/podwright", sum(each.size for each in self._images.values()), 1)
+        return FilesystemUse(self._world.scenario.images.mountpoint, *self._world.images.use())
+
+    async def _shared(self, reference: str, credentials: Credentials | None) -> tuple[Image, str]:
+        """The last caller who gives up ends the transfer."""
+        source = references.parse_local(reference) or references.parse(reference)
+        key = (str(source), credentials)
+        transfer = self._transfers.get(key)
+        joined = transfer is not None
+        if transfer is None:
+            task = asyncio.create_task(self._transfer(reference, source, credentials))
+            transfer = self._transfers[key] = _Transfer(task)
+            task.add_done_callback(lambda _: self._forget(key, task))
+        transfer.waiting += 1
+        try:
+            image, outcome = await asyncio.shield(transfer.task)
+            return image, "shared" if joined else outcome
+        finally:
+            transfer.waiting -= 1
+            if not transfer.waiting and not transfer.task.done():
+                self._forget(key, transfer.task)
+                transfer.task.cancel()
+
+    async def _transfer(
+        self, reference: str, source: Reference | LocalSource, credentials: Credentials | None
+    ) -> tuple[Image, str]:
+        world, subject = self._world, Subject(image=reference)
+        await self._step("pull_image.resolve", subject)
+        script = world.scenario.images
+        offer = registry.offered(script, source)
+        registry.require_access(offer.script, source, credentials)
+        absent = not world.images.has(offer.id)
+        if absent:
+            await world.clock.sleep(registry.duration(script, offer, world.chance))
+        if offer.script is not None and offer.script.error is not None:
+            raise offer.script.error.make()
+        await self._step("pull_image.record", subject)
+        absent = not world.images.has(offer.id)
+        used, _ = world.images.use()
+        if absent and script.capacity is not None and used + offer.size > script.capacity:
+            raise ResourceExhausted(
+                f"{source}: no space left on device: {offer.size} bytes on top of {used} do not fit into the"
+                f" {script.capacity} of {script.mountpoint}"
+            )
+        return world.images.put(offer), "pulled" if absent else "present"
+
+    def _forget(self, key: object, task: asyncio.Task[tuple[Image, str]]) -> None:
+        transfer = self._transfers.get(key)
+        if transfer is not None and transfer.task is task:
+            del self._transfers[key]
+
+
+def _describe(entry: _Entry, offer: Offer | None = None) -> None:
+    """Make the image anew after its names, or what registries say of it, changed."""
+    said: Image | Offer = offer or entry.image
+    digests = tuple(sorted(name for name in entry.names if "@" in name))
+    tags = tuple(sorted(name for name in entry.names if "@" not in name))
+    image = Image(said.id, tags, digests, said.size, said.config, said.pinned)
+    # Thousands of containers may have it: one object for all of them, as long as nothing changes.
+    if image != entry.image:
+        entry.image = image

@@ -35,16 +35,21 @@ class ImageConfig(
     env: list[str] = []
     """`NAME=value`."""
     entrypoint: list[str] = []
+    """The command, or its beginning."""
     cmd: list[str] = []
+    """The command without an entrypoint, else its arguments."""
     user: str = ""
     """`user[:group]`, names or numbers; empty: root."""
     working_dir: str = ""
+    """Absolute; empty: `/`."""
     stop_signal: str = ""
+    """`SIGQUIT`; empty: SIGTERM."""
     exposed_ports: dict[str, dict[str, str]] = {}
     """`80/tcp: {}`."""
     volumes: dict[str, dict[str, str]] = {}
     """`/data: {}`."""
     labels: dict[str, str] = {}
+    """Shown in a verbose ImageStatus."""
 
     def __post_init__(self) -> None:
         for text in self.env:
@@ -67,7 +72,7 @@ class ImageScript(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
 
     reference: str
     """Its name, `nginx:1.27` or `registry.example/team/app@sha256:…`; or a pattern for full names with `*`
-    and `?`, `registry.example/private/*`. The first that fits counts."""
+    and `?`, `registry.example/private/*`."""
     aliases: list[str] = []
     """Other names of the same image."""
     present: bool = False
@@ -77,11 +82,13 @@ class ImageScript(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     size: Size | None = None
     """Bytes on disk, above 0; `images.size` if not given."""
     config: ImageConfig = DEFAULT_CONFIG
+    """How containers of it run."""
     pinned: bool = False
     """The kubelet's garbage collection spares it."""
     username: str = ""
     """With `password`: only who gives both gets the image."""
     password: str = ""
+    """With `username`."""
     identity_token: str = ""
     """Who gives this token gets the image as well."""
     registry_token: str = ""
@@ -148,10 +155,11 @@ class ImagesScript(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     unknown: Literal["pull", "refuse"] = "pull"
     """What a pull of an image does that is not among the items: there is such an image, or NotFound."""
     items: list[ImageScript] = []
+    """Those of which something is to be said; the first that fits a reference counts."""
     size: Size = Size(70_000_000)
     """Of images that say nothing else."""
     pull: Span = Span()
-    """How long a transfer takes at least; a fixed time, or one drawn for each."""
+    """How long a transfer takes at least. An image that is here already takes no time."""
     rate: Rate | None = None
     """Of each transfer: it takes as much longer as the image is large. Not given: size does not matter."""
     mountpoint: str = "/var/lib/podwright"

@@ -53,6 +53,7 @@ class LogScript(_Part, frozen=True):
     text: str
     """`{n}` in it is the number of the line, from 0."""
     stream: Literal["stdout", "stderr"] = "stdout"
+    """Where it writes them."""
     after: Span = Span()
     """So long after the start, for the first one."""
     every: Span | None = None
@@ -67,7 +68,9 @@ class ExecScript(_Part, frozen=True):
     command: str = "*"
     """A pattern for the words of the command, joined with blanks."""
     stdout: str = ""
+    """What it writes there."""
     stderr: str = ""
+    """What it writes there."""
     code: Code = 0
     """Its exit code, 0 to 255."""
     after: Span = Span()
@@ -113,6 +116,7 @@ class ContainerScript(_Part, frozen=True):
     exit: ExitScript | None = None
     """It ends by itself; not given: when its program does."""
     logs: list[LogScript] = []
+    """What it writes besides the output of its program."""
     exec: list[ExecScript] = []
     """The first that fits answers an ExecSync; where none does, the command is run as a program."""
     ignore: list[str] = []
@@ -167,6 +171,7 @@ class HandlerScript(_Part, frozen=True):
     recursive_read_only: bool = True
     """It can make mounts read-only with everything below them."""
     user_namespaces: bool = True
+    """It can run pods in user namespaces."""
 
 
 class AddressScript(_Part, frozen=True):

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 
 from podwright.clock import Clock, Timer
 from podwright.engines.base import Exit, Presence
+from podwright.engines.fake import registry
 from podwright.engines.fake.addresses import Addresses
 from podwright.engines.fake.faults import Fault, Faults
+from podwright.engines.fake.images import ImageStore, Pull
 from podwright.engines.fake.output import OpenLogs
-from podwright.engines.fake.scenario import Scenario
+from podwright.engines.fake.scenario import NetworkUsageScript, Scenario, UsageScript
+from podwright.engines.fake.stats import counted
 from podwright.engines.fake.subject import Subject
 
 if TYPE_CHECKING:
@@ -43,6 +46,15 @@ class FakeSandbox:
     """Clock.monotonic() when it became ready."""
     timer: Timer | None = None
     """Its scripted loss."""
+    network: NetworkUsageScript | None = None
+    """Its traffic."""
+    spent: tuple[int, int, int] = (0, 0, 0)
+    """What its ended containers have used up; see `stats.counted`."""
+
+    @property
+    def ip(self) -> str:
+        """The preferred address; "" when it has none."""
+        return self.ips[0] if self.ips else ""
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +71,13 @@ class FakeContainer:
     """Its scripted exit."""
     inside: Inside | None = None
     """Its files and other processes, once there are any."""
+    sandbox: FakeSandbox | None = None
+    image: str = ""
+    """Id of its image, whose files stay as long as it is there."""
+    limit: int = 0
+    """Of its memory, in bytes; 0: none."""
+    usage: UsageScript | None = None
+    """What it uses while it runs."""
 
 
 class World:
@@ -75,12 +94,16 @@ class World:
         self.logs = OpenLogs()
         self.counts: Counter[tuple[str, ...]] = Counter()
         """How often something happened that a script wants only so many times."""
+        self.images = ImageStore(lambda: {each.image for each in self.containers.values()})
+        self.pulls: list[Pull] = []
+        """The last pulls, in the order in which they began."""
         self._listener: Callable[[Exit], None] | None = None
         self._pid = FIRST_PID
         self._scenario = scenario if scenario is not None else Scenario()
         self._addresses = Addresses(self._scenario.addresses.ranges)
         self.seed()
         self.faults.follow(self._scenario.faults)
+        self._place_images()
 
     @property
     def scenario(self) -> Scenario:
@@ -95,7 +118,13 @@ class World:
         if scenario.addresses != before.addresses:
             held = [ip for sandbox in self.sandboxes.values() for ip in sandbox.ips]
             self._addresses = Addresses(scenario.addresses.ranges, held)
+        if scenario.images != before.images:
+            self._place_images()
         self.faults.follow(scenario.faults)
+
+    def _place_images(self) -> None:
+        for offer in registry.present(self._scenario.images):
+            self.images.put(offer)
 
     def seed(self) -> None:
         """Start the chances of the scenario's seed anew; 0: different each time."""
@@ -128,6 +157,9 @@ class World:
         if container.timer is not None:
             container.timer.cancel()
             container.timer = None
+        if container.presence is Presence.RUNNING and container.sandbox is not None:
+            before, used = container.sandbox.spent, counted(self, container)
+            container.sandbox.spent = (before[0] + used[0], before[1] + used[1], before[2] + used[2])
         process, container.process = container.process, None
         if process is not None:
             process.release(code)
@@ -147,11 +179,23 @@ class World:
 
     def pause_ended(self, sandbox: FakeSandbox) -> None:
         """The sandbox breaks: it can take no more containers."""
-        if not sandbox.ready:
-            return
         sandbox.ready = False
         if self._listener is not None:
             self._listener(Exit(sandbox.id, 137, self.clock.now(), sandbox=True))
+
+    def reboot(self) -> None:
+        """The machine goes down and up again: no process, mount or network is left; images are. For a server
+        that is down."""
+        self._listener = None
+        for container in list(self.containers.values()):
+            self.ended(container, 137)
+        self.containers.clear()
+        for sandbox in self.sandboxes.values():
+            if sandbox.timer is not None:
+                sandbox.timer.cancel()
+            if sandbox.ips:
+                self.give_back(sandbox.ips)
+        self.sandboxes.clear()
 
 
 async def forever() -> None:
