@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
-from podwright.engines.fake.subject import Subject
+from podwright.engines.fake.subject import Subject, image_as_written
 from podwright.errors import InvalidArgument
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.core.ids import Index
-    from podwright.core.records import Records
+    from podwright.core.records import ContainerRecord, Records, SandboxRecord
 
 _NOBODY = Subject()
 
@@ -21,7 +21,8 @@ def subject_of(request: Message, records: Records | None) -> Subject:
     """The subject of a call with this request; what no record knows is known by its id alone."""
     match request:
         case cri.RunPodSandboxRequest():
-            return _of_pod("", request.config)
+            metadata, labels = request.config.metadata, request.config.labels
+            return Subject("", metadata.name, metadata.namespace, "", "", dict(labels))
         case cri.CreateContainerRequest():
             return _of_creation(request, records)
         case cri.PullImageRequest():
@@ -32,19 +33,19 @@ def subject_of(request: Message, records: Records | None) -> Subject:
     asked: Any = request
     if id := getattr(asked, "container_id", ""):
         container = _find(records.containers, id) if records else None
-        return Subject.of_container(container.seen_by_engine()) if container else Subject(id)
+        return _of_container(container) if container else Subject(id)
     if id := getattr(asked, "pod_sandbox_id", ""):
         sandbox = _find(records.sandboxes, id) if records else None
-        return Subject.of_sandbox(sandbox.seen_by_engine()) if sandbox else Subject(id)
+        return _of_sandbox(sandbox) if sandbox else Subject(id)
     return _NOBODY
 
 
 def subject_of_id(id: str, records: Records) -> Subject:
     """The subject of an event: a container or a sandbox."""
     if id in records.containers:
-        return Subject.of_container(records.containers.get(id).seen_by_engine())
+        return _of_container(records.containers.get(id))
     if id in records.sandboxes:
-        return Subject.of_sandbox(records.sandboxes.get(id).seen_by_engine())
+        return _of_sandbox(records.sandboxes.get(id))
     return Subject(id)
 
 
@@ -54,12 +55,33 @@ def _of_creation(request: cri.CreateContainerRequest, records: Records | None) -
     # The client's own copy is only believed where there is no other.
     metadata = sandbox.config.metadata if sandbox else request.sandbox_config.metadata
     return Subject(
-        "", metadata.name, metadata.namespace, config.metadata.name, config.image.image, config.labels
+        "",
+        metadata.name,
+        metadata.namespace,
+        config.metadata.name,
+        image_as_written(config.image),
+        dict(config.labels),
     )
 
 
-def _of_pod(id: str, config: cri.PodSandboxConfig) -> Subject:
-    return Subject(id, config.metadata.name, config.metadata.namespace, "", "", config.labels)
+# With the record's own labels: a log of many calls shall not keep as many parsed configurations.
+
+
+def _of_sandbox(record: SandboxRecord) -> Subject:
+    metadata = record.config.metadata
+    return Subject(record.id, metadata.name, metadata.namespace, "", "", record.labels)
+
+
+def _of_container(record: ContainerRecord) -> Subject:
+    pod, config = record.sandbox.config.metadata, record.config
+    return Subject(
+        record.id,
+        pod.name,
+        pod.namespace,
+        config.metadata.name,
+        image_as_written(config.image),
+        record.labels,
+    )
 
 
 def _find(index: Index[Any], id: str) -> Any:

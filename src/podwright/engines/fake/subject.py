@@ -9,6 +9,12 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from podwright.engines.base import Container, Sandbox
+from podwright.wire import cri_pb2 as cri
+
+
+def image_as_written(spec: cri.ImageSpec) -> str:
+    """The kubelet pulls what the pod's author wrote, and creates containers of the image's id."""
+    return spec.user_specified_image or spec.image
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,7 @@ class Subject:
     namespace: str = ""
     container: str = ""
     image: str = ""
-    """The reference as the client wrote it."""
+    """The reference as the pod's author wrote it."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -35,7 +41,7 @@ class Subject:
             metadata.name,
             metadata.namespace,
             container.config.metadata.name,
-            container.config.image.image,
+            image_as_written(container.config.image),
             container.config.labels,
         )
 
@@ -53,7 +59,7 @@ class Match(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     container: str = ""
     """The container's name. A pattern fits no call that is about a pod as a whole."""
     image: str = ""
-    """The image as the client wrote it: `nginx`, not `docker.io/library/nginx:latest`."""
+    """The image as the pod's author wrote it: `nginx`, not `docker.io/library/nginx:latest`."""
     labels: dict[str, str] = {}
     """Of the container; of the sandbox where no container is concerned. A label that is missing is like an
     empty one."""
