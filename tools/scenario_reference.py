@@ -26,13 +26,13 @@ WIDTH = 108
 INTRODUCTION = """\
 # Scenarios
 
-A scenario says what happens on a fake node: which images there are, what containers do, what goes wrong. It is
-a YAML document; a commented one is [examples/scenario.yaml](../examples/scenario.yaml). Everything in it may be
-left out: an empty scenario is a node on which every image can be pulled and everything works.
+A scenario says what happens on a fake node: which images there are, what containers do, what goes wrong. It
+is a YAML document; a commented one is [examples/scenario.yaml](../examples/scenario.yaml). Everything in it
+may be left out: an empty scenario is a node on which every image can be pulled and everything works.
 
-`podwright serve --engine fake` reads it from a file. Tests in Python give the same as a dictionary, or make it
-of the classes named here (`podwright.engines.fake.scenario`). Unknown keys are refused, and an error names the
-path to what is wrong: `scenario.containers[2].exit.after`.
+`podwright serve --engine fake` reads it from a file. Tests in Python give the same as a dictionary, or make
+it of the classes named here (`podwright.engines.fake.scenario`). Unknown keys are refused, and an error names
+the path to what is wrong: `scenario.containers[2].exit.after`.
 
 With a `seed` other than 0 and a virtual clock, the same calls in the same order give the same ids, times and
 faults. Words such as `on` and `yes` are texts here, as in YAML 1.2; only `true` and `false` are not.
@@ -167,8 +167,8 @@ def _places() -> str:
 
 def _programs() -> str:
     words = (
-        f"What containers and ExecSync can run: {_names(sorted((*NAMES, 'sh')))}. Whatever else a container is"
-        " told to run does nothing until a signal ends it; see `unknown_programs`."
+        f"What containers and ExecSync can run: {_names(sorted((*NAMES, 'sh')))}. Whatever else a container"
+        " is told to run does nothing until a signal ends it; see `unknown_programs`."
     )
     return "\n".join(["## Programs", "", _words(words), ""])
 

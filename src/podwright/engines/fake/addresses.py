@@ -37,6 +37,10 @@ class Addresses:
         number = self._free.popleft()
         return tuple(str(network[number]) for network in self._networks)
 
+    def given_back(self) -> list[str]:
+        """Of the preferred family: those that were given back and are free again."""
+        return [str(self._networks[0][number]) for number in self._free]
+
     def give_back(self, ips: tuple[str, ...]) -> None:
         """Addresses of another range, from before the scenario changed, are fine."""
         self._held.difference_update(ips)

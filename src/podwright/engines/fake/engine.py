@@ -162,7 +162,7 @@ class FakeEngine:
         if delay := script.latency.draw(world.chance):
             await world.clock.sleep(delay)
         await self._step("create_sandbox.ready", subject)
-        made.ready, made.created, made.network = True, world.clock.monotonic(), script.network
+        made.ready, made.created, made.traffic = True, world.clock.monotonic(), script.network
         if script.lost is not None:
             made.timer = world.clock.call_later(script.lost.draw(world.chance), world.pause_ended, made)
         return SandboxFacts(ips=made.ips, pid=made.pid)

@@ -142,7 +142,7 @@ def _fill_memory(memory: cri.MemoryUsage, working_set: int, limit: int) -> None:
 
 
 def _fill_network(interface: cri.NetworkInterfaceUsage, sandbox: FakeSandbox, passed: float) -> None:
-    script, id = sandbox.network or _NO_TRAFFIC_SAID, sandbox.id
+    script, id = sandbox.traffic or _NO_TRAFFIC_SAID, sandbox.id
     interface.name = "eth0"
     interface.rx_bytes.value = int(_area(script.received, passed, id, 50.0 + _digits(id, 2)))
     interface.tx_bytes.value = int(_area(script.sent, passed, id, 30.0 + _digits(id, 3) % 200))

@@ -46,8 +46,8 @@ class FakeSandbox:
     """Clock.monotonic() when it became ready."""
     timer: Timer | None = None
     """Its scripted loss."""
-    network: NetworkUsageScript | None = None
-    """Its traffic."""
+    traffic: NetworkUsageScript | None = None
+    """What its network carries."""
     spent: tuple[int, int, int] = (0, 0, 0)
     """What its ended containers have used up; see `stats.counted`."""
 
@@ -100,7 +100,7 @@ class World:
         self._listener: Callable[[Exit], None] | None = None
         self._pid = FIRST_PID
         self._scenario = scenario if scenario is not None else Scenario()
-        self._addresses = Addresses(self._scenario.addresses.ranges)
+        self.addresses = Addresses(self._scenario.addresses.ranges)
         self.seed()
         self.faults.follow(self._scenario.faults)
         self._place_images()
@@ -117,7 +117,7 @@ class World:
             self.seed()
         if scenario.addresses != before.addresses:
             held = [ip for sandbox in self.sandboxes.values() for ip in sandbox.ips]
-            self._addresses = Addresses(scenario.addresses.ranges, held)
+            self.addresses = Addresses(scenario.addresses.ranges, held)
         if scenario.images != before.images:
             self._place_images()
         self.faults.follow(scenario.faults)
@@ -141,10 +141,10 @@ class World:
 
     def take_addresses(self) -> tuple[str, ...]:
         """Of the scenario's ranges, one that no pod has from each; ResourceExhausted when all are taken."""
-        return self._addresses.take()
+        return self.addresses.take()
 
     def give_back(self, ips: tuple[str, ...]) -> None:
-        self._addresses.give_back(ips)
+        self.addresses.give_back(ips)
 
     def listen(self, listener: Callable[[Exit], None] | None) -> None:
         """Exits go to `listener` from now on: one engine's at a time."""
