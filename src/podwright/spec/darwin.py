@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podwright.errors import InvalidArgument, Unimplemented
 from podwright.spec.beyond_linux import env, pause_image
@@ -75,7 +75,9 @@ def build_sandbox(request: DarwinSandboxInput, host: HostFacts, *, explain: bool
     draft.note("process.cwd", "default: the root")
     _nobody(draft)
     _set_root(draft, request.rootfs_path)
-    pause_annotations(draft, request, host)
+    # Nothing of the request goes along: what reads annotations of pods here knows the fixed ones only.
+    plain = replace(request, handler=replace(request.handler, pod_annotations=()))
+    pause_annotations(draft, plain, host)
     pause_image(draft, request.image_name)
     return _built(draft)
 
