@@ -33,6 +33,7 @@ _GENERATED = ("/etc/group", "/etc/hostname", "/etc/hosts", "/etc/passwd", "/etc/
 class Inside:
     def __init__(self, world: World, made: FakeContainer, container: Container) -> None:
         self.clock = world.clock
+        self._world = world
         self.container = container
         self._made = made
         config = container.config
@@ -66,6 +67,10 @@ class Inside:
     @property
     def memory_limit(self) -> int:
         return self.container.config.linux.resources.memory_limit_in_bytes or MEMORY_LIMIT
+
+    @property
+    def unknown_programs_run(self) -> bool:
+        return self._world.scenario.unknown_programs == "run"
 
     # Processes
 

@@ -107,10 +107,16 @@ class Process:
     async def wait(self) -> int:
         """Its exit status, once it has ended."""
         while self.code is None:
-            if self._waiting is None:
-                self._waiting = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiting)
+            await asyncio.shield(self.ending())
         return self.code
+
+    def ending(self) -> asyncio.Future[None]:
+        """Done when it has ended. Shared: not to be cancelled."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            if self.code is not None:
+                self._waiting.set_result(None)
+        return self._waiting
 
     # Ending
 

@@ -72,6 +72,21 @@ class Device(Stream):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+class Text(Stream):
+    """What is there to be read: a here-document."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self._rest = content
+
+    async def read(self, size: int, *, line: bool = False) -> bytes:
+        end = self._rest.find(b"\n", 0, size) + 1 or size if line else size
+        found, self._rest = self._rest[:end], self._rest[end:]
+        return found
+
+
 class Sink(Stream):
     """Hands what is written to a function."""
 

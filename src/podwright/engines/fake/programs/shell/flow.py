@@ -1,0 +1,31 @@
+"""Ways out of the middle of a script."""
+
+from __future__ import annotations
+
+
+class Jump(Exception):
+    def __init__(self, levels: int) -> None:
+        super().__init__(levels)
+        self.levels = levels
+
+
+class Break(Jump):
+    """Out of so many loops."""
+
+
+class Continue(Jump):
+    """To the next round of the so-manieth loop."""
+
+
+class Ending(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class ExitShell(Ending):
+    """The shell ends."""
+
+
+class Return(Ending):
+    """A function (or a file that is read) ends."""

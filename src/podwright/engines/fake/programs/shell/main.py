@@ -1,0 +1,99 @@
+"""sh(1): where a script comes from, and how it is read."""
+
+from __future__ import annotations
+
+from podwright.engines.fake.programs.context import CHUNK, Context, encoded
+from podwright.engines.fake.programs.shell.interpreter import NOT_FOUND, SYNTAX_ERROR, Shell, State
+from podwright.engines.fake.programs.shell.parser import Parser
+from podwright.engines.fake.programs.shell.syntax import Commands, ShellSyntaxError
+
+PROMPT, NEXT_PROMPT = "/ # ", "> "
+_FLAGS = "aefiluxs"
+
+
+async def sh(context: Context) -> int:
+    """`sh -c SCRIPT [NAME [ARGUMENT...]]`, `sh FILE [ARGUMENT...]`, or commands from standard input."""
+    words, options, script = context.argv[1:], set[str](), False
+    while words and words[0][:1] == "-" and len(words[0]) > 1:
+        word = words.pop(0)
+        if word in ("--", "--login"):
+            continue
+        for letter in word[1:]:
+            if letter == "c":
+                script = True
+            elif letter == "o" and words:
+                options.add(words.pop(0))
+            elif letter in _FLAGS:
+                options.add(letter)
+            else:
+                await context.error(f"illegal option -{letter}")
+                return SYNTAX_ERROR
+    if script and not words:
+        await context.error("-c requires an argument")
+        return SYNTAX_ERROR
+    text = words.pop(0) if script else None
+    name = words[0] if words else context.argv[0]
+    state = State(context.env, name, words[1:])
+    state.options = options & {"a", "e", "f", "u", "x", "pipefail"}
+    state.variables["PWD"] = context.cwd
+    shell = Shell(context, state)
+    if text is not None:
+        return await shell.main(_run(shell, text, last=True))
+    if words and "s" not in options:
+        try:
+            stream = context.open(words[0])
+        except OSError as error:
+            await context.error(f"can't open '{words[0]}': {error.strerror}")
+            return NOT_FOUND if error.errno == 2 else 126
+        content = await context.read_all(stream)
+        stream.close()
+        return await shell.main(_run(shell, content.decode(errors="surrogateescape"), last=True))
+    return await shell.main(_converse(shell))
+
+
+async def _run(shell: Shell, text: str, *, last: bool) -> int:
+    """A script that is there as a whole. The last command is known as such before it runs."""
+    parser = Parser(text)
+    commands = parser.next()
+    while commands is not None:
+        following: Commands | ShellSyntaxError | None
+        try:
+            following = parser.next()
+        except ShellSyntaxError as error:
+            following = error  # what stands before it runs
+        await shell.run(commands, last=last and following is None)
+        if isinstance(following, ShellSyntaxError):
+            raise following
+        commands = following
+    return shell.status
+
+
+async def _converse(shell: Shell) -> int:
+    """Commands from standard input, each as soon as it is complete."""
+    stdin = shell.fds.get(0)
+    prompting = stdin is not None and stdin.terminal
+    text = ""
+    while stdin is not None:
+        if prompting:
+            await shell.fds[2].write(encoded(NEXT_PROMPT if text else PROMPT))
+        line = (await stdin.read(CHUNK, line=True)).decode(errors="surrogateescape")
+        text += line
+        await shell.caught()
+        try:
+            Parser(text).next()
+        except ShellSyntaxError as error:
+            if line and error.incomplete:
+                continue
+            if not prompting:
+                raise
+            await shell.complain(f"syntax error: {error}")
+            text = ""
+            continue
+        if line and not line.endswith("\n"):
+            continue
+        if text:
+            await _run(shell, text, last=False)
+        text = ""
+        if not line:
+            break
+    return shell.status
