@@ -44,6 +44,7 @@ from podwright.spec.linux.sysctls import sandbox_sysctls
 from podwright.spec.selinux import Context, SELinux
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
+from tests.spec import oci_rules
 
 Json = Any
 
@@ -125,6 +126,7 @@ def _differences(case: Json) -> Iterator[tuple[str, str]]:
         yield "sandbox.error", f"only containerd refuses: {error['message']}"
         return
     yield from _compare("sandbox", recorded["sandbox_spec"], sandbox)
+    yield from ((f"oci.{problem}", "breaks a rule of the OCI") for problem in oci_rules.problems(sandbox))
     try:
         request = _container(case)
         built = build_container(request, _host(case, "container_spec"), explain=True)
@@ -136,6 +138,7 @@ def _differences(case: Json) -> Iterator[tuple[str, str]]:
         yield "container.error", f"only containerd refuses: {error['message']}"
         return
     yield from _compare("container", recorded["container_spec"], _shm_as_recorded(built.spec))
+    yield from ((f"oci.{problem}", "breaks a rule of the OCI") for problem in oci_rules.problems(built.spec))
     yield from _unexplained(built.spec, built.origins)
     try:
         signal = effective_stop_signal(request.config.stop_signal, request.image.stop_signal).name

@@ -13,7 +13,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation
-from podwright.engines.oci import conmon, exec, host, rootfs, runtimes
+from podwright.engines.oci import conmon, exec, host, labels, node_files, rootfs, runtimes
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
@@ -23,15 +23,16 @@ from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument,
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, spawn, trees
 from podwright.linux.waiting import to_the_end
+from podwright.spec import cdi
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
     ContainerInput,
-    HandlerOptions,
     HostFacts,
     ImageConfig,
     MountSource,
     NamespacePaths,
 )
+from podwright.spec.linux import cdi as cdi_rules
 from podwright.spec.linux import devices, security
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
@@ -61,6 +62,8 @@ class Containers:
         self._sandboxes = sandboxes
         self._images = images
         self._host = host
+        self._base_specs = node_files.base_specs(config)
+        self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         runtime = self._runtimes.get(container.sandbox.handler)
@@ -69,10 +72,12 @@ class Containers:
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)
         root = rootfs.mount(self._places, container.id, self._images.lower_dirs(container.image.id))
-        request = await self._request(container, runtime, root, wanted, made)
-        built = build_container(request, self._host)
+        facts = self._facts(container.config)
+        request = await self._request(container, runtime, root, wanted, made, facts)
+        built = build_container(request, facts)
         for warning in built.warnings:
             log.info("container %s: %s", container.id, warning)
+        await asyncio.to_thread(labels.relabel, built.relabels)
         bundle = self._places.container_run(container.id)
         (bundle / "config.json").write_bytes(encode(built.spec))
         if container.log_path:
@@ -124,7 +129,8 @@ class Containers:
         runtime = self._runtimes.get(container.sandbox.handler)
         if refusal := runtimes.resources_refused(runtime):
             raise Unimplemented(f"linux.resources: {refusal}")
-        limits = to_oci(resources, self._host, "linux")
+        minimum = self._config.handlers[runtime.handler].minimum_memory
+        limits = to_oci(resources, self._host, "linux", minimum_memory=minimum)
         file = self._places.container_run(container.id) / "resources.json"
         try:
             file.write_bytes(msgspec.json.encode(limits))
@@ -170,6 +176,12 @@ class Containers:
 
     # The request that the spec is built from
 
+    def _facts(self, config: cri.ContainerConfig) -> HostFacts:
+        """The host's, with the CDI files as they are now: device plugins write them at any time."""
+        if self._host.cdi is None or not cdi.requested(config):
+            return self._host
+        return replace(self._host, cdi=node_files.cdi_registry(self._config.spec.cdi_spec_dirs))
+
     async def _request(
         self,
         container: Container,
@@ -177,19 +189,22 @@ class Containers:
         root: Path,
         wanted: Sequence[mount_rules.Lookup],
         made: list[Path],
+        facts: HostFacts,
     ) -> ContainerInput:
         config = container.config
         image = ImageConfig.parse(container.image.config)
-        handler = HandlerOptions(
+        handler = replace(
+            node_files.handler_options(self._config, runtime.handler, runtime.sandboxed),
+            base_spec=self._base_specs.get(runtime.handler),
             recursive_read_only=any(mount.recursive_read_only for mount in config.mounts)
             and await self._runtimes.recursive_read_only(runtime.handler),
-            privileged_without_host_devices=runtime.privileged_without_host_devices,
-            type_annotations=not runtime.sandboxed,
-            own_kernel=runtime.sandboxed,
         )
-        nodes = devices.lookups(config, handler)
-        found = {path: host.devices_at(path) for path in nodes.paths}
-        profile = security.localhost_path(config.linux.security_context, self._host.policy)
+        pod = container.sandbox.config
+        nodes = devices.lookups(config, handler, pod, facts.policy)
+        found = {path: host.devices_at(path) for path in (*nodes.paths, *cdi_rules.lookups(config, facts))}
+        profile = security.localhost_path(
+            config.linux.security_context, facts.policy, pod.annotations, config.metadata.name
+        )
         return ContainerInput(
             id=container.id,
             config=config,
@@ -211,6 +226,8 @@ class Containers:
             host_devices=(host.devices_at("/dev") or ()) if nodes.all_host_devices else (),
             volumes=await self._volumes(container, image, root),
             seccomp_profile=host.seccomp_profile(profile, self._config.seccomp_root) if profile else None,
+            pod_selinux_level=self._levels.of_pod(container.sandbox.id, pod),
+            selinux_level=self._levels.of_container(container.id, config),
         )
 
     def _namespaces(self, container: Container) -> NamespacePaths:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from podwright.config import Config
+from podwright.engines.oci import node_files
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import caps, cgroups, mounts, proc
-from podwright.spec.inputs import DeviceNode, HostFacts, MountSource, Policy
+from podwright.spec.inputs import DeviceNode, HostFacts, MountSource
 from podwright.spec.linux.devices import SKIPPED_DIRECTORIES, SKIPPED_NODES
 from podwright.spec.linux.mounts import Lookup
 from podwright.spec.linux.seccomp import SeccompProfile
@@ -23,8 +24,9 @@ _APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 
 
 def facts(config: Config) -> HostFacts:
-    """What specs depend on. FailedPrecondition when the configured seccomp profile cannot be used."""
+    """What specs depend on. FailedPrecondition when a configured file or value cannot be used."""
     layout = cgroups.layout()
+    settings = config.spec
     machine = platform.machine()
     apparmor = _text(_APPARMOR).startswith("Y")
     return HostFacts(
@@ -42,8 +44,23 @@ def facts(config: Config) -> HostFacts:
         apparmor_profiles=frozenset(
             line.rpartition(" (")[0] for line in _text(_APPARMOR_PROFILES).splitlines() if apparmor
         ),
-        policy=Policy(restrict_oom_score_adj=config.restrict_oom_score_adj),
+        apparmor_default=settings.apparmor_profile,
+        selinux=node_files.selinux(settings),
+        cgroup_mount_options=_cgroup_mount_options(layout),
+        cdi=node_files.cdi_registry(settings.cdi_spec_dirs) if settings.cdi_spec_dirs else None,
+        blockio=node_files.blockio_classes(settings.blockio_config_file),
+        rdt=node_files.rdt_classes(settings.rdt_config_file),
+        hooks=node_files.hooks(settings.hooks_dirs),
+        localtime=node_files.localtime(settings.timezone),
+        policy=node_files.policy(config),
     )
+
+
+def _cgroup_mount_options(layout: cgroups.Layout) -> frozenset[str]:
+    if layout.version != 2:
+        return frozenset()
+    table = (row for row in mounts.read_table() if row.target == str(layout.unified))
+    return frozenset(option for row in table for option in row.super_options)
 
 
 def kernel() -> tuple[int, int]:

@@ -14,6 +14,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Json, Sandbox, SandboxFacts
+from podwright.engines.oci import labels, node_files
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.host import seccomp_profile
 from podwright.engines.oci.places import Places
@@ -25,8 +26,9 @@ from podwright.linux.waiting import to_the_end
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
 from podwright.spec.encode import encode
-from podwright.spec.inputs import HandlerOptions, HostFacts, NamespacePaths, SandboxInput, SystemFiles
+from podwright.spec.inputs import HostFacts, NamespacePaths, SandboxInput, SystemFiles
 from podwright.spec.linux.build import build_sandbox
+from podwright.spec.linux.limits import shm_size
 from podwright.spec.linux.namespaces import mappings
 from podwright.spec.linux.security import localhost_path
 from podwright.spec.linux.sysctls import sandbox_sysctls
@@ -34,7 +36,6 @@ from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
 
-SHM_SIZE = 64 << 20
 _HOSTS, _RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
 PAUSE = "catatonit"
 
@@ -52,6 +53,7 @@ class Sandboxes:
         self._tasks = tasks
         self._network = network
         self._host = host
+        self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
         options = _options(sandbox)
@@ -77,7 +79,8 @@ class Sandboxes:
         try:
             self._write_files(sandbox)
             if options.ipc != _NODE:
-                self._make_shm(sandbox.id)
+                handler = node_files.handler_options(self._config, sandbox.handler)
+                self._make_shm(sandbox.id, shm_size(sandbox.config, handler, self._host.policy))
         finally:
             # What it makes must be there, or gone, before anything is undone.
             await to_the_end(pinned)
@@ -186,10 +189,10 @@ class Sandboxes:
             # Byte for byte: a comment in the host's file may be in any encoding.
             (keep / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
-    def _make_shm(self, id: str) -> None:
+    def _make_shm(self, id: str, size: int) -> None:
         shm = self._places.shm(id)
         shm.mkdir(exist_ok=True)
-        mounts.tmpfs(shm, size=SHM_SIZE, mode=0o1777)
+        mounts.tmpfs(shm, size=size, mode=0o1777)
 
     async def _attach(self, sandbox: Sandbox, options: cri.NamespaceOption) -> Result | None:
         if options.network == _NODE:
@@ -228,7 +231,7 @@ class Sandboxes:
         bundle = self._places.pause_bundle(sandbox.id)
         bundle.mkdir(exist_ok=True)
         security = sandbox.config.linux.security_context
-        profile = localhost_path(security, self._host.policy)
+        profile = localhost_path(security, self._host.policy, sandbox.config.annotations)
         built = build_sandbox(
             SandboxInput(
                 id=sandbox.id,
@@ -237,8 +240,9 @@ class Sandboxes:
                 rootfs_path=str(self._pause_rootfs()),
                 args=(f"/{PAUSE}", "-P"),
                 namespaces=self.namespace_paths(sandbox),
-                handler=HandlerOptions(type_annotations=not runtime.sandboxed),
+                handler=node_files.handler_options(self._config, runtime.handler, runtime.sandboxed),
                 seccomp_profile=seccomp_profile(profile, self._config.seccomp_root) if profile else None,
+                selinux_level=self._levels.of_pod(sandbox.id, sandbox.config),
             ),
             self._host,
         )

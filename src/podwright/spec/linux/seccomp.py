@@ -7,6 +7,7 @@ plain OCI profile is a profile without conditions and passes through.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -31,6 +32,40 @@ _ARCHITECTURES = {
 }
 
 
+class _Condition(msgspec.Struct, rename="camel"):
+    caps: list[str] | None = None
+    arches: list[str] | None = None
+    min_kernel: str | None = None
+
+
+class _Rule(msgspec.Struct, rename="camel"):
+    action: str
+    names: list[str] | None = None
+    name: str | None = None
+    args: list[dict[str, Json]] | None = None
+    errno_ret: int | None = None
+    errno: str | None = None
+    includes: _Condition | None = None
+    excludes: _Condition | None = None
+
+
+class _ArchMap(msgspec.Struct, rename="camel"):
+    architecture: str
+    sub_architectures: list[str] | None = None
+
+
+class _Shape(msgspec.Struct, rename="camel"):
+    default_action: str
+    default_errno_ret: int | None = None
+    default_errno: str | None = None
+    architectures: list[str] | None = None
+    arch_map: list[_ArchMap] | None = None
+    syscalls: list[_Rule] | None = None
+    flags: list[str] | None = None
+    listener_path: str | None = None
+    listener_metadata: str | None = None
+
+
 class SeccompProfile:
     """A parsed profile that remembers its conversions: a host has few capability sets in use."""
 
@@ -44,13 +79,24 @@ class SeccompProfile:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> SeccompProfile:
-        """InvalidArgument when the content is no JSON object or has no defaultAction."""
+        """InvalidArgument when the content is no JSON, or has not the form of a profile."""
         try:
             profile = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
-            raise InvalidArgument("seccomp", f"the profile {name} is not JSON: {error}") from error
-        if not isinstance(profile, dict) or not profile.get("defaultAction"):
-            raise InvalidArgument("seccomp", f"the profile {name} has no defaultAction")
+            shape = msgspec.convert(profile, _Shape)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArgument("seccomp", f"the profile {name} is none: {error}") from error
+        rules = shape.syscalls or []
+        for action in (shape.default_action, *(rule.action for rule in rules)):
+            if not action.startswith("SCMP_ACT_"):
+                raise InvalidArgument("seccomp", f"the profile {name}: {action!r} is no action")
+        for rule in rules:
+            for condition in (rule.includes, rule.excludes):
+                if condition and condition.min_kernel:
+                    _version(condition.min_kernel)
+            if rule.errno:
+                _number(rule.errno)
+        if shape.default_errno:
+            _number(shape.default_errno)
         return cls(profile, name)
 
     def convert(self, arch: str, caps: Collection[str], kernel: tuple[int, int]) -> dict[str, Json]:
@@ -71,6 +117,8 @@ def convert(
     for member in ("defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
         if profile.get(member) is not None:
             result[member] = profile[member]
+    if profile.get("defaultErrno") and "defaultErrnoRet" not in result:
+        result["defaultErrnoRet"] = _number(profile["defaultErrno"])
     architectures = _architectures(profile, arch)
     if architectures:
         result["architectures"] = architectures
@@ -114,6 +162,13 @@ def _version(text: str) -> tuple[int, int]:
         raise InvalidArgument("seccomp", f"minKernel {text!r} is not MAJOR.MINOR") from error
 
 
+def _number(name: str) -> int:
+    found = getattr(errno, name, None)
+    if not isinstance(found, int):
+        raise InvalidArgument("seccomp", f"{name!r} is no error number's name, such as EPERM")
+    return found
+
+
 def _rule(rule: Mapping[str, Json]) -> dict[str, Json]:
     # Old profiles have one `name` a rule; the OCI only knows `names`.
     names = list(rule.get("names") or ())
@@ -122,6 +177,8 @@ def _rule(rule: Mapping[str, Json]) -> dict[str, Json]:
     result: dict[str, Json] = {"names": names, "action": rule["action"]}
     if rule.get("errnoRet") is not None:
         result["errnoRet"] = rule["errnoRet"]
+    elif rule.get("errno"):
+        result["errnoRet"] = _number(rule["errno"])
     if rule.get("args"):
         result["args"] = rule["args"]
     return result
