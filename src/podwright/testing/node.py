@@ -253,7 +253,7 @@ class FakeNode:
             for socket in self._sockets:
                 await socket.close()
             await life.close()
-        self._starting = asyncio.get_running_loop().create_task(self._start())
+        self._starting, self._stays_down = asyncio.get_running_loop().create_task(self._start()), False
         await self.started()
 
     async def started(self) -> None:
@@ -282,7 +282,7 @@ class FakeNode:
         for name in ("", "-wal", "-shm"):
             (self.config.root_path / f"{DATABASE}{name}").unlink(missing_ok=True)
         self.calls.clear()
-        self._starting = asyncio.get_running_loop().create_task(self._start())
+        self._starting, self._stays_down = asyncio.get_running_loop().create_task(self._start()), False
         await self.started()
 
     def _struck(self, fault: Fault) -> None:
@@ -322,7 +322,6 @@ class FakeNode:
     # Starting and ending
 
     async def _start(self) -> None:
-        self._stays_down = False
         self._front.shut("starting: recovery has not finished")
         for socket in self._sockets:
             await socket.listen()

@@ -29,7 +29,7 @@ async def serve(
     with signals(stop, lambda: not node.is_up):
         try:
             # In this order, for calls in flight need the node: it lets them end before it goes itself.
-            async with controlling(node, control), node.serve(address), node:
+            async with node.serve(address), controlling(node, control), node:
                 tuning.settle()
                 ready()
                 notify("READY=1")
