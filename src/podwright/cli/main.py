@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from podwright.cli import fake as fake_commands
 from podwright.cli.door import Door, run_async
 from podwright.cli.output import Format, in_words
 
@@ -33,6 +34,7 @@ app.add_typer(image_app, name="image", rich_help_panel="Images")
 
 PODS, IMAGES, NODE = "Pods", "Images", "Node"
 FAKE = "Of the fake engine"
+app.add_typer(fake_commands.app, name="fake", rich_help_panel=NODE)
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
@@ -304,7 +306,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What runs the containers: oci; or fake, in memory, for tests. [default: as configured]",
+            help="What runs the containers: oci; or fake, in memory, for tests (default: as configured).",
         ),
     ] = None,
     scenario: Annotated[
@@ -315,7 +317,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="The control API's socket. [default: beside the CRI's, *.control.sock]",
+            help="The control API's socket (default: beside the CRI's, *.control.sock).",
             rich_help_panel=FAKE,
         ),
     ] = None,
@@ -327,10 +329,10 @@ def serve(
     ] = None,
     clock: Annotated[
         FakeClock | None,
-        typer.Option(help="The time that pods live by. [default: as in the scenario]", rich_help_panel=FAKE),
+        typer.Option(help="The time that pods live by (default: as in the scenario).", rich_help_panel=FAKE),
     ] = None,
 ) -> None:
-    """Serve the CRI at the socket, in the foreground. Containers outlive it."""
+    """Serve the CRI at the socket, in the foreground. Containers outlive it, but for a fake node's."""
     from podwright.cli import serve as room
 
     options = room.FakeOptions(scenario, control, seed, None if clock is None else clock.value)

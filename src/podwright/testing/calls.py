@@ -79,11 +79,11 @@ class Call:
 
     @property
     def title(self) -> str:
-        """Whom it was about, in a word: "pod", "pod/container", an image, an id; "-" for nobody."""
+        """Whom it was about, in a word: "pod/container", an image, "pod", an id; "-" for nobody."""
         about = self.subject
         if about.container:
             return f"{about.pod}/{about.container}"
-        return about.pod or about.image or about.id[:12] or "-"
+        return about.image or about.pod or about.id[:12] or "-"
 
     def __repr__(self) -> str:
         return f"<Call {self.number} {self.rpc} {self.title}: {self.outcome}>"
