@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -121,6 +122,15 @@ class Case:
 
     async def exec(self, *argv: str, timeout: float | None = None, limit: int = LIMIT) -> ExecResult:
         return await self.node.engine.exec_sync(self.container, argv, timeout, limit)
+
+    async def timed_exec(self, *argv: str, seconds: float = 60.0) -> ExecResult:
+        """An exec during which time passes."""
+        task = asyncio.ensure_future(self.exec(*argv))
+        await self.node.clock.advance(0)
+        if not task.done():
+            await self.node.clock.advance(seconds)
+        assert task.done(), f"{argv} has not ended after {seconds} s"
+        return task.result()
 
     @property
     def log_file(self) -> Path:

@@ -10,7 +10,11 @@ from podwright.engines.fake.programs.options import UsageError, parse
 
 
 async def touch(context: Context) -> int:
-    return await _each(context, "c", lambda path, options: context.open(path, "a").close(), "{}")
+    def touch(path: str, options: dict[str, str]) -> None:
+        if "c" not in options or context.kind(path) is not None:
+            context.open(path, "a").close()
+
+    return await _each(context, "c", touch, "{}")
 
 
 async def mkdir(context: Context) -> int:

@@ -266,6 +266,7 @@ def _send(context: Context, pid: int, number: int) -> bool:
         one = inside.find(pid)
         found = [one] if one is not None else []
     for each in found:
-        if number and not (each.pid == 1 and number == signal.SIGKILL):
+        # The first process of a PID namespace is spared by SIGKILL from inside (pid_namespaces(7)).
+        if number and not (each.pid == 1 and number == signal.SIGKILL and inside.has_own_numbers):
             each.signal(number)
     return bool(found)

@@ -20,7 +20,7 @@ async def printf(context: Context) -> int:
         del arguments[0]
     if not arguments:
         await context.error("a format is needed")
-        return 1
+        return 2
     pieces = list(_PIECE.finditer(arguments.pop(0)))
     written, wrong, stopped = bytearray(), [], False
     while not stopped:

@@ -69,10 +69,11 @@ async def head(context: Context) -> int:
         wanted = number(options.get("c", options.get("n", "10")))
     except UsageError as error:
         return await _wrong(context, error)
-    inputs = _Inputs(context, names)
+    inputs, gap = _Inputs(context, names), ""
     async for name, stream in inputs:
         if "v" in options or (len(names) > 1 and "q" not in options):
-            await context.out(f"==> {name} <==\n")
+            await context.out(f"{gap}==> {name} <==\n")
+            gap = "\n"
         left = wanted
         while left > 0:
             if "c" in options:
@@ -94,10 +95,11 @@ async def tail(context: Context) -> int:
         wanted = number(count.removeprefix("+"))
     except UsageError as error:
         return await _wrong(context, error)
-    inputs = _Inputs(context, names)
+    inputs, gap = _Inputs(context, names), ""
     async for name, stream in inputs:
         if "v" in options or (len(names) > 1 and "q" not in options):
-            await context.out(f"==> {name} <==\n")
+            await context.out(f"{gap}==> {name} <==\n")
+            gap = "\n"
         content = await context.read_all(stream)
         pieces = _lines(content) if "c" not in options else content
         shown = pieces[max(0, wanted - 1) :] if count.startswith("+") else pieces[-wanted:] if wanted else b""
@@ -133,7 +135,7 @@ async def wc(context: Context) -> int:
             totals[kind] += found[kind]
     if len(rows) > 1:
         rows.append((totals, "total"))
-    wide = len(kinds) > 1
+    wide = len(kinds) > 1 or len(names) > 1
     for found, name in rows:
         numbers = " ".join(f"{found[kind]:{9 if wide else 0}d}" for kind in kinds)
         await context.out(f"{numbers}{'' if name == '-' else ' ' + name}\n")
@@ -299,7 +301,7 @@ async def sort(context: Context) -> int:
     if "u" in options:
         lines = list(dict.fromkeys(lines))
     await context.out(b"".join(line + b"\n" for line in lines))
-    return inputs.code
+    return 2 if inputs.code else 0
 
 
 def _leading_number(line: bytes) -> float:

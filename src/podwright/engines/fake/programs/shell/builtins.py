@@ -247,7 +247,7 @@ async def _cd(shell: Shell, argv: list[str]) -> int:
         await shell.complain(
             f"cd: can't cd to {target}: {'Not a directory' if kind else 'No such file or directory'}"
         )
-        return 1
+        return USAGE
     before, shell.cwd = shell.cwd, context.path(target)
     shell.state.variables["OLDPWD"], shell.state.variables["PWD"] = before, shell.cwd
     if shown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podwright.engines.fake.programs.context import CHUNK, Context, encoded
-from podwright.engines.fake.programs.shell.interpreter import NOT_FOUND, SYNTAX_ERROR, Shell, State
+from podwright.engines.fake.programs.shell.interpreter import SYNTAX_ERROR, Shell, State
 from podwright.engines.fake.programs.shell.parser import Parser
 from podwright.engines.fake.programs.shell.syntax import Commands, ShellSyntaxError
 
@@ -44,7 +44,7 @@ async def sh(context: Context) -> int:
             stream = context.open(words[0])
         except OSError as error:
             await context.error(f"can't open '{words[0]}': {error.strerror}")
-            return NOT_FOUND if error.errno == 2 else 126
+            return SYNTAX_ERROR
         content = await context.read_all(stream)
         stream.close()
         return await shell.main(_run(shell, content.decode(errors="surrogateescape"), last=True))
