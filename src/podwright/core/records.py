@@ -20,11 +20,11 @@ import msgspec
 from podwright.clock import Timer
 from podwright.core.ids import Index
 from podwright.core.latch import Latch
+from podwright.core.roll import Page, Roll, entry
 from podwright.core.states import ContainerState, SandboxState
 from podwright.core.views import (
     container_item_wire,
     container_state,
-    restated,
     sandbox_item_wire,
     sandbox_state,
 )
@@ -86,20 +86,25 @@ class SandboxRecord:
     lost_early: bool = False
     """Its pause process ended before anybody was given the sandbox."""
     labels: Mapping[str, str] = field(init=False)
-    item_wire: bytes = field(init=False)
-    """List entry, encoded as it stands in a response."""
+    page: Page | None = None
+    at: int = 0
+    """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
     _lock: asyncio.Lock | None = None
 
     def __post_init__(self) -> None:
         self.labels = _shared(self.config.labels)
-        self.item_wire = sandbox_item_wire(self)
 
     @property
     def config(self) -> cri.PodSandboxConfig:
         """Not to be changed: others see the same message."""
         return _sandbox_config(self.config_wire)
+
+    @property
+    def item_wire(self) -> bytes:
+        """Its list entry, encoded as it stands in a response."""
+        return entry(self)
 
     @property
     def lock(self) -> asyncio.Lock:
@@ -137,15 +142,15 @@ class ContainerRecord:
     soft_signal_sent: bool = False
     kill_timer: Timer | None = None
     labels: Mapping[str, str] = field(init=False)
-    item_wire: bytes = field(init=False)
-    """List entry, encoded as it stands in a response."""
+    page: Page | None = None
+    at: int = 0
+    """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
     _lock: asyncio.Lock | None = None
 
     def __post_init__(self) -> None:
         self.labels = _shared(self.config.labels)
-        self.item_wire = container_item_wire(self)
 
     @property
     def config(self) -> cri.ContainerConfig:
@@ -159,6 +164,11 @@ class ContainerRecord:
     @resources.setter
     def resources(self, resources: cri.LinuxContainerResources) -> None:
         self.resources_wire = resources.SerializeToString()
+
+    @property
+    def item_wire(self) -> bytes:
+        """Its list entry, encoded as it stands in a response."""
+        return entry(self)
 
     @property
     def lock(self) -> asyncio.Lock:
@@ -186,6 +196,9 @@ class Records:
         self.containers: Index[ContainerRecord] = Index("container", "container_id")
         self.names: dict[str, str] = {}
         """Reserved names, sandboxes' and containers', and the id that holds each."""
+        self.sandbox_roll = Roll()
+        self.container_roll = Roll()
+        """What a list of all shows: everything but what is being created."""
 
     def load(self) -> None:
         """Read everything that an earlier process wrote."""
@@ -205,6 +218,7 @@ class Records:
             )
             self.sandboxes.add(sandbox)
             self.names[name] = id
+            self._enter(sandbox)
         targets: list[tuple[ContainerRecord, str]] = []
         for row in self._database.execute(
             "SELECT id, name, sandbox_id, target_id, state, created_at, started_at, finished_at, exit_code,"
@@ -233,6 +247,7 @@ class Records:
             container.sandbox.containers[container.id] = container
             self.containers.add(container)
             self.names[container.name] = container.id
+            self._enter(container)
             targets.append((container, row[3]))
         for container, target in targets:
             if target in self.containers:
@@ -299,14 +314,13 @@ class Records:
     def save(self, record: SandboxRecord | ContainerRecord) -> None:
         """Write what can have changed of the record."""
         record.status_wire = b""
+        self._enter(record)
         if isinstance(record, SandboxRecord):
-            record.item_wire = restated(record.item_wire, sandbox_state(record))
             self._database.execute(
                 "UPDATE sandboxes SET state = ?, facts = ? WHERE id = ?",
                 (record.state.value, msgspec.json.encode(record.facts), record.id),
             )
             return
-        record.item_wire = restated(record.item_wire, container_state(record))
         self._database.execute(
             "UPDATE containers SET state = ?, started_at = ?, finished_at = ?, exit_code = ?, reason = ?,"
             " message = ?, resources = ?, facts = ? WHERE id = ?",
@@ -323,14 +337,28 @@ class Records:
             ),
         )
 
+    def _enter(self, record: SandboxRecord | ContainerRecord) -> None:
+        """Bring the record's list entry up to date."""
+        if isinstance(record, SandboxRecord):
+            if record.page is not None:
+                self.sandbox_roll.change_end(record, sandbox_state(record))
+            elif record.state is not SandboxState.CREATING and record.id in self.sandboxes:
+                self.sandbox_roll.add(record, sandbox_item_wire(record))
+        elif record.page is not None:
+            self.container_roll.change_end(record, container_state(record))
+        elif record.state is not ContainerState.CREATING and record.id in self.containers:
+            self.container_roll.add(record, container_item_wire(record))
+
     def drop(self, record: SandboxRecord | ContainerRecord) -> None:
         """Forget the record and release its name: the last act of a removal."""
         if isinstance(record, SandboxRecord):
             self._database.execute("DELETE FROM sandboxes WHERE id = ?", (record.id,))
             self.sandboxes.discard(record.id)
+            self.sandbox_roll.remove(record)
         else:
             self._database.execute("DELETE FROM containers WHERE id = ?", (record.id,))
             self.containers.discard(record.id)
+            self.container_roll.remove(record)
             record.sandbox.containers.pop(record.id, None)
         if self.names.get(record.name) == record.id:
             del self.names[record.name]

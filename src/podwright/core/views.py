@@ -3,7 +3,7 @@
 The `_wire` forms are the same, encoded as they stand in the response that holds them. A list of encoded
 entries is their concatenation, so a list of thousands costs a join and no serialisation; a status that other
 messages hold, too, differs there in its first byte, the field's tag. Only the state of a list entry ever
-changes, so that stands last, and changing it costs a copy.
+changes, so that is its last byte.
 """
 
 from __future__ import annotations
@@ -78,11 +78,6 @@ def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
 
 def container_item(record: ContainerRecord) -> cri.Container:
     return cri.ListContainersResponse.FromString(record.item_wire).containers[0]
-
-
-def restated(item_wire: bytes, state: int) -> bytes:
-    """A list entry with another state."""
-    return item_wire[:-1] + bytes((state,))
 
 
 def _entry(item: cri.PodSandbox | cri.Container, state: int) -> bytes:

@@ -1,0 +1,75 @@
+"""Encoded list entries side by side in memory, so that a list of all is a copy of a few hundred pages.
+
+Tens of thousands of entries, each in a place of its own, would keep the event loop for thirty milliseconds:
+the time is spent on waiting for memory, and other calls wait for the list.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+PAGE = 64 << 10
+"""Bytes after which a page takes no more entries. Removing one moves what follows it on its page."""
+
+
+class Entered(Protocol):
+    """What has an entry; the roll alone sets these two."""
+
+    page: Page | None
+    at: int
+    """Offset on the page."""
+
+
+class Page:
+    __slots__ = ("encoded", "entries")
+
+    def __init__(self) -> None:
+        self.encoded = bytearray()
+        self.entries: list[Entered] = []
+
+    def end(self, item: Entered) -> int:
+        after = self.entries.index(item) + 1
+        return self.entries[after].at if after < len(self.entries) else len(self.encoded)
+
+
+def entry(item: Entered) -> bytes:
+    """The entry of `item`, which must have one."""
+    assert item.page is not None
+    return bytes(item.page.encoded[item.at : item.page.end(item)])
+
+
+class Roll:
+    """Entries in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.pages: dict[Page, None] = {}
+        self._last = Page()
+
+    def add(self, item: Entered, entry: bytes) -> None:
+        if len(self._last.encoded) >= PAGE:
+            self._last = Page()
+        self.pages[self._last] = None
+        item.page, item.at = self._last, len(self._last.encoded)
+        self._last.entries.append(item)
+        self._last.encoded += entry
+
+    def change_end(self, item: Entered, last: int) -> None:
+        """Set the last byte of the entry."""
+        assert item.page is not None
+        item.page.encoded[item.page.end(item) - 1] = last
+
+    def remove(self, item: Entered) -> None:
+        """Fine when it has no entry."""
+        page = item.page
+        if page is None:
+            return
+        size, at = page.end(item) - item.at, page.entries.index(item)
+        del page.encoded[item.at : item.at + size], page.entries[at]
+        for follower in page.entries[at:]:
+            follower.at -= size
+        item.page = None
+        if not page.entries:
+            del self.pages[page]
+
+    def all(self) -> bytes:
+        return b"".join([page.encoded for page in self.pages])
