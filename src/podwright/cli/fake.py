@@ -43,8 +43,7 @@ def options(
         print(context.get_help())
         raise typer.Exit
     from podwright.server.endpoint import socket_path
-    from podwright.testing.client import Client
-    from podwright.testing.control import beside
+    from podwright.testing.client import Client, beside
 
     door = context.obj
     context.obj = Client(socket_path(control) if control else beside(socket_path(door.config().listen)))

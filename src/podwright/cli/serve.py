@@ -69,7 +69,7 @@ def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
 
 def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[Any, Any, None]:
     from podwright.server.endpoint import socket_path
-    from podwright.testing.control import beside
+    from podwright.testing.client import beside
     from podwright.testing.node import FakeNode
     from podwright.testing.serving import serve as run
 

@@ -7,6 +7,7 @@ Requests may carry credentials: they are here to be asserted, and no text made h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ class _Waiter:
 class Calls:
     """What was asked of a node. `for call in calls` goes through what is remembered, oldest first."""
 
-    def __init__(self, kept: int = KEPT, clock: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, kept: int = KEPT, clock: Callable[[], int] = time.time_ns) -> None:
         self._calls: deque[Call] = deque(maxlen=kept)
         self._clock = clock
         self._waiters: list[_Waiter] = []

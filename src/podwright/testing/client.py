@@ -21,6 +21,11 @@ from podwright.server.endpoint import knock, silence
 _ERRORS: dict[int, type[PodwrightError]] = {404: NotFound, 409: FailedPrecondition, 503: Unavailable}
 
 
+def beside(socket: Path) -> Path:
+    """The control socket that belongs to a CRI socket: x.sock -> x.control.sock."""
+    return socket.with_name(f"{socket.name.removesuffix('.sock')}.control.sock")
+
+
 class Client:
     """Each call opens a connection of its own. Errors are those of `podwright.errors`, Unavailable when
     nobody listens at the socket."""

@@ -78,11 +78,6 @@ class Query(_Body):
     messages: bool = True
 
 
-def beside(socket: Path) -> Path:
-    """The control socket that belongs to a CRI socket: x.sock -> x.control.sock."""
-    return socket.with_name(f"{socket.name.removesuffix('.sock')}.control.sock")
-
-
 @asynccontextmanager
 async def controlling(node: FakeNode, path: Path) -> AsyncIterator[None]:
     """Let `node` be controlled at the socket `path` until the block is left."""

@@ -59,7 +59,7 @@ class Front:
         """The core that answers now."""
         self.reason = "starting: recovery has not finished"
         """Why none does."""
-        self._crashes = 0
+        self._crashes, self._last_words = 0, ""
         self._records: Records | None = None
         self._flights: dict[asyncio.Task[Any], _Flight] = {}
         self._dead: set[asyncio.Task[Any]] = set()
@@ -80,11 +80,12 @@ class Front:
     def crash(self, reason: str = "") -> None:
         """At this instruction the core behind has died: nobody gets anything from it any more. With a
         `reason` connections do not break: callers at sockets hear it, too."""
-        self.shut(reason or CRASHED)
+        self._last_words = reason or CRASHED
+        self.shut(self._last_words)
         self._crashes += 1
         for task, flight in self._flights.items():
             if (reason or not flight.remote) and not flight.landing.done():
-                flight.landing.set_exception(Unavailable(self.reason))
+                flight.landing.set_exception(Unavailable(self._last_words))
             self._dead.add(task)
         self._flights.clear()
         for subscription, remote in list(self._streams.items()):
@@ -212,7 +213,7 @@ class Front:
                 raise Unavailable(self.reason)
             async for event in subscription:
                 if event == _END:
-                    raise Unavailable(self.reason)
+                    raise Unavailable(self._last_words)
                 yield event
         except GeneratorExit:
             raise  # the client left: no error

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from podwright.errors import Unavailable
-from podwright.testing.client import Client
-from podwright.testing.control import beside
+from podwright.testing.client import Client, beside
 
 PATIENCE = 30.0
 """Seconds that it may take to start, and to end after a signal to stop."""

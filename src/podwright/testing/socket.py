@@ -5,8 +5,8 @@ Between the two the socket's file is there and nobody listens: clients are refus
 
 from __future__ import annotations
 
+import itertools
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,8 +15,10 @@ import grpc
 
 from podwright.api import Cri
 from podwright.server.calls import Gate
-from podwright.server.endpoint import claimed, private_umask
+from podwright.server.endpoint import claimed
 from podwright.server.serve import DRAIN, bound
+
+_numbers = itertools.count()
 
 
 class Socket:
@@ -43,9 +45,12 @@ class Socket:
         """Accept connections; calls get Unavailable until `open`. One that listens goes on as it is."""
         if self._server is not None:
             return
-        self.path.unlink(missing_ok=True)
         self._gate = Gate()
-        self._server = await self._listening.enter_async_context(bound(self.path, self._gate))
+        # gRPC removes its socket's file when it stops. Under another name it does not find it, and what is
+        # left is what a killed server leaves.
+        born = self.path.with_name(f".{os.getpid()}.{next(_numbers)}")
+        self._server = await self._listening.enter_async_context(bound(born, self._gate))
+        born.rename(self.path)
 
     def open(self, cri: Cri) -> None:
         """Let calls through to `cri`."""
@@ -57,7 +62,6 @@ class Socket:
             await self._server.stop(None)
             self._server = None
             await self._listening.aclose()
-            self._refuse()
 
     async def close(self) -> None:
         """Let calls in flight end, and go."""
@@ -66,8 +70,3 @@ class Socket:
             await self._server.stop(DRAIN)
             self._server = None
         await self._listening.aclose()
-
-    def _refuse(self) -> None:
-        self.path.unlink(missing_ok=True)
-        with private_umask(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
-            dead.bind(os.fspath(self.path))

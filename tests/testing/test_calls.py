@@ -1,0 +1,173 @@
+"""The log of calls: what is remembered, what is found, and what failed assertions say."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from podwright import errors
+from podwright.engines.fake.subject import Subject
+from podwright.testing import Call, Calls
+from podwright.wire import cri_pb2 as cri
+from tests.testing import requests
+
+
+def made(calls: Calls, rpc: str, subject: Subject | None = None, request: Any = None, **outcome: Any) -> Call:
+    call = calls.begin(rpc, request or cri.VersionRequest(), subject or Subject(), False)
+    calls.end(call, outcome.get("answer"), outcome.get("error"))
+    return call
+
+
+def pulled(calls: Calls, image: str, **auth: str) -> Call:
+    return made(calls, "PullImage", Subject(image=image), requests.pull(image, **auth))
+
+
+MAIN = Subject("c1", "web", "default", "main", "nginx:1.25", {"app": "web"})
+SIDE = Subject("c2", "web", "default", "side", "envoy", {"app": "web"})
+OTHER = Subject("c3", "db", "default", "main", "postgres", {"app": "db"})
+
+
+@pytest.fixture
+def calls() -> Calls:
+    calls = Calls()
+    for subject in (MAIN, SIDE, OTHER):
+        made(calls, "CreateContainer", subject)
+    made(calls, "StartContainer", MAIN)
+    made(calls, "StartContainer", SIDE, error=errors.NotFound("no container"))
+    return calls
+
+
+def test_calls_are_numbered_in_their_order_and_found_by_whom_they_are_about(calls: Calls) -> None:
+    assert calls.names() == ["CreateContainer"] * 3 + ["StartContainer"] * 2
+    assert [call.number for call in calls] == [1, 2, 3, 4, 5]
+    assert [call.number for call in calls.of("CreateContainer", pod="web")] == [1, 2]
+    assert [call.number for call in calls.of(container="main")] == [1, 3, 4]
+    assert [call.number for call in calls.of("Start*", pod="web", container="s*")] == [5]
+    assert [call.number for call in calls.of(labels={"app": "db"})] == [3]
+    assert [call.number for call in calls.of(image="nginx*")] == [1, 4]
+    assert [call.number for call in calls.of("*", failed=True)] == [5]
+    assert [call.number for call in calls.of("StartContainer", failed=False)] == [4]
+    assert calls.last("CreateContainer").subject is OTHER
+
+
+def test_the_oldest_are_dropped_and_counted() -> None:
+    calls = Calls(kept=3)
+    for _ in range(5):
+        made(calls, "Version")
+    assert [call.number for call in calls] == [3, 4, 5]
+    assert (calls.dropped, calls.total, len(calls)) == (2, 5, 3)
+    with pytest.raises(AssertionError, match=r"The calls \(2 earlier ones not shown\):"):
+        calls.assert_called("Status")
+    calls.clear()
+    assert (calls.dropped, len(calls)) == (0, 0)
+    assert made(calls, "Version").number == 6
+
+
+def test_times_are_the_clocks() -> None:
+    ticks = iter(range(1_000_000_000, 10_000_000_000, 500_000_000))
+    calls = Calls(clock=lambda: next(ticks))
+    call = made(calls, "Version")
+    assert (call.started, call.ended, call.seconds) == (1_000_000_000, 1_500_000_000, 0.5)
+    waiting = calls.begin("Version", cri.VersionRequest(), Subject(), False)
+    assert (waiting.outcome, waiting.ended, waiting.seconds) == ("under way", 0, 0.0)
+
+
+def test_an_encoded_answer_is_decoded_when_it_is_looked_at() -> None:
+    calls = Calls()
+    answer = cri.ContainerStatusResponse(status=cri.ContainerStatus(id="c1", exit_code=3))
+    call = made(calls, "ContainerStatus", MAIN, answer=answer.SerializeToString())
+    assert isinstance(call.answer, bytes)
+    assert call.response == answer
+    assert call.response is call.response
+    assert made(calls, "Version").response is None
+
+
+def test_assert_called_returns_the_calls_or_says_what_was_called_instead(calls: Calls) -> None:
+    assert [call.number for call in calls.assert_called("CreateContainer", times=3)] == [1, 2, 3]
+    calls.assert_called("StartContainer", container="main", times=1)
+    with pytest.raises(AssertionError) as failed:
+        calls.assert_called("StartContainer", times=1)
+    assert str(failed.value).splitlines() == [
+        "StartContainer was called twice, not once.",
+        "The calls:",
+        "      4 StartContainer web/main: ok",
+        "      5 StartContainer web/side: NotFound: no container",
+    ]
+    with pytest.raises(AssertionError, match=r"StartContainer \(pod='db'\) was not called\."):
+        calls.assert_called("StartContainer", pod="db")
+    with pytest.raises(AssertionError, match="RunPodSandbox was called never, not 4 times"):
+        calls.assert_called("RunPodSandbox", times=4)
+    with pytest.raises(AssertionError, match="No call was made at all"):
+        Calls().assert_called("Version")
+
+
+def test_assert_not_called_lists_the_calls_that_there_were(calls: Calls) -> None:
+    calls.assert_not_called("RemoveContainer")
+    calls.assert_not_called("StartContainer", pod="db")
+    with pytest.raises(AssertionError, match="called twice, not never") as failed:
+        calls.assert_not_called("StartContainer")
+    assert "web/side" in str(failed.value) and "CreateContainer" not in str(failed.value)
+
+
+def test_assert_order_allows_others_between(calls: Calls) -> None:
+    calls.assert_order(["CreateContainer", "CreateContainer db/main", "StartContainer web/side"])
+    calls.assert_order([])
+    with pytest.raises(
+        AssertionError, match=r"^CreateContainer db/main was not called after StartContainer web/main\."
+    ):
+        calls.assert_order(["StartContainer web/main", "CreateContainer db/main"])
+    with pytest.raises(AssertionError, match=re.escape("CreateContainer was not called after CreateC")):
+        calls.assert_order(["CreateContainer"] * 4)  # each call counts once
+
+
+def test_assert_pulled_goes_by_the_credentials_that_count() -> None:
+    calls = Calls()
+    pulled(calls, "nginx:1.25", username="bob", password="hunter2")
+    pulled(calls, "nginx:1.25", auth="YWxpY2U6c2VjcmV0")  # alice:secret
+    pulled(calls, "nginx:1.25", username="eve", password="x", server_address="elsewhere.test")
+    calls.assert_pulled("nginx:1.25", times=3)
+    calls.assert_pulled("nginx:1.25", username="bob", password="hunter2", times=1)
+    calls.assert_pulled("nginx:1.25", username="alice", password="secret")
+    calls.assert_pulled("nginx:1.25", username="", times=1)  # eve's were for another registry
+    with pytest.raises(AssertionError) as failed:
+        calls.assert_pulled("nginx:1.25", username="bob", password="wrong")
+    assert str(failed.value) == (
+        "nginx:1.25 was pulled by 'bob' with that password never; there were 3 pulls of it:"
+        " by 'alice', 'bob', nobody in particular"
+    )
+    with pytest.raises(AssertionError, match=r"PullImage \(image='redis'\) was not called"):
+        calls.assert_pulled("redis")
+    with pytest.raises(AssertionError, match="by 'bob' once, not twice"):
+        calls.assert_pulled("nginx:1.25", username="bob", times=2)
+
+
+def test_no_text_of_a_call_shows_credentials() -> None:
+    calls = Calls()
+    call = pulled(calls, "nginx", username="bob", password="hunter2", registry_token="tok3n")
+    texts = [repr(call), repr(calls), repr(list(calls))]
+    for check in (
+        lambda: calls.assert_not_called("PullImage"),
+        lambda: calls.assert_pulled("nginx", username="x", password="y"),
+        lambda: calls.assert_order(["Version"]),
+    ):
+        with pytest.raises(AssertionError) as failed:
+            check()
+        texts.append(str(failed.value))
+    for text in texts:
+        assert "hunter2" not in text and "tok3n" not in text
+    assert call.request.auth.password == "hunter2"  # kept, to be asserted
+
+
+async def test_wait_waits_for_the_end_of_so_many_calls(calls: Calls) -> None:
+    async with asyncio.timeout(10):
+        assert (await calls.wait("CreateContainer", times=3)).number == 3
+        waiting = asyncio.create_task(calls.wait("CreateContainer", times=2, pod="db"))
+        begun = calls.begin("CreateContainer", cri.CreateContainerRequest(), OTHER, False)
+        made(calls, "CreateContainer", MAIN)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        calls.end(begun, None)
+        assert await waiting is begun
