@@ -16,6 +16,7 @@ from podwright.core.roll import Page, Roll, entry
 class Item:
     page: Page | None = None
     at: int = 0
+    size: int = 0
 
 
 act = st.one_of(

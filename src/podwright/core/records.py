@@ -88,6 +88,7 @@ class SandboxRecord:
     labels: Mapping[str, str] = field(init=False)
     page: Page | None = None
     at: int = 0
+    size: int = 0
     """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
@@ -102,7 +103,7 @@ class SandboxRecord:
         return _sandbox_config(self.config_wire)
 
     @property
-    def item_wire(self) -> bytes:
+    def item_wire(self) -> bytearray:
         """Its list entry, encoded as it stands in a response."""
         return entry(self)
 
@@ -144,6 +145,7 @@ class ContainerRecord:
     labels: Mapping[str, str] = field(init=False)
     page: Page | None = None
     at: int = 0
+    size: int = 0
     """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
@@ -166,7 +168,7 @@ class ContainerRecord:
         self.resources_wire = resources.SerializeToString()
 
     @property
-    def item_wire(self) -> bytes:
+    def item_wire(self) -> bytearray:
         """Its list entry, encoded as it stands in a response."""
         return entry(self)
 

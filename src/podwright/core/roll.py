@@ -13,11 +13,13 @@ PAGE = 64 << 10
 
 
 class Entered(Protocol):
-    """What has an entry; the roll alone sets these two."""
+    """What has an entry; the roll alone sets these."""
 
     page: Page | None
     at: int
     """Offset on the page."""
+    size: int
+    """Bytes."""
 
 
 class Page:
@@ -27,15 +29,11 @@ class Page:
         self.encoded = bytearray()
         self.entries: list[Entered] = []
 
-    def end(self, item: Entered) -> int:
-        after = self.entries.index(item) + 1
-        return self.entries[after].at if after < len(self.entries) else len(self.encoded)
 
-
-def entry(item: Entered) -> bytes:
+def entry(item: Entered) -> bytearray:
     """The entry of `item`, which must have one."""
     assert item.page is not None
-    return bytes(item.page.encoded[item.at : item.page.end(item)])
+    return item.page.encoded[item.at : item.at + item.size]
 
 
 class Roll:
@@ -48,25 +46,26 @@ class Roll:
     def add(self, item: Entered, entry: bytes) -> None:
         if len(self._last.encoded) >= PAGE:
             self._last = Page()
-        self.pages[self._last] = None
-        item.page, item.at = self._last, len(self._last.encoded)
-        self._last.entries.append(item)
-        self._last.encoded += entry
+        page = self._last
+        item.page, item.at, item.size = page, len(page.encoded), len(entry)
+        page.entries.append(item)
+        page.encoded += entry
+        self.pages[page] = None
 
     def change_end(self, item: Entered, last: int) -> None:
         """Set the last byte of the entry."""
         assert item.page is not None
-        item.page.encoded[item.page.end(item) - 1] = last
+        item.page.encoded[item.at + item.size - 1] = last
 
     def remove(self, item: Entered) -> None:
         """Fine when it has no entry."""
         page = item.page
         if page is None:
             return
-        size, at = page.end(item) - item.at, page.entries.index(item)
-        del page.encoded[item.at : item.at + size], page.entries[at]
+        at = page.entries.index(item)
+        del page.encoded[item.at : item.at + item.size], page.entries[at]
         for follower in page.entries[at:]:
-            follower.at -= size
+            follower.at -= item.size
         item.page = None
         if not page.entries:
             del self.pages[page]

@@ -73,11 +73,11 @@ def container_item_wire(record: ContainerRecord) -> bytes:
 
 
 def sandbox_item(record: SandboxRecord) -> cri.PodSandbox:
-    return cri.ListPodSandboxResponse.FromString(record.item_wire).items[0]
+    return cri.ListPodSandboxResponse.FromString(bytes(record.item_wire)).items[0]
 
 
 def container_item(record: ContainerRecord) -> cri.Container:
-    return cri.ListContainersResponse.FromString(record.item_wire).containers[0]
+    return cri.ListContainersResponse.FromString(bytes(record.item_wire)).containers[0]
 
 
 def _entry(item: cri.PodSandbox | cri.Container, state: int) -> bytes:
