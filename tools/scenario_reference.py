@@ -86,15 +86,15 @@ def reference() -> str:
 
 def _struct(kind: type[msgspec.Struct]) -> str:
     lines = [f"## {kind.__name__}", "", _words(inspect.getdoc(kind) or ""), ""]
-    described = _fields(kind)
+    words_of = described(kind)
     for field in msgspec.structs.fields(kind):
-        annotation, words = described[field.name]
+        annotation, words = words_of[field.name]
         facts = [_type(annotation), *_default(field)]
         lines.append(_item(f"`{field.encode_name}` ({', '.join(facts)})" + (f": {words}" if words else "")))
     return "\n".join([*lines, ""])
 
 
-def _fields(kind: type) -> dict[str, tuple[str, str]]:
+def described(kind: type) -> dict[str, tuple[str, str]]:
     """The annotation and the words below each field, from the source: no object keeps the latter."""
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
@@ -167,7 +167,7 @@ def _places() -> str:
 
 def _programs() -> str:
     words = (
-        f"What containers and ExecSync can run: {_names(sorted((*NAMES, 'sh')))}. Whatever else a container"
+        f"What containers and ExecSync can run: {_names(sorted(NAMES))}. Whatever else a container"
         " is told to run does nothing until a signal ends it; see `unknown_programs`."
     )
     return "\n".join(["## Programs", "", _words(words), ""])

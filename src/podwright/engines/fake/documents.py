@@ -53,7 +53,7 @@ def read_yaml(text: str | bytes, where: str) -> Any:
 
 
 def write_yaml(tree: Any) -> str:
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _decode(kind: type, value: Any) -> Any:
