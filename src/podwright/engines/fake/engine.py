@@ -32,6 +32,7 @@ from podwright.engines.fake.command import command
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
 from podwright.engines.fake.output import Log
+from podwright.engines.fake.refusals import check_container, check_sandbox
 from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
@@ -146,6 +147,7 @@ class FakeEngine:
     async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
         world, subject = self.world, Subject.of_sandbox(sandbox)
         options = sandbox.config.linux.security_context.namespace_options
+        check_sandbox(sandbox)
         await self._step("create_sandbox.namespaces", subject)
         made = world.sandboxes[sandbox.id] = FakeSandbox(sandbox.id)
         self._undoing(undo, "undo_sandbox.namespaces", subject, lambda: self._unmake(made))
@@ -210,6 +212,8 @@ class FakeEngine:
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         world, subject = self.world, Subject.of_container(container)
+        handler = world.scenario.handlers.get(container.sandbox.handler or world.scenario.default_handler)
+        check_container(container, recursive_read_only=handler is None or handler.recursive_read_only)
         asked = command(container)
         await self._step("create_container.rootfs", subject)
         made = world.containers[container.id] = FakeContainer(

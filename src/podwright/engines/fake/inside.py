@@ -20,6 +20,7 @@ from podwright.engines.fake.programs import NAMES, find, idle_seconds
 from podwright.engines.fake.programs.context import Context, Program
 from podwright.engines.fake.programs.files import Files
 from podwright.engines.fake.programs.streams import Pipe, Sink, Stream
+from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.engines.fake.world import FakeContainer, World
@@ -63,6 +64,12 @@ class Inside:
             directories=(self.command.cwd,),
             readonly=config.linux.security_context.readonly_rootfs,
         )
+
+    @property
+    def has_own_numbers(self) -> bool:
+        """Whether its PID namespace is its own. (The numbers in it always look so.)"""
+        options = self.container.config.linux.security_context.namespace_options
+        return options.pid == cri.NamespaceMode.CONTAINER
 
     @property
     def memory_limit(self) -> int:
@@ -171,6 +178,8 @@ class Inside:
                     f"{ip}\t{self.command.hostname}\n" for ip in self.container.sandbox.facts.ips
                 )
             case "/etc/resolv.conf":
+                if not self.container.sandbox.config.HasField("dns_config"):
+                    return _of_host("/etc/resolv.conf")
                 dns = self.container.sandbox.config.dns_config
                 lines = [f"nameserver {each}" for each in dns.servers]
                 for word, values in (("search", dns.searches), ("options", dns.options)):
@@ -203,3 +212,12 @@ class Inside:
                     + f"\nNoNewPrivs:\t{int(quiet)}\n"
                 )
         return None
+
+
+def _of_host(path: str) -> str:
+    """A file that pods have from their node; "" when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
