@@ -116,12 +116,22 @@ class FakeServer(Server):
     @contextmanager
     def broken_network(self) -> Iterator[str]:
         words = "no-such-plugin"
-        fault = {"on": "create_sandbox.network", "error": {"code": "Unavailable", "message": words}}
-        made = self.control.post("faults", fault)
-        try:
+        with self._fault("create_sandbox.network", "Unavailable", words):
             yield words
+
+    def refusing_update(self) -> AbstractContextManager[object]:
+        return self._fault("update_container.limits", "Unknown", "there are no such CPUs", count=1)
+
+    @contextmanager
+    def _fault(self, on: str, code: str, message: str, count: int = 0) -> Iterator[None]:
+        error = {"code": code, "message": message}
+        self.control.post("faults", {"on": on, "error": error, "count": count})
+        try:
+            yield
         finally:
-            self.control.delete(f"faults/{made['id']}")
+            for each in self.control.get("faults")["faults"]:
+                if not each["scripted"]:
+                    self.control.delete(f"faults/{each['id']}")
 
     def leftovers(self) -> dict[str, object]:
         state = self.control.get("state")

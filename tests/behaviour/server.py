@@ -160,6 +160,10 @@ class Server(ABC):
     def broken_network(self) -> AbstractContextManager[str]:
         """Meanwhile giving a pod its network fails; what the error must say."""
 
+    @abstractmethod
+    def refusing_update(self) -> AbstractContextManager[object]:
+        """Meanwhile the node refuses to set the CPUs "none", after it has set other limits."""
+
     # What it leaves behind
 
     @abstractmethod

@@ -233,6 +233,7 @@ def test_sysctls_of_the_request_win(client: Client) -> None:
     assert container.sh("cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax") == "77\n9000"
 
 
+@pytest.mark.kernel
 def test_sysctls_of_the_host_are_refused(client: Client) -> None:
     before = Path("/proc/sys/net/core/somaxconn").read_text()
     with rejected(StatusCode.INVALID_ARGUMENT, "sysctl"):

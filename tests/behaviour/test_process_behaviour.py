@@ -83,11 +83,37 @@ def test_working_directory(client: Client, image: str, asked: str, there: str) -
     ("image", "security", "uid", "gid", "groups"),
     [
         ("busybox", {}, 0, 0, {0}),
-        ("named-user", {}, 1000, 1000, {1000, 2000, 2001}),
         ("numeric-user", {}, 1234, 0, {0}),
+        ("busybox", {"run_as_user": cri.Int64Value(value=7777)}, 7777, 0, {0}),
+        (
+            "numeric-user",
+            {"run_as_user": cri.Int64Value(value=7777), "run_as_group": cri.Int64Value(value=3000)},
+            7777,
+            3000,
+            {3000},
+        ),
+        (
+            "busybox",
+            {"run_as_user": cri.Int64Value(value=7777), "supplemental_groups": [9000, 5000, 9000]},
+            7777,
+            0,
+            {0, 5000, 9000},
+        ),
+        ("busybox", {"run_as_username": "nobody"}, 65534, 65534, {65534}),
+    ],
+)
+def test_user_and_groups_come_from_request_and_image(
+    client: Client, image: str, security: dict[str, object], uid: int, gid: int, groups: set[int]
+) -> None:
+    _run_as(client, image, security, uid, gid, groups)
+
+
+@pytest.mark.parametrize(
+    ("image", "security", "uid", "gid", "groups"),
+    [
+        ("named-user", {}, 1000, 1000, {1000, 2000, 2001}),
         ("both-user", {}, 1000, 2001, {2000, 2001}),
         ("busybox", {"run_as_user": cri.Int64Value(value=1000)}, 1000, 1000, {1000, 2000, 2001}),
-        ("busybox", {"run_as_user": cri.Int64Value(value=7777)}, 7777, 0, {0}),
         ("busybox", {"run_as_username": "app"}, 1000, 1000, {1000, 2000, 2001}),
         (
             "busybox",
@@ -123,7 +149,13 @@ def test_working_directory(client: Client, image: str, asked: str, there: str) -
         ),
     ],
 )
-def test_user_and_groups_come_from_request_and_image(
+def test_names_and_memberships_come_from_the_images_files(
+    client: Client, image: str, security: dict[str, object], uid: int, gid: int, groups: set[int]
+) -> None:
+    _run_as(client, image, security, uid, gid, groups)
+
+
+def _run_as(
     client: Client, image: str, security: dict[str, object], uid: int, gid: int, groups: set[int]
 ) -> None:
     container = client.pod().shell("id -u; id -g; id -G", image=image, security=security).ended()

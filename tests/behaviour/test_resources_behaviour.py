@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from grpc import StatusCode
+from grpc import RpcError, StatusCode
 
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, Container, rejected
+from tests.behaviour.server import Server
 
 MIB = 1 << 20
 
@@ -148,15 +149,23 @@ def test_update_of_an_ended_container_is_kept(client: Client) -> None:
     assert container.status().resources.linux.memory_limit_in_bytes == 48 * MIB
 
 
-def test_a_failed_update_changes_nothing(client: Client) -> None:
+def test_a_failed_update_changes_nothing(client: Client, server: Server) -> None:
     container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
-    try:
-        # The memory limit is written before the processors are refused.
+    # The memory limit is written before the processors are refused.
+    with server.refusing_update(), pytest.raises(RpcError):
         _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="none")
-    except Exception:
-        assert container.status().resources.linux.memory_limit_in_bytes == 64 * MIB
-    else:
-        raise AssertionError("a set of processors that is none was accepted")
+    assert container.status().resources.linux.memory_limit_in_bytes == 64 * MIB
+    assert container.status().resources.linux.cpuset_cpus == ""
+    _update(container, memory_limit_in_bytes=80 * MIB)
+    assert container.status().resources.linux.memory_limit_in_bytes == 80 * MIB
+
+
+@pytest.mark.kernel
+def test_a_failed_update_leaves_the_kernels_limits(client: Client) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
+    with pytest.raises(RpcError):
+        _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="none")
+    assert _memory_limit(container) == 64 * MIB
 
 
 @pytest.mark.kernel

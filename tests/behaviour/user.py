@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from typing import Any
 NOBODY = 65534
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("podwright", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
-"""What the user's Python needs, with all that these require."""
+"""What the user's Python needs, with all that these and the checkout's pyproject.toml require."""
 
 _TRIAL = "import podwright.cli.main, grpc, msgspec, pytest, sqlite3, ssl, typer, yaml"
 _UNNEEDED = shutil.ignore_patterns(
@@ -84,6 +85,7 @@ def open_user() -> Iterator[User]:
         user.environment = {
             "HOME": str(home),
             "TMPDIR": str(user.directory(home / "tmp")),
+            "XDG_RUNTIME_DIR": str(user.directory(home / "run")),
             "PATH": str(user.directory(home / "bin")),  # it has no program
             "LANG": "C.UTF-8",
         }
@@ -130,7 +132,8 @@ def _copy_interpreter(user: User) -> None:
 
 def _copy_packages(user: User) -> None:
     target = user.home / "packages"
-    for name in sorted(_required(PACKAGES)):
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    for name in sorted(_required([*PACKAGES, *map(_name, project["dependencies"])])):
         for file in metadata.distribution(name).files or ():
             source = Path(str(file.locate()))
             if ".." not in file.parts and source.exists():
@@ -155,9 +158,13 @@ def _required(names: Sequence[str]) -> set[str]:
         except metadata.PackageNotFoundError:
             continue  # of another platform or version
         found.add(name)
-        plain = [line for line in requires if "extra ==" not in line]
-        waiting += [match[0] for line in plain if (match := re.match(r"[\w.-]+", line))]
+        waiting += [_name(line) for line in requires if "extra ==" not in line]
     return found
+
+
+def _name(requirement: str) -> str:
+    """The package that a requirement, "name>=1,<2; marker", is about."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 def main() -> int:
