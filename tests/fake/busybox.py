@@ -66,6 +66,11 @@ def real(programs: Path, tmp_path: Path) -> Real:
     return Real(directory, programs)
 
 
+def scripts(name: str) -> list[str]:
+    """Those of the file NAME.scripts, where a line of %% stands between two."""
+    return (Path(__file__).parent / f"{name}.scripts").read_text().removesuffix("\n").split("\n%%\n")
+
+
 async def fake(directory: Path, script: str) -> Outcome:
     """What a fake container makes of it."""
     node = Node(directory)

@@ -23,6 +23,11 @@ START = 1_700_000_000_000_000_000
 LIMIT = 1 << 20
 
 
+def open_files() -> int:
+    """Of this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 class Node:
     """An engine whose time passes when the test says so."""
 
@@ -39,10 +44,12 @@ class Node:
         name: str = "",
         log: bool = True,
         image: dict[str, Any] | None = None,
+        stored: Image | None = None,
         **fields: Any,
     ) -> Case:
         name = name or f"c{next(self._numbers)}"
-        security = fields.pop("security", {})
+        own = {"namespace_options": cri.NamespaceOption(pid=cri.CONTAINER)}
+        security = own | fields.pop("security", {})
         resources = fields.pop("resources", {})
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name=name),
@@ -67,7 +74,7 @@ class Node:
             name,
             sandbox,
             config,
-            Image("sha256:" + "0" * 64, (), (), 1, image or {}),
+            stored or Image("sha256:" + "0" * 64, (), (), 1, image or {}),
             str(self.logs / name / "0.log") if log else "",
         )
         async with AsyncExitStack() as undo:
@@ -115,7 +122,7 @@ class Case:
     def ended_at(self) -> float:
         """Seconds from the clock's start to its exit."""
         assert self.made.exit is not None, "it has not ended"
-        return (self.made.exit.finished_at - START) / 1e9
+        return round((self.made.exit.finished_at - START) / 1e9, 6)
 
     async def signal(self, number: int) -> None:
         await self.node.engine.signal_container(self.container, number)
