@@ -95,6 +95,8 @@ class Node:
         self.world.seed()
         self.points = Points()
         self.database = WatchedDatabase(self.points)
+        self.dead = False
+        """The process has been killed; `crash` and `start` bring up the next."""
         self._others: set[asyncio.Task[Any]] = set()
 
     @property
@@ -116,6 +118,7 @@ class Node:
 
     def kill(self) -> None:
         """The process is dead from here on: nothing that it still does reaches anything."""
+        self.dead = True
         self.engine.crash()
         self.engine.own_clock.crash()
         self.database.crash()
@@ -126,6 +129,7 @@ class Node:
         await self._bury()
         self.points.gates.clear()
         self.database = self.database.after_crash(self.points)
+        self.dead = False
 
     async def after_crash(self) -> None:
         await self.crash()
