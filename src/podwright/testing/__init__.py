@@ -1,4 +1,4 @@
-"""For tests: a fake node in this process (`FakeNode`) or another (`FakeServer`), its calls, faults, scenarios.
+"""For tests: a fake node in this process (`FakeNode`) or another (`FakeServer`), its calls and its faults.
 
 Fixtures for pytest are in `podwright.testing.fixtures`; nothing else here needs pytest. What is named here is
 loaded when it is asked for.

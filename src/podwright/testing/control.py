@@ -25,6 +25,7 @@ from podwright.errors import (
     PodwrightError,
     Unavailable,
 )
+from podwright.server.endpoint import socket_path
 from podwright.testing import http, trees
 from podwright.testing.http import Request, Response
 from podwright.testing.node import FakeNode
@@ -80,8 +81,9 @@ class Query(_Body):
 
 @asynccontextmanager
 async def controlling(node: FakeNode, path: Path) -> AsyncIterator[None]:
-    """Let `node` be controlled at the socket `path` until the block is left."""
-    async with http.listening(path, Control(node).answer):
+    """Let `node` be controlled at the socket `path` until the block is left. InvalidArgument when the path is
+    too long for a socket."""
+    async with http.listening(socket_path(str(path)), Control(node).answer):
         yield
 
 

@@ -19,6 +19,9 @@ import pytest_asyncio
 from podwright.testing.node import FakeNode
 from podwright.testing.process import FakeServer
 
+ROOM = 60
+"""Bytes of a directory's path that leave enough of the 107 which a socket's address may have."""
+
 
 @pytest_asyncio.fixture
 async def fake_node() -> AsyncIterator[FakeNode]:
@@ -42,8 +45,9 @@ async def fake_node_factory() -> AsyncIterator[Callable[..., Any]]:
 @pytest.fixture
 def fake_server() -> Iterator[FakeServer]:
     """A `podwright serve --engine fake` process with its own sockets, on the machine's clock."""
-    # pytest's own directories are often longer than a socket's address may be.
-    directory = Path(tempfile.mkdtemp(prefix="podwright-fake-"))
+    # Of pytest's own directories many are longer than a socket's address may be, and of other ones some.
+    roomy = len(tempfile.gettempdir()) < ROOM
+    directory = Path(tempfile.mkdtemp(prefix="podwright-fake-", dir=None if roomy else "/tmp"))
     try:
         with FakeServer(directory) as server:
             yield server
