@@ -30,6 +30,8 @@ def needs_level(config: cri.ContainerConfig | cri.PodSandboxConfig, host: HostFa
 
 def labelling(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """Raises InvalidArgument for options that no context can hold, and for relabelling what is the host's."""
+    draft.drop(draft.process, "selinuxLabel", "process.selinuxLabel")
+    draft.drop(draft.linux, "mountLabel", "linux.mountLabel")
     if host.selinux is None:
         return
     own = request.security.selinux_options
@@ -47,8 +49,6 @@ def labelling(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     if not request.privileged and not _unlabelled(request.sandbox, host.policy):
         draft.process["selinuxLabel"] = str(found.process)
         draft.note("process.selinuxLabel", origin)
-    else:
-        draft.drop(draft.process, "selinuxLabel", "process.selinuxLabel")
     draft.linux["mountLabel"] = str(found.mount)
     draft.note("linux.mountLabel", origin)
     if found.process.type != _SUPER_PRIVILEGED:
