@@ -160,7 +160,11 @@ def test_a_change_replaces_whole_parts() -> None:
     assert after == parse({"seed": 3, "containers": [{"exit": {}}], "images": {"size": 6}})
     assert before.network_error == "down", "the former one was changed"
     assert apply(before, {}) == before
-    for change, says in [({"sede": 1}, "sede"), ({"seed": "x"}, r"change\.seed: Expected int")]:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"sede": 1}, "sede"),
+        ({"seed": "x"}, r"change\.seed: Expected int"),
+    ]
+    for change, says in wrong:
         with pytest.raises(InvalidArgument, match=says):
             apply(before, change)
 
@@ -188,7 +192,7 @@ faults = some(
     count=counts,
     probability=st.floats(0.01, 1),
 )
-usage = some(**dict.fromkeys(("cpu", "memory", "swap", "disk", "processes", "io_pressure"), curves))
+usage = some({}, **dict.fromkeys(("cpu", "memory", "swap", "disk", "processes", "io_pressure"), curves))
 containers = some(
     match=matches,
     program=st.none() | st.lists(texts, min_size=1, max_size=3),
@@ -256,7 +260,7 @@ def test_a_scenario_written_back_parses_to_an_equal_one(tree: Any) -> None:
 # On a node
 
 
-def sandbox(number: int = 0, *, namespace: str = "ns", network: int = cri.POD) -> Sandbox:
+def sandbox(number: int = 0, *, namespace: str = "ns", network: cri.NamespaceMode = cri.POD) -> Sandbox:
     config = cri.PodSandboxConfig(
         metadata=cri.PodSandboxMetadata(name=f"pod{number}", namespace=namespace, uid="u")
     )

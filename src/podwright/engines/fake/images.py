@@ -168,7 +168,8 @@ class FakeImages:
             pull.outcome = "cancelled"
             raise
         except PodwrightError as error:
-            pull.outcome = f"{type(error).__name__}: {error}"
+            # Some begin with their name as it is: the kubelet looks for it.
+            pull.outcome = f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}"
             raise
         return image
 
@@ -207,20 +208,20 @@ class FakeImages:
         script = world.scenario.images
         offer = registry.offered(script, source)
         registry.require_access(offer.script, source, credentials)
-        absent = not world.images.has(offer.id)
-        if absent:
+        transferred = not world.images.has(offer.id)
+        if transferred:
             await world.clock.sleep(registry.duration(script, offer, world.chance))
         if offer.script is not None and offer.script.error is not None:
             raise offer.script.error.make()
         await self._step("pull_image.record", subject)
-        absent = not world.images.has(offer.id)
         used, _ = world.images.use()
-        if absent and script.capacity is not None and used + offer.size > script.capacity:
+        room = script.capacity is None or used + offer.size <= script.capacity
+        if not room and not world.images.has(offer.id):
             raise ResourceExhausted(
                 f"{source}: no space left on device: {offer.size} bytes on top of {used} do not fit into the"
                 f" {script.capacity} of {script.mountpoint}"
             )
-        return world.images.put(offer), "pulled" if absent else "present"
+        return world.images.put(offer), "pulled" if transferred else "present"
 
     def _forget(self, key: object, task: asyncio.Task[tuple[Image, str]]) -> None:
         transfer = self._transfers.get(key)
