@@ -6,34 +6,26 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation
-from podwright.engines.oci import conmon, exec, host, labels, node_files, rootfs, runtimes
+from podwright.engines.oci import conmon, exec, host, labels, rootfs, runtimes
 from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
-from podwright.engines.oci.runtimes import Runtime, Runtimes
-from podwright.engines.oci.sandboxes import Sandboxes
+from podwright.engines.oci.requests import Requests
+from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
-from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from podwright.errors import CommandFailed, FailedPrecondition, NotFound, Unimplemented
 from podwright.images.store import ImageStore
-from podwright.linux import cgroups, mounts, proc, spawn, trees
-from podwright.linux.waiting import to_the_end
-from podwright.spec import cdi
+from podwright.linux import mounts, proc, spawn, trees
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
-    ContainerInput,
     HostFacts,
-    ImageConfig,
-    MountSource,
-    NamespacePaths,
 )
-from podwright.spec.linux import cdi as cdi_rules
-from podwright.spec.linux import devices, security
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
 from podwright.spec.resources import to_oci
@@ -49,9 +41,9 @@ class Containers:
         places: Places,
         runtimes: Runtimes,
         tasks: Tasks,
-        sandboxes: Sandboxes,
         images: ImageStore,
         host: HostFacts,
+        requests: Requests,
         conmon: str,
     ) -> None:
         self._conmon = conmon
@@ -59,10 +51,9 @@ class Containers:
         self._places = places
         self._runtimes = runtimes
         self._tasks = tasks
-        self._sandboxes = sandboxes
         self._images = images
         self._host = host
-        self._base_specs = node_files.base_specs(config)
+        self._requests = requests
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
@@ -72,8 +63,9 @@ class Containers:
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)
         root = rootfs.mount(self._places, container.id, self._images.lower_dirs(container.image.id))
-        facts = self._facts(container.config)
-        request = await self._request(container, runtime, root, wanted, made, facts)
+        facts = self._requests.facts(container.config)
+        parts = Made(container, root, self._places, self._tasks, self._images, self._levels, made)
+        request = await self._requests.container(container, runtime, wanted, facts, parts)
         built = build_container(request, facts)
         for warning in built.warnings:
             log.info("container %s: %s", container.id, warning)
@@ -114,11 +106,11 @@ class Containers:
 
     async def signal(self, container: Container, number: int) -> None:
         runtime = self._runtimes.get(container.sandbox.handler)
-        await self._tasks.signal(runtime, container.id, container.facts.pid, _started(container), number)
+        await self._tasks.signal(runtime, container.id, container.facts.pid, started(container), number)
 
     async def remove(self, container: Container) -> None:
         id = container.id
-        await self._tasks.end(id, container.facts.pid, _started(container))
+        await self._tasks.end(id, container.facts.pid, started(container))
         rootfs.unmount(self._places, id)
         self._unmount_images(id)
         await asyncio.to_thread(self._remove_files, id)
@@ -137,7 +129,7 @@ class Containers:
         except FileNotFoundError:
             return  # it has just been removed
         done = await spawn.run(runtime.argv("update", "--resources", str(file), container.id))
-        if done.status != 0 and self._tasks.alive(container.id, container.facts.pid, _started(container)):
+        if done.status != 0 and self._tasks.alive(container.id, container.facts.pid, started(container)):
             words = conmon.plain_words(done.stderr.decode(errors="replace"))
             raise CommandFailed(runtime.kind, done.status, words)
 
@@ -157,7 +149,7 @@ class Containers:
 
     async def observe(self, container: Container) -> Observation:
         runtime = self._runtimes.get(container.sandbox.handler)
-        return await self._tasks.observe(runtime, container.id, container.facts.pid, _started(container))
+        return await self._tasks.observe(runtime, container.id, container.facts.pid, started(container))
 
     def info(self, container: Container) -> Mapping[str, Json]:
         bundle = self._places.container_run(container.id)
@@ -174,127 +166,15 @@ class Containers:
             "runtimeSpec": msgspec.json.decode(config.read_bytes()) if config.exists() else None,
         }
 
-    # The request that the spec is built from
-
-    def _facts(self, config: cri.ContainerConfig) -> HostFacts:
-        """The host's, with the CDI files as they are now: device plugins write them at any time."""
-        if self._host.cdi is None or not cdi.requested(config):
-            return self._host
-        return replace(self._host, cdi=node_files.cdi_registry(self._config.spec.cdi_spec_dirs))
-
-    async def _request(
-        self,
-        container: Container,
-        runtime: Runtime,
-        root: Path,
-        wanted: Sequence[mount_rules.Lookup],
-        made: list[Path],
-        facts: HostFacts,
-    ) -> ContainerInput:
-        config = container.config
-        image = ImageConfig.parse(container.image.config)
-        handler = replace(
-            node_files.handler_options(self._config, runtime.handler, runtime.sandboxed),
-            base_spec=self._base_specs.get(runtime.handler),
-            recursive_read_only=any(mount.recursive_read_only for mount in config.mounts)
-            and await self._runtimes.recursive_read_only(runtime.handler),
-        )
-        pod = container.sandbox.config
-        nodes = devices.lookups(config, handler, pod, facts.policy)
-        found = {path: host.devices_at(path) for path in (*nodes.paths, *cdi_rules.lookups(config, facts))}
-        profile = security.localhost_path(
-            config.linux.security_context, facts.policy, pod.annotations, config.metadata.name
-        )
-        return ContainerInput(
-            id=container.id,
-            config=config,
-            sandbox_id=container.sandbox.id,
-            sandbox=container.sandbox.config,
-            image=image,
-            cgroups_path=cgroups.container_path(
-                self._config.cgroup_driver, self._sandboxes.cgroup_parent(container.sandbox), container.id
-            ),
-            rootfs_path=str(root),
-            rootfs=rootfs.user_files(root),
-            namespaces=self._namespaces(container),
-            system=self._sandboxes.system_files(container.sandbox),
-            handler=handler,
-            mount_sources=[
-                await self._source(container, place, each, made) for place, each in enumerate(wanted)
-            ],
-            devices={path: each for path, each in found.items() if each is not None},
-            host_devices=(host.devices_at("/dev") or ()) if nodes.all_host_devices else (),
-            volumes=await self._volumes(container, image, root),
-            seccomp_profile=host.seccomp_profile(profile, self._config.seccomp_root) if profile else None,
-            pod_selinux_level=self._levels.of_pod(container.sandbox.id, pod),
-            selinux_level=self._levels.of_container(container.id, config),
-        )
-
-    def _namespaces(self, container: Container) -> NamespacePaths:
-        paths = self._sandboxes.namespace_paths(container.sandbox)
-        target = container.target
-        if target is None:
-            return paths
-        if not self._tasks.alive(target.id, target.facts.pid, _started(target)):
-            raise FailedPrecondition(
-                f"config.linux.security_context.namespace_options.target_id: container {target.id} has ended"
-            )
-        return replace(paths, target_pid=f"/proc/{target.facts.pid}/ns/pid")
-
-    async def _source(
-        self, container: Container, place: int, wanted: mount_rules.Lookup, made: list[Path]
-    ) -> MountSource:
-        if wanted.image is not None:
-            return await self._image_source(container, place, wanted)
-        try:
-            return host.mount_source(wanted, made)
-        except OSError as error:
-            raise FailedPrecondition(
-                f"config.mounts[{place}].host_path: cannot make {wanted.host_path}: {error.strerror}"
-            ) from error
-
-    async def _image_source(
-        self, container: Container, place: int, wanted: mount_rules.Lookup
-    ) -> MountSource:
-        """The files of an image, shown read-only: the spec binds them so."""
-        field = f"config.mounts[{place}].image"
-        assert wanted.image is not None
-        image = await self._images.find(wanted.image.image)
-        if image is None:
-            raise NotFound(f"{field}: there is no image {wanted.image.image!r} here; pull it first")
-        # A use and a mount of its own for each: they are found and undone by the container's id alone.
-        self._images.acquire(image.id, f"{container.id}#{place}")
-        keep = self._places.container_root(container.id) / "images" / str(place)
-        target = self._places.container_run(container.id) / "images" / str(place)
-        for each in (keep / "upper", keep / "work", target):
-            each.mkdir(parents=True, exist_ok=True)
-        mounts.overlay(
-            target, self._images.lower_dirs(image.id), keep / "upper", keep / "work", options="volatile"
-        )
-        shown = rootfs.inside(target, wanted.image_sub_path)
-        if not shown.is_relative_to(target) or not shown.exists():
-            raise InvalidArgument(f"{field}_sub_path", f"{wanted.image_sub_path!r} is not in the image")
-        return MountSource(path=str(shown))
+    # Undoing
 
     def _unmount_images(self, id: str) -> None:
         """Unmount the images that container `id` has mounted as volumes."""
-        directory = self._places.container_run(id) / "images"
+        directory = self._places.image_mounts(id)
         if not directory.is_dir():
             return
         for each in sorted(directory.iterdir()):
             mounts.unmount(each)
-
-    async def _volumes(self, container: Container, image: ImageConfig, root: Path) -> dict[str, str]:
-        needed = mount_rules.volumes_needed(container.config, image, self._host.policy)
-        volumes: dict[str, str] = {}
-        for number, path in enumerate(needed):
-            volume = self._places.container_root(container.id) / "volumes" / str(number)
-            # A copy that went on would fill, or make again, what is being removed.
-            await to_the_end(asyncio.to_thread(rootfs.fill_volume, root, path, volume))
-            volumes[path] = str(volume)
-        return volumes
-
-    # Undoing
 
     async def _unmake(self, container: Container, made: Sequence[Path]) -> None:
         await self.remove(container)
@@ -303,7 +183,3 @@ class Containers:
     def _remove_files(self, id: str) -> None:
         for each in (self._places.container_run(id), self._places.container_root(id)):
             trees.remove(each)
-
-
-def _started(container: Container) -> int:
-    return int(container.facts.own.get("started", 0))

@@ -32,6 +32,7 @@ from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.repair import Repair
+from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
@@ -97,17 +98,18 @@ class OciEngine:
             directory.chmod(0o700)
         self._runtimes.find()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
+        requests = Requests(self._config, self._places, self._runtimes, facts)
         self._sandboxes = Sandboxes(
-            self._config, self._places, self._runtimes, self._tasks, self._network, facts
+            self._config, self._places, self._runtimes, self._tasks, self._network, facts, requests
         )
         self._containers = Containers(
             self._config,
             self._places,
             self._runtimes,
             self._tasks,
-            self._sandboxes,
             self._images,
             facts,
+            requests,
             conmon,
         )
         self._tasks.open()

@@ -57,6 +57,18 @@ class Places:
     def rootfs(self, id: str) -> Path:
         return self.container_run(id) / "rootfs"
 
+    def image_mounts(self, id: str) -> Path:
+        """Where the images are shown that container `id` mounts, one directory each."""
+        return self.container_run(id) / "images"
+
+    def image_mount(self, id: str, place: int) -> Path:
+        """That of config.mounts[place]."""
+        return self.image_mounts(id) / str(place)
+
+    def volume(self, id: str, number: int) -> Path:
+        """What container `id` has in the place of a VOLUME of its image."""
+        return self.container_root(id) / "volumes" / str(number)
+
     # Both
 
     def bundle(self, id: str) -> Path:

@@ -16,36 +16,48 @@ from podwright.config import Config
 from podwright.engines.base import Json, Sandbox, SandboxFacts
 from podwright.engines.oci import labels, node_files
 from podwright.engines.oci.conmon import Supervised
-from podwright.engines.oci.host import seccomp_profile
 from podwright.engines.oci.places import Places
+from podwright.engines.oci.requests import (
+    PAUSE,
+    Requests,
+    cgroup_parent,
+    cgroups_path,
+    check_sandbox,
+    has_pause,
+    options,
+    own_kinds,
+)
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
-from podwright.errors import FailedPrecondition, Unavailable, Unimplemented
-from podwright.linux import cgroups, mounts, namespaces, proc, trees
+from podwright.errors import FailedPrecondition, Unavailable
+from podwright.linux import mounts, namespaces, proc, trees
 from podwright.linux.waiting import to_the_end
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
 from podwright.spec.encode import encode
-from podwright.spec.inputs import HostFacts, NamespacePaths, SandboxInput, SystemFiles
+from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.build import build_sandbox
 from podwright.spec.linux.limits import shm_size
-from podwright.spec.linux.namespaces import mappings
-from podwright.spec.linux.security import localhost_path
 from podwright.spec.linux.sysctls import sandbox_sysctls
 from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
 
 _HOSTS, _RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
-PAUSE = "catatonit"
 
-_POD = cri.NamespaceMode.POD
 _NODE = cri.NamespaceMode.NODE
 
 
 class Sandboxes:
     def __init__(
-        self, config: Config, places: Places, runtimes: Runtimes, tasks: Tasks, network: Cni, host: HostFacts
+        self,
+        config: Config,
+        places: Places,
+        runtimes: Runtimes,
+        tasks: Tasks,
+        network: Cni,
+        host: HostFacts,
+        requests: Requests,
     ) -> None:
         self._config = config
         self._places = places
@@ -53,23 +65,16 @@ class Sandboxes:
         self._tasks = tasks
         self._network = network
         self._host = host
+        self._requests = requests
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
-        options = _options(sandbox)
-        if mappings(options, "config.linux.security_context.namespace_options") is not None:
-            raise Unimplemented(
-                "config.linux.security_context.namespace_options.userns_options: "
-                "the oci engine makes no user namespaces for pods; use mode NODE"
-            )
-        if options.pid == cri.NamespaceMode.TARGET:
-            raise Unimplemented(
-                "config.linux.security_context.namespace_options.pid: a sandbox cannot have mode TARGET"
-            )
+        check_sandbox(sandbox)
+        asked = options(sandbox)
         sysctls = sandbox_sysctls(sandbox.config, self._host.policy)
-        cgroup = cgroups.container_path(self._config.cgroup_driver, self.cgroup_parent(sandbox), sandbox.id)
+        cgroups_path(self._config, sandbox, sandbox.id)  # refuses a bad parent before anything is made
         undo.push_async_callback(self._unmake, sandbox)
-        pins = {kind: self._places.pin(sandbox.id, kind) for kind in _own_kinds(options)}
+        pins = {kind: self._places.pin(sandbox.id, kind) for kind in own_kinds(sandbox)}
         self._places.pins(sandbox.id).mkdir(parents=True, exist_ok=True)
         pinned = asyncio.ensure_future(
             namespaces.create_pinned(
@@ -78,15 +83,15 @@ class Sandboxes:
         )
         try:
             self._write_files(sandbox)
-            if options.ipc != _NODE:
+            if asked.ipc != _NODE:
                 handler = node_files.handler_options(self._config, sandbox.handler)
                 self._make_shm(sandbox.id, shm_size(sandbox.config, handler, self._host.policy))
         finally:
             # What it makes must be there, or gone, before anything is undone.
             await to_the_end(pinned)
-        attached = asyncio.ensure_future(self._attach(sandbox, options))
+        attached = asyncio.ensure_future(self._attach(sandbox))
         try:
-            pid, started = await self._pause(sandbox, options, cgroup)
+            pid, started = await self._pause(sandbox)
             result = await attached
         finally:
             if not attached.done():
@@ -116,29 +121,29 @@ class Sandboxes:
 
     def alive(self, sandbox: Sandbox) -> bool:
         """Its namespaces, its shared memory and its pause process are there."""
-        options = _options(sandbox)
+        asked = options(sandbox)
         if not self._places.sandbox_run(sandbox.id).is_dir():
             return False
-        wanted = [self._places.pin(sandbox.id, kind) for kind in _own_kinds(options)]
-        if options.ipc != _NODE:
+        wanted = [self._places.pin(sandbox.id, kind) for kind in own_kinds(sandbox)]
+        if asked.ipc != _NODE:
             wanted.append(self._places.shm(sandbox.id))
         if not all(mounts.is_mounted(each) for each in wanted):
             return False
-        return options.pid != _POD or proc.alive(sandbox.facts.pid, _started(sandbox))
+        return not has_pause(sandbox) or proc.alive(sandbox.facts.pid, _started(sandbox))
 
     async def info(self, sandbox: Sandbox) -> Mapping[str, Json]:
-        options = _options(sandbox)
+        asked = options(sandbox)
         cached = self._network.cached(sandbox.id)
         info: dict[str, Json] = {
             "sandboxID": sandbox.id,
             "pid": sandbox.facts.pid,
-            "netns": self.netns(sandbox) if options.network != _NODE else "",
+            "netns": self.netns(sandbox) if asked.network != _NODE else "",
             "netNamespaceClosed": not self.alive(sandbox),
             "namespaces": msgspec.to_builtins(
-                {kind: str(self._places.pin(sandbox.id, kind)) for kind in _own_kinds(options)}
+                {kind: str(self._places.pin(sandbox.id, kind)) for kind in own_kinds(sandbox)}
             ),
             "runtimeHandler": sandbox.handler or self._config.default_handler,
-            "cgroupParent": self.cgroup_parent(sandbox),
+            "cgroupParent": cgroup_parent(self._config, sandbox),
         }
         if cached is not None:
             info["cniResult"] = dict(cached.raw)
@@ -151,28 +156,6 @@ class Sandboxes:
 
     def netns(self, sandbox: Sandbox) -> str:
         return str(self._places.pin(sandbox.id, "net"))
-
-    def namespace_paths(self, sandbox: Sandbox) -> NamespacePaths:
-        """What containers join; "" where the pod shares the host's."""
-        options = _options(sandbox)
-        own = {kind: str(self._places.pin(sandbox.id, kind)) for kind in _own_kinds(options)}
-        pid = f"/proc/{sandbox.facts.pid}/ns/pid" if sandbox.facts.pid else ""
-        return NamespacePaths(net=own.get("net", ""), ipc=own.get("ipc", ""), uts=own.get("uts", ""), pid=pid)
-
-    def system_files(self, sandbox: Sandbox) -> SystemFiles:
-        keep = self._places.sandbox_root(sandbox.id)
-        return SystemFiles(
-            hostname=str(keep / "hostname"),
-            hosts=str(keep / "hosts"),
-            resolv_conf=str(keep / "resolv.conf"),
-            shm=str(self._places.shm(sandbox.id)),
-        )
-
-    def cgroup_parent(self, sandbox: Sandbox) -> str:
-        parent = sandbox.config.linux.cgroup_parent
-        if parent or self._config.cgroup_driver == "systemd":
-            return parent
-        return self._config.cgroup_parent
 
     # Making
 
@@ -194,13 +177,13 @@ class Sandboxes:
         shm.mkdir(exist_ok=True)
         mounts.tmpfs(shm, size=size, mode=0o1777)
 
-    async def _attach(self, sandbox: Sandbox, options: cri.NamespaceOption) -> Result | None:
-        if options.network == _NODE:
+    async def _attach(self, sandbox: Sandbox) -> Result | None:
+        if options(sandbox).network == _NODE:
             return None
         return await self._network.add(self._attachment(sandbox))
 
     async def _detach(self, sandbox: Sandbox) -> None:
-        if _options(sandbox).network == _NODE:
+        if options(sandbox).network == _NODE:
             return
         try:
             await self._network.delete(self._attachment(sandbox))
@@ -223,29 +206,16 @@ class Sandboxes:
             cgroup_parent=config.linux.cgroup_parent,
         )
 
-    async def _pause(self, sandbox: Sandbox, options: cri.NamespaceOption, cgroup: str) -> tuple[int, int]:
+    async def _pause(self, sandbox: Sandbox) -> tuple[int, int]:
         """Pid and start time of the process that holds the pod's PID namespace; zeros if there is none."""
-        if options.pid != _POD:
+        if not has_pause(sandbox):
             return 0, 0
         runtime = self._runtimes.get(sandbox.handler)
         bundle = self._places.pause_bundle(sandbox.id)
         bundle.mkdir(exist_ok=True)
-        security = sandbox.config.linux.security_context
-        profile = localhost_path(security, self._host.policy, sandbox.config.annotations)
-        built = build_sandbox(
-            SandboxInput(
-                id=sandbox.id,
-                config=sandbox.config,
-                cgroups_path=cgroup,
-                rootfs_path=str(self._pause_rootfs()),
-                args=(f"/{PAUSE}", "-P"),
-                namespaces=self.namespace_paths(sandbox),
-                handler=node_files.handler_options(self._config, runtime.handler, runtime.sandboxed),
-                seccomp_profile=seccomp_profile(profile, self._config.seccomp_root) if profile else None,
-                selinux_level=self._levels.of_pod(sandbox.id, sandbox.config),
-            ),
-            self._host,
-        )
+        self._make_pause_rootfs()
+        level = self._levels.of_pod(sandbox.id, sandbox.config)
+        built = build_sandbox(self._requests.sandbox(sandbox, runtime, level), self._host)
         (bundle / "config.json").write_bytes(encode(built.spec))
         pid = await self._tasks.create(
             runtime, Supervised(sandbox.id, sandbox.name, bundle, self._places.exits)
@@ -254,7 +224,7 @@ class Sandboxes:
         await self._tasks.start(runtime, sandbox.id)
         return pid, started
 
-    def _pause_rootfs(self) -> Path:
+    def _make_pause_rootfs(self) -> None:
         """A root with nothing but the pause program; one for all pods."""
         root = self._places.pause_rootfs
         program = root / PAUSE
@@ -271,21 +241,9 @@ class Sandboxes:
             shutil.copyfile(found, draft)
             draft.chmod(0o755)
             draft.rename(program)
-        return root
 
     async def _unmake(self, sandbox: Sandbox) -> None:
         await self.remove(sandbox)
-
-
-def _options(sandbox: Sandbox) -> cri.NamespaceOption:
-    return sandbox.config.linux.security_context.namespace_options
-
-
-def _own_kinds(options: cri.NamespaceOption) -> tuple[str, ...]:
-    """Namespaces that the pod has for itself. The hostname belongs to the network: with the host's network
-    goes the host's name."""
-    kinds = () if options.network == _NODE else ("net", "uts")
-    return kinds if options.ipc == _NODE else (*kinds, "ipc")
 
 
 def _started(sandbox: Sandbox) -> int:

@@ -1,0 +1,109 @@
+"""What a creation makes for one container before its spec can be built: a `requests.Parts`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from podwright.engines.base import Container
+from podwright.engines.oci import host, rootfs
+from podwright.engines.oci.labels import Levels
+from podwright.engines.oci.places import Places
+from podwright.engines.oci.requests import namespace_paths
+from podwright.engines.oci.tasks import Tasks
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
+from podwright.images.store import ImageStore
+from podwright.linux import mounts
+from podwright.linux.waiting import to_the_end
+from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
+from podwright.spec.linux.mounts import Lookup
+
+
+class Made:
+    def __init__(
+        self,
+        container: Container,
+        root: Path,
+        places: Places,
+        tasks: Tasks,
+        images: ImageStore,
+        levels: Levels,
+        made: list[Path],
+    ) -> None:
+        """`root` is where the rootfs is mounted; directories made for mounts are appended to `made`."""
+        self._container = container
+        self._root = root
+        self._places = places
+        self._tasks = tasks
+        self._images = images
+        self._levels = levels
+        self._made = made
+
+    def users(self) -> RootfsFiles:
+        return rootfs.user_files(self._root)
+
+    def namespaces(self) -> NamespacePaths:
+        paths = namespace_paths(self._places, self._container.sandbox, self._container.sandbox.facts.pid)
+        target = self._container.target
+        if target is None:
+            return paths
+        if not self._tasks.alive(target.id, target.facts.pid, started(target)):
+            raise FailedPrecondition(
+                f"config.linux.security_context.namespace_options.target_id: container {target.id} has ended"
+            )
+        return replace(paths, target_pid=f"/proc/{target.facts.pid}/ns/pid")
+
+    def levels(self) -> tuple[str, str]:
+        container = self._container
+        return (
+            self._levels.of_pod(container.sandbox.id, container.sandbox.config),
+            self._levels.of_container(container.id, container.config),
+        )
+
+    async def source(self, place: int, wanted: Lookup) -> MountSource:
+        if wanted.image is not None:
+            return await self._image(place, wanted)
+        try:
+            return host.mount_source(wanted, self._made)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"config.mounts[{place}].host_path: cannot make {wanted.host_path}: {error.strerror}"
+            ) from error
+
+    async def _image(self, place: int, wanted: Lookup) -> MountSource:
+        """The files of an image, shown read-only: the spec binds them so."""
+        field = f"config.mounts[{place}].image"
+        assert wanted.image is not None
+        id = self._container.id
+        image = await self._images.find(wanted.image.image)
+        if image is None:
+            raise NotFound(f"{field}: there is no image {wanted.image.image!r} here; pull it first")
+        # A use and a mount of its own for each: they are found and undone by the container's id alone.
+        self._images.acquire(image.id, f"{id}#{place}")
+        keep = self._places.container_root(id) / "images" / str(place)
+        target = self._places.image_mount(id, place)
+        for each in (keep / "upper", keep / "work", target):
+            each.mkdir(parents=True, exist_ok=True)
+        mounts.overlay(
+            target, self._images.lower_dirs(image.id), keep / "upper", keep / "work", options="volatile"
+        )
+        shown = rootfs.inside(target, wanted.image_sub_path)
+        if not shown.is_relative_to(target) or not shown.exists():
+            raise InvalidArgument(f"{field}_sub_path", f"{wanted.image_sub_path!r} is not in the image")
+        return MountSource(path=str(shown))
+
+    async def volumes(self, paths: Sequence[str]) -> Mapping[str, str]:
+        volumes: dict[str, str] = {}
+        for number, path in enumerate(paths):
+            volume = self._places.volume(self._container.id, number)
+            # A copy that went on would fill, or make again, what is being removed.
+            await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume))
+            volumes[path] = str(volume)
+        return volumes
+
+
+def started(container: Container) -> int:
+    """When its first process started (`proc.start_time`), 0 when nobody noted it."""
+    return int(container.facts.own.get("started", 0))
