@@ -159,6 +159,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     seccomp_root: str = ""
     """Localhost profiles must lie under this directory; empty: anywhere."""
     restrict_oom_score_adj: bool = False
+    hooks: list[str] = []
+    """Python files with hooks of this site, besides those that are installed as entry points."""
     create_timeout: float = 240.0
     """Seconds that a creation may take in all before it is rolled back."""
     cni: CniConfig = CniConfig()

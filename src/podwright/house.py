@@ -14,6 +14,7 @@ from podwright.config import Config, prepare
 from podwright.core.records import SCHEMA
 from podwright.core.runtime import Runtime
 from podwright.errors import FailedPrecondition
+from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.state.lock import locked
 
@@ -36,14 +37,15 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
     """
     require_privileges(config)
     prepare(config)
+    hooks = Hooks.load(config.hooks)
     with locked(config.root_path):
         database = Database.open(config.root_path / "podwright.db")
         try:
             keep_to_engine(database, config)
-            maker = _engine(config, database)
+            maker = _engine(config, database, hooks)
             await maker.open()
             try:
-                runtime = Runtime(config, maker, database)
+                runtime = Runtime(config, maker, database, hooks)
                 try:
                     await runtime.open()
                     yield runtime
@@ -86,13 +88,13 @@ def keep_to_engine(database: Database, config: Config) -> None:
         )
 
 
-def _engine(config: Config, database: Database) -> Engine:
+def _engine(config: Config, database: Database, hooks: Hooks) -> Engine:
     # Every engine is imported only by who asks for it.
     match config.engine:
         case "oci":
             from podwright.engines.oci.engine import OciEngine
 
-            return OciEngine(config, database)
+            return OciEngine(config, database, hooks)
         case "fake":
             from podwright.clock import SYSTEM
             from podwright.engines.fake.engine import FakeEngine

@@ -68,13 +68,20 @@ def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
 
 
 def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[Any, Any, None]:
+    from podwright.hooks.running import Hooks
     from podwright.server.endpoint import socket_path
     from podwright.testing.client import beside
     from podwright.testing.node import FakeNode
     from podwright.testing.serving import serve as run
 
     control = socket_path(options.control) if options.control else beside(socket_path(config.listen))
-    node = FakeNode(options.scenario, config=config, seed=options.seed, clock=options.clock)
+    node = FakeNode(
+        options.scenario,
+        config=config,
+        seed=options.seed,
+        clock=options.clock,
+        hooks=Hooks.load(config.hooks),
+    )
     return run(
         node, config.listen, control, ready=_say(f"{served}; a fake node, to be controlled at {control}")
     )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from podwright import __version__
 from podwright.config import Config
 from podwright.core.containers import Containers
+from podwright.core.ends import exited
 from podwright.core.events import Events, decoded
 from podwright.core.ground import Ground
 from podwright.core.images import Images
@@ -19,6 +20,7 @@ from podwright.core.sandboxes import Sandboxes
 from podwright.core.stats import Stats
 from podwright.core.views import container_status_wire, sandbox_status_wire
 from podwright.engines.base import Engine, Orphan
+from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
 
@@ -31,9 +33,13 @@ log = logging.getLogger(__name__)
 class Runtime:
     """Open it with `open`; until that has returned no call may be made."""
 
-    def __init__(self, config: Config, engine: Engine, database: Database) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, database: Database, hooks: Hooks | None = None
+    ) -> None:
         self.config = config
         self.engine = engine
+        self._hooks = hooks or Hooks()
+        self._watching: asyncio.Task[None] | None = None
         self._ground = Ground(config, engine, Records(database))
         self._containers = Containers(self._ground)
         self._sandboxes = Sandboxes(self._ground, self._containers)
@@ -53,15 +59,20 @@ class Runtime:
     async def open(self) -> None:
         """Load the records, follow the engine's exits, and recover."""
         self._ground.records.load()
+        if self._hooks.watches:
+            self._watching = asyncio.get_running_loop().create_task(
+                self._hooks.watch(self.events.subscribe())
+            )
         self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
         await recover(self._ground, self._sandboxes, self._containers)
 
     async def close(self) -> None:
         """Roll back creations under way; containers keep running."""
         await self._ground.close()
-        if self._exits is not None:
-            self._exits.cancel()
-            await asyncio.wait([self._exits])
+        for task in (self._exits, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def abandon(self) -> None:
         """What `close` is after the engine and the database have died in a test of crashes: every task is
@@ -78,7 +89,7 @@ class Runtime:
                     if exit.id in records.sandboxes:
                         self._sandboxes.lose(records.sandboxes.get(exit.id))
                 elif exit.id in records.containers:
-                    self._containers.exited(records.containers.get(exit.id), exit)
+                    exited(self._ground, records.containers.get(exit.id), exit)
             except Exception:
                 # One exit that cannot be recorded must not hide the others.
                 log.exception("the exit of %s could not be recorded", exit.id)
@@ -108,6 +119,8 @@ class Runtime:
     # Sandboxes
 
     async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, /) -> cri.RunPodSandboxResponse:
+        if self._hooks.validates:
+            await self._hooks.validate("RunPodSandbox", request)
         return cri.RunPodSandboxResponse(pod_sandbox_id=await self._sandboxes.run(request))
 
     async def stop_pod_sandbox(self, request: cri.StopPodSandboxRequest, /) -> cri.StopPodSandboxResponse:
@@ -131,6 +144,8 @@ class Runtime:
     # Containers
 
     async def create_container(self, request: cri.CreateContainerRequest, /) -> cri.CreateContainerResponse:
+        if self._hooks.validates:
+            await self._hooks.validate("CreateContainer", request)
         return cri.CreateContainerResponse(container_id=await self._containers.create(request))
 
     async def start_container(self, request: cri.StartContainerRequest, /) -> cri.StartContainerResponse:
@@ -154,6 +169,8 @@ class Runtime:
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, /
     ) -> cri.UpdateContainerResourcesResponse:
+        if self._hooks.validates:
+            await self._hooks.validate("UpdateContainerResources", request)
         await self._containers.update(request)
         return cri.UpdateContainerResourcesResponse()
 

@@ -29,6 +29,11 @@ _PLAIN = (str, int, float, bool, type(None))
 class Hooks:
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
         self._hooks = hooks
+        kinds = {hook.kind for hook in hooks}
+        # Looked at on the way of every call: where there is no hook nothing else is done.
+        self.validates = "validate" in kinds
+        self.adjusts = "adjust" in kinds
+        self.watches = "watch" in kinds
 
     @classmethod
     def load(cls, files: Sequence[str]) -> Hooks:
@@ -51,10 +56,6 @@ class Hooks:
         for hook in self._of("validate", rpc):
             await _call(hook, copy.deepcopy(request))
 
-    @property
-    def adjusts(self) -> bool:
-        return bool(self._of("adjust"))
-
     async def adjust(
         self, spec: Mapping[str, Json], target: Target, origins: dict[str, str] | None = None
     ) -> dict[str, Json]:
@@ -69,10 +70,6 @@ class Hooks:
                 for change in changes(before, current):
                     origins[change.path] = f"hook: {hook.name}"
         return current
-
-    @property
-    def watches(self) -> bool:
-        return bool(self._of("watch"))
 
     async def watch(self, events: AsyncIterator[bytes]) -> None:
         """Tell the watchers of every event, until cancelled."""

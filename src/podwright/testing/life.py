@@ -15,6 +15,7 @@ from podwright.config import Config
 from podwright.core.runtime import Runtime
 from podwright.engines.fake.engine import FakeEngine
 from podwright.engines.fake.world import World
+from podwright.hooks.running import Hooks
 from podwright.house import keep_to_engine
 from podwright.state.database import Database
 from podwright.testing.front import Front
@@ -25,7 +26,7 @@ DATABASE = "podwright.db"
 class Life:
     """Opened by `open`, which a kill leaves hanging; ended by `close`, or by `kill` and then `bury`."""
 
-    def __init__(self, config: Config, world: World, front: Front) -> None:
+    def __init__(self, config: Config, world: World, front: Front, hooks: Hooks | None = None) -> None:
         self.killed = False
         self._opening: asyncio.Task[Any] | None = None
         self._front = front
@@ -36,7 +37,7 @@ class Life:
             self._database.close()
             raise
         self.engine = FakeEngine(world)
-        self.runtime = Runtime(config, self.engine, self._database)
+        self.runtime = Runtime(config, self.engine, self._database, hooks)
 
     async def open(self) -> None:
         """Recover, and let calls in."""

@@ -40,6 +40,7 @@ from podwright.testing.life import DATABASE, Life
 if TYPE_CHECKING:
     from podwright import library
     from podwright.core.records import Records
+    from podwright.hooks.running import Hooks
     from podwright.testing.socket import Socket
 
 Script = Scenario | Path | str | Mapping[str, Any] | None
@@ -51,7 +52,7 @@ class FakeNode:
 
     `root` is the state's directory (None: a temporary one). `clock` "virtual" stands still until `advance`,
     "system" is the machine's, None leaves it to the scenario. `seed` counts more than the scenario's. `kept`
-    calls are remembered.
+    calls are remembered. `hooks` are a site's, to be tried.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class FakeNode:
         seed: int | None = None,
         kept: int = KEPT,
         config: Config | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self._own_root = root is None and config is None
         if config is None:
             directory = Path(root) if root is not None else Path(tempfile.mkdtemp(prefix="podwright-fake-"))
             config = Config(root=str(directory), run=str(directory / "run"), engine="fake")
         self.config = config
+        self._hooks = hooks
         self._seed = seed
         self._script = self._read(scenario)
         if clock is None or isinstance(clock, str):
@@ -325,7 +328,7 @@ class FakeNode:
         self._front.shut("starting: recovery has not finished")
         for socket in self._sockets:
             await socket.listen()
-        life = self._life = Life(self.config, self.world, self._front)
+        life = self._life = Life(self.config, self.world, self._front, self._hooks)
         await life.open()
         for socket in self._sockets:
             socket.open(self._front.at_socket)

@@ -16,10 +16,11 @@ from podwright.engines.oci import conmon, exec, host, labels, rootfs, runtimes
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import Requests
+from podwright.engines.oci.requests import Requests, hook_target
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import CommandFailed, FailedPrecondition, NotFound, Unimplemented
+from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import mounts, proc, spawn, trees
 from podwright.spec.encode import encode
@@ -44,6 +45,7 @@ class Containers:
         images: ImageStore,
         host: HostFacts,
         requests: Requests,
+        hooks: Hooks,
         conmon: str,
     ) -> None:
         self._conmon = conmon
@@ -54,6 +56,7 @@ class Containers:
         self._images = images
         self._host = host
         self._requests = requests
+        self._hooks = hooks
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
@@ -69,9 +72,12 @@ class Containers:
         built = build_container(request, facts)
         for warning in built.warnings:
             log.info("container %s: %s", container.id, warning)
+        spec = built.spec
+        if self._hooks.adjusts:
+            spec = await self._hooks.adjust(spec, hook_target(container, runtime))
         await asyncio.to_thread(labels.relabel, built.relabels)
         bundle = self._places.container_run(container.id)
-        (bundle / "config.json").write_bytes(encode(built.spec))
+        (bundle / "config.json").write_bytes(encode(spec))
         if container.log_path:
             Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
         config = container.config

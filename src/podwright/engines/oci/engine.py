@@ -37,6 +37,7 @@ from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, PodwrightError, Unimplemented
+from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, trees
 from podwright.linux.migration import Migrations
@@ -52,9 +53,10 @@ class OciEngine:
     runtime_version = __version__
     clock = SYSTEM
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, hooks: Hooks | None = None) -> None:
         self.cgroup_driver: str = config.cgroup_driver
         self._config = config
+        self._hooks = hooks or Hooks()
         self._places = Places(config)
         self._images = ImageStore(config.root_path / "images", database, config)
         self._runtimes = Runtimes(config, self._places)
@@ -100,7 +102,14 @@ class OciEngine:
         self._tasks = Tasks(conmon, self._places, self._runtimes)
         requests = Requests(self._config, self._places, self._runtimes, facts)
         self._sandboxes = Sandboxes(
-            self._config, self._places, self._runtimes, self._tasks, self._network, facts, requests
+            self._config,
+            self._places,
+            self._runtimes,
+            self._tasks,
+            self._network,
+            facts,
+            requests,
+            self._hooks,
         )
         self._containers = Containers(
             self._config,
@@ -110,6 +119,7 @@ class OciEngine:
             self._images,
             facts,
             requests,
+            self._hooks,
             conmon,
         )
         self._tasks.open()

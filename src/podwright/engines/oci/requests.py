@@ -15,6 +15,7 @@ from podwright.engines.oci import host, node_files
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import Unimplemented
+from podwright.hooks import Target
 from podwright.linux import cgroups
 from podwright.spec import cdi
 from podwright.spec.inputs import (
@@ -133,6 +134,13 @@ class Requests:
 
     def _profile(self, path: str) -> bytes | None:
         return host.seccomp_profile(path, self._config.seccomp_root) if path else None
+
+
+def hook_target(owner: Container | Sandbox, runtime: Runtime) -> Target:
+    """What the site's hooks are told of the spec that they may adjust."""
+    if isinstance(owner, Sandbox):
+        return Target("sandbox", owner.id, owner.config, None, runtime.handler)
+    return Target("container", owner.id, owner.sandbox.config, owner.config, runtime.handler)
 
 
 # What follows from a sandbox's configuration alone

@@ -24,12 +24,14 @@ from podwright.engines.oci.requests import (
     cgroups_path,
     check_sandbox,
     has_pause,
+    hook_target,
     options,
     own_kinds,
 )
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition, Unavailable
+from podwright.hooks.running import Hooks
 from podwright.linux import mounts, namespaces, proc, trees
 from podwright.linux.waiting import to_the_end
 from podwright.network import files
@@ -58,6 +60,7 @@ class Sandboxes:
         network: Cni,
         host: HostFacts,
         requests: Requests,
+        hooks: Hooks,
     ) -> None:
         self._config = config
         self._places = places
@@ -66,6 +69,7 @@ class Sandboxes:
         self._network = network
         self._host = host
         self._requests = requests
+        self._hooks = hooks
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
@@ -216,7 +220,10 @@ class Sandboxes:
         self._make_pause_rootfs()
         level = self._levels.of_pod(sandbox.id, sandbox.config)
         built = build_sandbox(self._requests.sandbox(sandbox, runtime, level), self._host)
-        (bundle / "config.json").write_bytes(encode(built.spec))
+        spec = built.spec
+        if self._hooks.adjusts:
+            spec = await self._hooks.adjust(spec, hook_target(sandbox, runtime))
+        (bundle / "config.json").write_bytes(encode(spec))
         pid = await self._tasks.create(
             runtime, Supervised(sandbox.id, sandbox.name, bundle, self._places.exits)
         )
