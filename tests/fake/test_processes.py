@@ -164,6 +164,34 @@ async def test_wait_is_interrupted_by_a_trap(tmp_path: Path) -> None:
     assert (case.code, case.output(), case.ended_at) == (0, "bye\n", 60.0)
 
 
+async def test_read_is_interrupted_by_a_trap(tmp_path: Path) -> None:
+    script = "trap 'echo caught' USR1; read line; echo \"$? [$line]\"; read line; echo $line"
+    case = await Node(tmp_path).shell(script, stdin=True)
+    await case.signal(USR1)
+    await case.node.clock.advance(0)
+    assert case.made.inside is not None and case.made.inside.stdin is not None
+    await case.made.inside.stdin.writer.write(b"typed\n")
+    await case.node.clock.advance(0)
+    assert (case.code, case.output()) == (0, "caught\n138 []\ntyped\n")
+
+
+async def test_commands_come_from_standard_input_one_by_one(tmp_path: Path) -> None:
+    case = await Node(tmp_path).run("sh", stdin=True)
+    assert case.made.inside is not None and case.made.inside.stdin is not None
+    keyboard = case.made.inside.stdin.writer
+    for line, output in (
+        ("echo one\n", "one\n"),
+        ("for i in a b\ndo echo $i\n", "one\n"),
+        ("done\n", "one\na\nb\n"),
+    ):
+        await keyboard.write(line.encode())
+        await case.node.clock.advance(0)
+        assert case.output() == output
+    await keyboard.write(b"exit 4\n")
+    await case.node.clock.advance(0)
+    assert case.code == 4
+
+
 async def test_an_ignored_signal_is_ignored_by_children_as_well(tmp_path: Path) -> None:
     case = await Node(tmp_path).shell("trap '' TERM; sleep 100 & kill $!; wait; echo waited", seconds=99)
     await case.signal(TERM)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from podwright.engines.fake.programs.shell.parser import parse
 from podwright.engines.fake.programs.shell.syntax import Literal, ShellSyntaxError, Simple
 from tests.fake.busybox import Real, fake, programs, real, scripts
+from tests.fake.containers import Node
 
 __all__ = ["programs", "real"]
 
@@ -19,6 +20,17 @@ __all__ = ["programs", "real"]
 @pytest.mark.parametrize("script", scripts("shell"))
 async def test_scripts_do_what_they_do_in_busybox(script: str, real: Real, tmp_path: Path) -> None:
     assert await fake(tmp_path, script) == real.run(script)
+
+
+@pytest.mark.parametrize(
+    "body", ["f", "if true; then while true; do case x in x) for i in 1; do { f; }; done;; esac; done; fi"]
+)
+async def test_endless_recursion_ends_the_script_and_nothing_else(body: str, tmp_path: Path) -> None:
+    case = await Node(tmp_path).start("sleep", "inf")
+    done = await case.exec("sh", "-c", f"f() {{ {body}; }}; f; echo not reached")
+    assert (done.code, done.stdout) == (2, b"")
+    assert b"sh: too many" in done.stderr
+    assert case.running
 
 
 # Reading

@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from podwright.engines.fake.programs import table
-from podwright.engines.fake.programs.context import CHUNK
-from podwright.engines.fake.programs.shell.expansion import split
 from podwright.engines.fake.programs.shell.flow import Break, Continue, ExitShell, Jump, Return
 from podwright.engines.fake.programs.shell.lexer import NAME
-from podwright.engines.fake.programs.shell.parser import Parser
+from podwright.engines.fake.programs.shell.reading import read
 from podwright.engines.fake.programs.shell.syntax import ShellSyntaxError
 from podwright.errors import InvalidArgument
 from podwright.spec.signals import parse_signal
@@ -54,24 +52,16 @@ def find(name: str) -> Builtin | None:
     return run
 
 
-async def evaluate(shell: Shell, script: str) -> int:
-    """Run a text as commands of this shell."""
-    parser = Parser(script)
-    while (commands := parser.next()) is not None:
-        await shell.run(commands)
-    return shell.status
-
-
 async def _colon(shell: Shell, argv: list[str]) -> int:
     return 0
 
 
 async def _exit(shell: Shell, argv: list[str]) -> int:
-    raise ExitShell(await _status(shell, argv, shell.status))
+    raise ExitShell(await _status(shell, argv, shell.state.status))
 
 
 async def _return(shell: Shell, argv: list[str]) -> int:
-    raise Return(await _status(shell, argv, shell.status))
+    raise Return(await _status(shell, argv, shell.state.status))
 
 
 async def _status(shell: Shell, argv: list[str], otherwise: int) -> int:
@@ -102,8 +92,8 @@ async def _jump(shell: Shell, argv: list[str], kind: type[Jump]) -> int:
 
 async def _eval(shell: Shell, argv: list[str]) -> int:
     try:
-        shell.status = 0
-        return await evaluate(shell, " ".join(argv[1:]))
+        shell.state.status = 0
+        return await shell.evaluate(" ".join(argv[1:]))
     except ShellSyntaxError as error:
         await shell.complain(f"eval: syntax error: {error}")
         raise ExitShell(USAGE) from None
@@ -122,8 +112,8 @@ async def _dot(shell: Shell, argv: list[str]) -> int:
     text = (await context.read_all(stream)).decode(errors="surrogateescape")
     stream.close()
     try:
-        shell.status = 0
-        return await evaluate(shell, text)
+        shell.state.status = 0
+        return await shell.evaluate(text)
     except Return as end:
         return end.status
     except ShellSyntaxError as error:
@@ -151,7 +141,7 @@ async def _mark(shell: Shell, argv: list[str], marked: set[str]) -> int:
             await shell.complain(f"{argv[0]}: {word}: bad variable name")
             raise ExitShell(USAGE)
         if equals:
-            shell.set(name, value)
+            shell.state.set(name, value)
         marked.add(name)
     return 0
 
@@ -210,7 +200,9 @@ async def _trap(shell: Shell, argv: list[str]) -> int:
     if words[:1] == ["--"]:
         del words[0]
     if not words:
-        rows = [f"trap -- '{script}' {_signal_name(number)}\n" for number, script in shell.traps.items()]
+        rows = [
+            f"trap -- '{script}' {_signal_name(number)}\n" for number, script in shell.traps.scripts.items()
+        ]
         await shell.context_here().out("".join(rows))
         return 0
     script: str | None = words.pop(0)
@@ -227,7 +219,7 @@ async def _trap(shell: Shell, argv: list[str]) -> int:
             await shell.complain(f"trap: {word}: invalid signal specification")
             code = 1
             continue
-        shell.trap(number, script)
+        shell.traps.set(number, script)
     return code
 
 
@@ -237,10 +229,10 @@ def _signal_name(number: int) -> str:
 
 async def _cd(shell: Shell, argv: list[str]) -> int:
     words = [each for each in argv[1:] if each not in ("-L", "-P", "--")]
-    target = words[0] if words else shell.get("HOME") or "/"
+    target = words[0] if words else shell.state.get("HOME") or "/"
     shown = target == "-"
     if shown:
-        target = shell.get("OLDPWD") or shell.cwd
+        target = shell.state.get("OLDPWD") or shell.state.cwd
     context = shell.context_here()
     kind = context.kind(target)
     if kind is None or kind.letter != "d":
@@ -248,80 +240,16 @@ async def _cd(shell: Shell, argv: list[str]) -> int:
             f"cd: can't cd to {target}: {'Not a directory' if kind else 'No such file or directory'}"
         )
         return USAGE
-    before, shell.cwd = shell.cwd, context.path(target)
-    shell.state.variables["OLDPWD"], shell.state.variables["PWD"] = before, shell.cwd
+    before, shell.state.cwd = shell.state.cwd, context.path(target)
+    shell.state.variables["OLDPWD"], shell.state.variables["PWD"] = before, shell.state.cwd
     if shown:
-        await shell.context_here().out(f"{shell.cwd}\n")
+        await shell.context_here().out(f"{shell.state.cwd}\n")
     return 0
-
-
-async def _read(shell: Shell, argv: list[str]) -> int:
-    words, raw, prompt = argv[1:], False, ""
-    while words and words[0].startswith("-") and len(words[0]) > 1:
-        option = words.pop(0)
-        raw = raw or "r" in option
-        if option.endswith("p") and words:
-            prompt = words.pop(0)
-    if prompt:
-        await shell.context.fds[2].write(prompt.encode())
-    names = words or ["REPLY"]
-    stream = shell.fds.get(0)
-    pieces, ended = list[str](), True
-    while stream is not None:
-        line = (await stream.read(CHUNK, line=True)).decode(errors="surrogateescape")
-        ended = not line.endswith("\n")
-        pieces.append(line.removesuffix("\n"))
-        if raw or ended or not _continues(pieces[-1]):
-            break
-        pieces[-1] = pieces[-1][:-1]
-    text = "".join(pieces)
-    values = _assigned(text, names, shell.variable("IFS"), raw)
-    for name, value in zip(names, values, strict=True):
-        shell.set(name, value)
-    return int(ended)
-
-
-def _continues(line: str) -> bool:
-    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
-
-
-def _assigned(text: str, names: list[str], separators: str | None, raw: bool) -> list[str]:
-    """One value a name; the last one gets all the rest."""
-    signs = " \t\n" if separators is None else separators
-    blanks = "".join(sign for sign in signs if sign in " \t\n")
-    protected = dict[str, str]()
-    if not raw:
-
-        def protect(match: re.Match[str]) -> str:
-            mark = chr(0xE000 + len(protected))
-            protected[mark] = match[1]
-            return mark
-
-        text = re.sub(r"\\(.)", protect, text, flags=re.DOTALL)
-    values = []
-    rest = text.strip(blanks) if blanks else text
-    for _ in names[:-1]:
-        pieces, _open = split(rest, separators)
-        values.append(pieces[0][0] if pieces else "")
-        if len(pieces) < 2:
-            rest = ""
-            continue
-        match = re.match(
-            rf"{re.escape(pieces[0][0])}(?:[{re.escape(blanks)}]*[{re.escape(signs)}][{re.escape(blanks)}]*)"
-            if blanks
-            else rf"{re.escape(pieces[0][0])}[{re.escape(signs)}]",
-            rest,
-        )
-        rest = rest[match.end() :] if match else ""
-    values.append(rest)
-    for mark, sign in protected.items():
-        values = [value.replace(mark, sign) for value in values]
-    return values
 
 
 async def _wait(shell: Shell, argv: list[str]) -> int:
     if not argv[1:]:
-        status = await shell.wait_for(list(shell.children.values()))
+        status = await shell.traps.wait_for(list(shell.children.values()))
         for pid in [pid for pid, each in shell.children.items() if each.code is not None]:
             del shell.children[pid]
         return status if status > 128 and shell.children else 0
@@ -331,7 +259,7 @@ async def _wait(shell: Shell, argv: list[str]) -> int:
         if child is None:
             status = 127
             continue
-        status = await shell.wait_for([child])
+        status = await shell.traps.wait_for([child])
         if child.code is None:
             return status
     return status
@@ -344,7 +272,9 @@ async def _command(shell: Shell, argv: list[str]) -> int:
     words = words[1:] if words[:1] in (["-p"], ["--"]) else words
     if not words:
         return 0
-    return await shell.run_words(words)
+    from podwright.engines.fake.programs.shell import simple
+
+    return await simple.run_words(shell, words)
 
 
 async def _type(shell: Shell, argv: list[str]) -> int:
@@ -358,7 +288,7 @@ async def _describe(shell: Shell, names: list[str], *, verbose: bool) -> int:
             text = f"{name} is a function" if verbose else name
         elif name in SPECIAL or name == "exec" or find(name) is not None:
             text = f"{name} is a shell builtin" if verbose else name
-        elif shell.context.inside.resolve([name], shell.cwd) is not None:
+        elif shell.context.inside.resolve([name], shell.state.cwd) is not None:
             path = name if "/" in name else f"/bin/{name}"
             text = f"{name} is {path}" if verbose else path
         else:
@@ -373,9 +303,9 @@ async def _describe(shell: Shell, names: list[str], *, verbose: bool) -> int:
 async def _local(shell: Shell, argv: list[str]) -> int:
     for word in argv[1:]:
         name, equals, value = word.partition("=")
-        shell.keep_local(name)
+        shell.state.keep_local(name)
         if equals:
-            shell.set(name, value)
+            shell.state.set(name, value)
     return 0
 
 
@@ -406,7 +336,7 @@ _ORDINARY: dict[str, Builtin] = {
     "cd": _cd,
     "command": _command,
     "local": _local,
-    "read": _read,
+    "read": read,
     "type": _type,
     "umask": _umask,
     "wait": _wait,

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from podwright.engines.fake.programs.context import Context
 from podwright.engines.fake.programs.shell.arithmetic import evaluate
+from podwright.engines.fake.programs.shell.flow import ExpansionError
+from podwright.engines.fake.programs.shell.state import State
 from podwright.engines.fake.programs.shell.syntax import (
     Arithmetic,
     Commands,
@@ -23,28 +25,16 @@ from podwright.engines.fake.programs.shell.syntax import (
 )
 
 
-class ExpansionError(Exception):
-    """A word cannot be expanded: the shell ends, unless it is interactive."""
-
-
 class Shell(Protocol):
     """What expansions need of the shell that does them."""
 
     @property
-    def positional(self) -> list[str]: ...
-
-    @property
     def context(self) -> Context: ...
 
-    def get(self, name: str) -> str: ...
+    @property
+    def state(self) -> State: ...
 
-    def set(self, name: str, value: str) -> None: ...
-
-    def special(self, name: str) -> str | None: ...
-
-    def variable(self, name: str) -> str | None: ...
-
-    def option(self, letter: str) -> bool: ...
+    def context_here(self) -> Context: ...
 
     async def output_of(self, commands: Commands) -> str: ...
 
@@ -79,8 +69,8 @@ class Expansion:
         """The arguments that `words` become. ExpansionError, ExpressionError."""
         found: list[str] = []
         for word in words:
-            for field in await self._fields(_with_home(word, self._shell.variable("HOME"))):
-                if field.is_pattern and not self._shell.option("f"):
+            for field in await self._fields(_with_home(word, self._shell.state.variable("HOME"))):
+                if field.is_pattern and "f" not in self._shell.state.options:
                     found += self._paths(field) or [field.text]
                 else:
                     found.append(field.text)
@@ -88,7 +78,7 @@ class Expansion:
 
     async def text(self, word: Word) -> str:
         """One text: of an assignment, a here-document, the target of a redirection."""
-        return (await self._joined(_with_home(word, self._shell.variable("HOME")))).text
+        return (await self._joined(_with_home(word, self._shell.state.variable("HOME")))).text
 
     async def pattern(self, word: Word) -> str:
         return (await self._joined(word)).pattern
@@ -99,7 +89,7 @@ class Expansion:
             if isinstance(part, Literal):
                 field.pieces.append((part.text, part.quoted))
             elif isinstance(part, Parameter) and part.name == "@" and not part.operator:
-                field.pieces.append((" ".join(self._shell.positional), part.quoted))
+                field.pieces.append((" ".join(self._shell.state.positional), part.quoted))
             else:
                 value = await self._value(part)
                 if isinstance(value, _Field):
@@ -134,9 +124,9 @@ class Expansion:
 
     def _arguments(self, part: Parameter, fields: list[_Field], current: _Field | None) -> _Field | None:
         """$@ and $*: fields of their own, the first and the last joined to what stands beside them."""
-        values = self._shell.positional
+        values = self._shell.state.positional
         if part.quoted and part.name == "*":
-            separators = self._shell.variable("IFS")
+            separators = self._shell.state.variable("IFS")
             joined = (" " if separators is None else separators[:1]).join(values)
             current = current or _Field()
             current.pieces.append((joined, True))
@@ -155,7 +145,7 @@ class Expansion:
 
     def _split(self, text: str, fields: list[_Field], current: _Field | None) -> _Field | None:
         """Field splitting: adds complete fields to `fields`, and returns the one that is still open."""
-        pieces, opened = split(text, self._shell.variable("IFS"))
+        pieces, opened = split(text, self._shell.state.variable("IFS"))
         for number, (piece, begins) in enumerate(pieces):
             if (number or begins) and current is not None:
                 fields.append(current)
@@ -173,13 +163,13 @@ class Expansion:
         if isinstance(part, Substitution):
             return (await self._shell.output_of(part.commands)).rstrip("\n")
         if isinstance(part, Arithmetic):
-            return str(evaluate(await self.text(part.expression), self._shell))
+            return str(evaluate(await self.text(part.expression), self._shell.state))
         assert isinstance(part, Parameter)
         return await self._parameter(part)
 
     async def _parameter(self, part: Parameter) -> str | _Field:
         shell, operator = self._shell, part.operator
-        value = shell.special(part.name)
+        value = shell.state.parameter(part.name)
         if operator.lstrip(":") in ("-", "=", "?", "+"):
             absent = value is None or (operator.startswith(":") and not value)
             if operator.endswith("+"):
@@ -188,11 +178,11 @@ class Expansion:
                 return value or ""
             word = await self._joined(part.word)
             if operator.endswith("="):
-                shell.set(part.name, word.text)
+                shell.state.set(part.name, word.text)
             elif operator.endswith("?"):
                 raise ExpansionError(f"{part.name}: {word.text or 'parameter not set'}")
             return word
-        if value is None and shell.option("u") and part.name not in "@*":
+        if value is None and "u" in shell.state.options and part.name not in "@*":
             raise ExpansionError(f"{part.name}: parameter not set")
         value = value or ""
         if operator == "length":
@@ -205,7 +195,7 @@ class Expansion:
 
     def _paths(self, field: _Field) -> list[str]:
         """The existing paths that a pattern fits, in order."""
-        files, context = self._shell.context.files, self._shell.context
+        context = self._shell.context_here()
         pattern = field.pattern
         found = ["/"] if pattern.startswith("/") else [""]
         for step in [each for each in pattern.split("/") if each]:
@@ -218,7 +208,7 @@ class Expansion:
                     following += [path] if context.kind(path) is not None else []
                     continue
                 try:
-                    names = files.names(context.path(base or "."))
+                    names = context.files.names(context.path(base or "."))
                 except OSError:
                     continue
                 following += [
@@ -320,7 +310,7 @@ def _with_home(word: Word, home: str | None) -> Word:
 
 def _is_empty_list(field: _Field, word: Word, shell: Shell) -> bool:
     """ "$@" without arguments is no argument at all, although it is quoted."""
-    if field.text or shell.positional:
+    if field.text or shell.state.positional:
         return False
     lists = [part for part in word if isinstance(part, Parameter) and part.name == "@"]
     others = [part for part in word if not isinstance(part, Parameter) and not _is_mark(part)]

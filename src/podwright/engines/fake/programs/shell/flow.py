@@ -1,4 +1,4 @@
-"""Ways out of the middle of a script."""
+"""Ways out of the middle of a script, and what a shell cannot go on from."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class ExitShell(Ending):
 
 class Return(Ending):
     """A function (or a file that is read) ends."""
+
+
+class ExpansionError(Exception):
+    """A word cannot be expanded, or a variable not be set: the shell ends."""

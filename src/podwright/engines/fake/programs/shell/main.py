@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from podwright.engines.fake.programs.context import CHUNK, Context, encoded
-from podwright.engines.fake.programs.shell.interpreter import SYNTAX_ERROR, Shell, State
+from podwright.engines.fake.programs.shell.interpreter import SYNTAX_ERROR, Shell
 from podwright.engines.fake.programs.shell.parser import Parser
+from podwright.engines.fake.programs.shell.state import State
 from podwright.engines.fake.programs.shell.syntax import Commands, ShellSyntaxError
 
 PROMPT, NEXT_PROMPT = "/ # ", "> "
@@ -33,7 +34,7 @@ async def sh(context: Context) -> int:
         return SYNTAX_ERROR
     text = words.pop(0) if script else None
     name = words[0] if words else context.argv[0]
-    state = State(context.env, name, words[1:])
+    state = State(context.env, name, words[1:], pid=context.process.pid, cwd=context.cwd)
     state.options = options & {"a", "e", "f", "u", "x", "pipefail"}
     state.variables["PWD"] = context.cwd
     shell = Shell(context, state)
@@ -65,7 +66,7 @@ async def _run(shell: Shell, text: str, *, last: bool) -> int:
         if isinstance(following, ShellSyntaxError):
             raise following
         commands = following
-    return shell.status
+    return shell.state.status
 
 
 async def _converse(shell: Shell) -> int:
@@ -96,4 +97,4 @@ async def _converse(shell: Shell) -> int:
         text = ""
         if not line:
             break
-    return shell.status
+    return shell.state.status
