@@ -11,6 +11,7 @@ import pytest
 from podwright import errors
 from podwright.engines.fake.subject import Subject
 from podwright.testing import Call, Calls
+from podwright.testing import calls as module
 from podwright.wire import cri_pb2 as cri
 from tests.testing import requests
 
@@ -75,14 +76,43 @@ def test_times_are_the_clocks() -> None:
     assert (waiting.outcome, waiting.ended, waiting.seconds) == ("under way", 0, 0.0)
 
 
-def test_an_encoded_answer_is_decoded_when_it_is_looked_at() -> None:
+def test_messages_are_as_they_were_when_they_passed() -> None:
     calls = Calls()
+    request = cri.ContainerStatusRequest(container_id="c1")
+    call = calls.begin("ContainerStatus", request, MAIN, False)
+    request.container_id = "changed later"
+    assert (call.request, call.response) == (cri.ContainerStatusRequest(container_id="c1"), None)
     answer = cri.ContainerStatusResponse(status=cri.ContainerStatus(id="c1", exit_code=3))
-    call = made(calls, "ContainerStatus", MAIN, answer=answer.SerializeToString())
-    assert isinstance(call.answer, bytes)
+    calls.end(call, answer.SerializeToString())
     assert call.response == answer
-    assert call.response is call.response
+    assert made(calls, "ContainerStatus", MAIN, answer=answer).response == answer
     assert made(calls, "Version").response is None
+
+
+def test_oldest_calls_are_forgotten_for_want_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROOM", 10_000)
+    calls = Calls()
+    long = cri.VersionResponse(version="x" * 3000)
+    for _ in range(3):
+        made(calls, "Version", answer=long)
+    assert [call.number for call in calls] == [2, 3]
+    assert calls.dropped == 1
+    late = calls.begin("Version", cri.VersionRequest(version="x" * 9500), MAIN, False)
+    assert [call.number for call in calls] == [4]  # the last is kept, whatever it takes
+    made(calls, "Version")
+    assert late not in list(calls)
+    calls.end(late, long)  # forgotten already: its answer takes nobody's room
+    for _ in range(20):
+        made(calls, "Version")
+    assert [call.number for call in calls] == list(range(17, 26))
+
+
+def test_long_answers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONG", 100)
+    calls = Calls()
+    assert made(calls, "Version", answer=cri.VersionResponse(version="x" * 98)).response is not None
+    call = made(calls, "Version", answer=cri.VersionResponse(version="x" * 99))
+    assert (call.response, call.outcome) == (None, "ok")
 
 
 def test_assert_called_returns_the_calls_or_says_what_was_called_instead(calls: Calls) -> None:

@@ -74,7 +74,6 @@ async def test_calls_over_a_socket_pass_encoded_and_are_recorded_all_the_same(
     for rpc in ("ContainerStatus", "ListContainers"):
         call = node.calls.last(rpc)
         assert call.remote
-        assert isinstance(call.answer, bytes)  # nobody has decoded it on the way
     assert node.calls.last("ContainerStatus").response.status.id == id
     assert node.calls.last("ListContainers").response.containers[0].id == id
 

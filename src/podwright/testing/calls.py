@@ -1,6 +1,7 @@
 """The log of calls: every one with its arguments, in order, with its outcome, and assertions over them.
 
-Messages are kept as they came; an answer that was encoded already is decoded when somebody looks at it.
+Messages are kept encoded and decoded when somebody looks at them: a node under load is asked thousands of
+times a minute, and parsed messages take five times the room.
 Requests may carry credentials: they are here to be asserted, and no text made here shows them.
 """
 
@@ -27,15 +28,24 @@ from podwright.wire import cri_pb2 as cri
 KEPT = 100_000
 """Calls remembered unless told otherwise."""
 
+ROOM = 64 << 20
+"""Bytes that they may take; the oldest are forgotten for it, too."""
+
+LONG = 1 << 20
+"""Bytes of an answer that is not kept: a list of tens of thousands is asked for again and again."""
+
+_OWN, _TRACEBACK = 1 << 10, 8 << 10
+"""Bytes, about, that a call takes besides its messages, and an error with what it holds."""
+
 SHOWN = 30
 """Calls that a failed assertion lists."""
 
-RESPONSES = {
-    method.name: GetMessageClass(method.output_type)
-    for service in cri.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+_METHODS = {
+    method.name: method for service in cri.DESCRIPTOR.services_by_name.values() for method in service.methods
 }
-"""What each rpc answers with."""
+REQUESTS = {name: GetMessageClass(method.input_type) for name, method in _METHODS.items()}
+RESPONSES = {name: GetMessageClass(method.output_type) for name, method in _METHODS.items()}
+"""What each rpc is asked with, and what it answers with."""
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -44,8 +54,8 @@ class Call:
     """From 1, in the order in which the calls arrived."""
     rpc: str
     """As on the wire: "CreateContainer"."""
-    request: Any
-    """The request message."""
+    request_wire: bytes
+    """The request message, encoded."""
     subject: Subject
     """Whom it was about, as far as that was known: ids are those of containers, or else of pods."""
     started: int
@@ -55,15 +65,24 @@ class Call:
     ended: int = 0
     """0 while it is under way; for a stream, when the client left."""
     error: BaseException | None = None
-    answer: Message | bytes | None = None
-    """The response as it was given; `response` is the message."""
+    response_wire: bytes | None = None
+
+    @property
+    def request(self) -> Any:
+        """The request message."""
+        return REQUESTS[self.rpc].FromString(self.request_wire)
 
     @property
     def response(self) -> Any:
-        """The response message; None while the call is under way, after an error, and of a stream."""
-        if isinstance(self.answer, bytes):
-            self.answer = RESPONSES[self.rpc].FromString(self.answer)
-        return self.answer
+        """The response message; None while the call is under way, after an error, of a stream, and when it
+        was too long to be kept (`LONG`)."""
+        return None if self.response_wire is None else RESPONSES[self.rpc].FromString(self.response_wire)
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes, about."""
+        error = _TRACEBACK if self.error is not None else 0
+        return _OWN + len(self.request_wire) + len(self.response_wire or b"") + error
 
     @property
     def seconds(self) -> float:
@@ -101,7 +120,10 @@ class Calls:
     """What was asked of a node. `for call in calls` goes through what is remembered, oldest first."""
 
     def __init__(self, kept: int = KEPT, clock: Callable[[], int] = time.time_ns) -> None:
-        self._calls: deque[Call] = deque(maxlen=kept)
+        self._calls: deque[Call] = deque()
+        self._kept = kept
+        self._room = ROOM
+        """Bytes that are left."""
         self._clock = clock
         self._waiters: list[_Waiter] = []
         self.total = 0
@@ -119,18 +141,30 @@ class Calls:
 
     def begin(self, rpc: str, request: Message, subject: Subject, remote: bool) -> Call:
         self.total += 1
-        call = Call(self.total, rpc, request, subject, self._clock(), remote)
-        self.dropped += len(self._calls) == self._calls.maxlen
+        call = Call(self.total, rpc, request.SerializeToString(), subject, self._clock(), remote)
         self._calls.append(call)
+        self._room -= call.room
+        self._forget()
         return call
 
     def end(self, call: Call, answer: Message | bytes | None, error: BaseException | None = None) -> None:
-        call.ended, call.answer, call.error = self._clock(), answer, error
+        before = call.room
+        call.ended, call.error = self._clock(), error
+        wire = answer.SerializeToString() if isinstance(answer, Message) else answer
+        call.response_wire = wire if wire is None or len(wire) <= LONG else None
+        if self._calls and call.number >= self._calls[0].number:
+            self._room -= call.room - before
+            self._forget()
         if self._waiters:
             for waiter in [each for each in self._waiters if each.fits(call)]:
                 waiter.missing -= 1
                 if waiter.missing <= 0 and not waiter.woken.done():
                     waiter.woken.set_result(None)
+
+    def _forget(self) -> None:
+        while len(self._calls) > self._kept or (self._room < 0 and len(self._calls) > 1):
+            self._room += self._calls.popleft().room
+            self.dropped += 1
 
     # Questions
 
@@ -163,7 +197,7 @@ class Calls:
     def clear(self) -> None:
         """Forget what happened so far; numbers go on."""
         self._calls.clear()
-        self.dropped = 0
+        self._room, self.dropped = ROOM, 0
 
     async def wait(self, rpc: str, *, times: int = 1, **whom: Any) -> Call:
         """Wait until `times` calls that fit (see `of`) have ended, those of the past included; the last.
