@@ -6,13 +6,13 @@ names, ranges, order of mounts. Sources: runtime-spec config.md and config-linux
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from podwright.spec.cdi import HOOK_STAGES
 from podwright.spec.linux.capabilities import KNOWN
+from podwright.spec.linux.paths import clean
 from podwright.spec.rlimits import NAMES
 
 Json = Any
@@ -194,7 +194,7 @@ def _mounts(mounts: list[Json]) -> Iterator[str]:
         for kinds in (PROPAGATIONS, {"ro", "rw", "rro"}):
             if len(kinds & options) > 1:
                 yield f"{place}: contradictory options {mount['options']}"
-        path = posixpath.normpath(mount["destination"])
+        path = clean(mount["destination"])
         hidden = [other for other in before if other.startswith(f"{path.rstrip('/')}/")]
         # A mount over / or /sys is asked for to hide what is there, and comes after the defaults.
         if hidden and path not in ("/", "/sys"):

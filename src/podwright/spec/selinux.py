@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from podwright.errors import InvalidArgument, ResourceExhausted
+from podwright.spec.linux.paths import clean
 from podwright.wire import cri_pb2 as cri
 
 CATEGORIES = 1024
@@ -134,4 +134,4 @@ def _pair(number: int) -> tuple[int, int]:
 
 def is_system(path: str) -> bool:
     """Whether `path` belongs to the host itself, so that no container may have it relabelled."""
-    return posixpath.normpath("/" + path.lstrip("/")) in _SYSTEM
+    return clean(path) in _SYSTEM

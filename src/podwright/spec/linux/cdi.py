@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import posixpath
-
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.spec import cdi
 from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, DeviceNode, HostFacts
 from podwright.spec.linux.mounts import depth
+from podwright.spec.linux.paths import clean
 from podwright.spec.linux.process import override
 from podwright.wire import cri_pb2 as cri
 
@@ -94,8 +93,8 @@ def _add_device(draft: Draft, node: cdi.DeviceNode, request: ContainerInput, ori
         if given is not None or own:
             entry[name] = own if given is None else given
     nodes: list[dict[str, Json]] = draft.linux.get("devices", [])
-    path = posixpath.normpath(node.path)
-    draft.linux["devices"] = [each for each in nodes if posixpath.normpath(each["path"]) != path] + [entry]
+    path = clean(node.path)
+    draft.linux["devices"] = [each for each in nodes if clean(each["path"]) != path] + [entry]
     draft.note(f"linux.devices[{node.path}]", origin)
     if kind in ("b", "c") and node.permissions != "none":
         rule = {"allow": True, "type": kind, "major": entry["major"], "minor": entry["minor"]}
@@ -123,8 +122,8 @@ def _add_mount(draft: Draft, mount: cdi.Mount, origin: str) -> None:
     entry: dict[str, Json] = {"destination": mount.container_path, "source": mount.host_path}
     entry |= {"type": mount.type} if mount.type else {}
     entry |= {"options": options} if options else {}
-    path = posixpath.normpath(mount.container_path)
-    draft.mounts = [each for each in draft.mounts if posixpath.normpath(each["destination"]) != path]
+    path = clean(mount.container_path)
+    draft.mounts = [each for each in draft.mounts if clean(each["destination"]) != path]
     draft.mounts.append(entry)
     draft.note(f"mounts[{mount.container_path}]", origin)
 

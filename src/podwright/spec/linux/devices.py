@@ -3,7 +3,6 @@ configuration, and of annotations that the handler allows. CDI devices come late
 
 from __future__ import annotations
 
-import posixpath
 from typing import NamedTuple
 
 from podwright.errors import InvalidArgument
@@ -17,6 +16,7 @@ from podwright.spec.inputs import (
     Policy,
     SandboxInput,
 )
+from podwright.spec.linux.paths import clean
 from podwright.wire import cri_pb2 as cri
 
 SKIPPED_DIRECTORIES = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
@@ -104,7 +104,7 @@ def _device(
     for node in found:
         path = base + node.path[len(device.host_path) :]
         uid, gid = _owner(node, request, host)
-        nodes[posixpath.normpath(path)] = _node(node, path, uid, gid)
+        nodes[clean(path)] = _node(node, path, uid, gid)
         draft.note(f"linux.devices[{path}]", device.origin)
         # A rule without any access allows nothing, and some runtimes stumble over it.
         if device.permissions:

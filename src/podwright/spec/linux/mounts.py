@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
@@ -11,6 +10,7 @@ from podwright.spec import allowed
 from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, MountSource, Policy, SandboxInput
 from podwright.spec.linux.namespaces import id_mappings
+from podwright.spec.linux.paths import clean
 from podwright.spec.linux.process import runs_systemd
 from podwright.wire import cri_pb2 as cri
 
@@ -51,9 +51,9 @@ def volumes_needed(config: cri.ContainerConfig, image: ImageConfig, policy: Poli
     the container's own with the content that the image has there."""
     if not image.volumes or not policy.image_volumes:
         return []
-    covered = {posixpath.normpath(_absolute(mount.container_path)) for mount in config.mounts}
+    covered = {clean(mount.container_path) for mount in config.mounts}
     paths = (_absolute(volume) for volume in image.volumes)
-    return [path for path in paths if posixpath.normpath(path) not in covered]
+    return [path for path in paths if clean(path) not in covered]
 
 
 def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
@@ -70,25 +70,25 @@ def mounts(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     for place, mount in enumerate(request.config.mounts):
         entry = _bind(draft, mount, place, request)
         own.append(entry)
-        taken.add(posixpath.normpath(entry["destination"]))
+        taken.add(clean(entry["destination"]))
     for entry, origin in (
         *_system_files(request, host),
         *_volumes(request, host),
         *_temporary(draft, request, host),
     ):
-        if posixpath.normpath(entry["destination"]) in taken:
+        if clean(entry["destination"]) in taken:
             continue
-        taken.add(posixpath.normpath(entry["destination"]))
+        taken.add(clean(entry["destination"]))
         own.append(entry)
         draft.note(f"mounts[{entry['destination']}]", origin)
     own.sort(key=depth)
     defaults = _of_base(draft, request) if request.handler.base_spec else _defaults(request)
-    if not any(posixpath.normpath(entry["destination"]) == "/sys/fs/cgroup" for entry in defaults):
+    if not any(clean(entry["destination"]) == "/sys/fs/cgroup" for entry in defaults):
         defaults.append(_cgroup())
         draft.note("mounts[/sys/fs/cgroup]", _default_origin("/sys/fs/cgroup", request))
     draft.mounts = []
     for entry in defaults:
-        destination = posixpath.normpath(entry["destination"])
+        destination = clean(entry["destination"])
         if destination in taken or ("/dev" in taken and destination.startswith("/dev/")):
             continue
         if sysfs_joined and destination == "/sys":
@@ -173,7 +173,7 @@ def _cgroup() -> dict[str, Json]:
 
 def _of_base(draft: Draft, request: ContainerInput) -> list[dict[str, Json]]:
     """Those of the handler's base spec. A tmpfs on /run hides what images keep there, so it goes."""
-    kept = [mount for mount in draft.mounts if posixpath.normpath(mount["destination"]) != "/run"]
+    kept = [mount for mount in draft.mounts if clean(mount["destination"]) != "/run"]
     for mount in kept:
         if request.privileged and mount.get("type") == "sysfs":
             mount["options"] = [*(each for each in mount.get("options", ()) if each != "ro"), "rw"]
@@ -379,9 +379,5 @@ def _absolute(path: str) -> str:
 
 
 def depth(entry: dict[str, Json]) -> int:
-    """How many components the place of a mount has: the order of mounts."""
-    return _components(entry["destination"].split("/"))
-
-
-def _components(parts: Iterable[str]) -> int:
-    return sum(1 for part in parts if part and part != ".")
+    """How many components the place of a mount has, cleaned: the order of mounts."""
+    return sum(1 for part in clean(entry["destination"]).split("/") if part)
