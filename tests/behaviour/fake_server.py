@@ -175,10 +175,6 @@ def _scenario(registry: Registry, private: str, mountpoint: str) -> dict[str, An
             {"on": place, "match": {"pod": "slow-*"}, "latency": "30ms"}
             for place in ("create_sandbox.network", "create_container.rootfs", "remove_*.*")
         ],
-        # The first that eats more than it may have.
-        "containers": [
-            {"match": {"container": "out-of-memory"}, "exit": {"after": "100ms", "oom": True}},
-        ],
     }
 
 

@@ -173,7 +173,6 @@ def test_death_by_a_signal_from_outside(client: Client) -> None:
     assert (status.exit_code, status.reason) == (137, "Error")
 
 
-@pytest.mark.kernel
 def test_out_of_memory_is_told_from_a_plain_kill(client: Client) -> None:
     eat = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo survived"
     container = client.once("/bin/sh", "-c", eat, resources={"memory_limit_in_bytes": 16 << 20})
@@ -185,15 +184,8 @@ def test_out_of_memory_is_told_from_a_plain_kill(client: Client) -> None:
 
 
 def test_out_of_memory_of_the_first_process(client: Client) -> None:
-    # Where there is no kernel to kill it, the stage's scenario does, by its name.
-    container = client.once(
-        "/bin/sh",
-        "-c",
-        "exec tail /dev/zero",
-        name="out-of-memory",
-        resources={"memory_limit_in_bytes": 16 << 20},
-    )
-    status = container.status()
+    eat = "exec tail /dev/zero"
+    status = client.once("/bin/sh", "-c", eat, resources={"memory_limit_in_bytes": 16 << 20}).status()
     assert (status.exit_code, status.reason) == (137, "OOMKilled")
 
 

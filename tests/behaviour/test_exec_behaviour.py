@@ -101,7 +101,6 @@ def test_execs_do_not_wait_for_each_other(container: Container) -> None:
     assert time.monotonic() - began < 6
 
 
-@pytest.mark.kernel
 def test_exec_runs_inside_the_containers_limits(client: Client) -> None:
     container = client.pod().run(security={"no_new_privs": True})
     inside = container.sh("grep -E 'NoNewPrivs|CapBnd' /proc/self/status")
