@@ -73,7 +73,7 @@ class Run:
         """The next process; returns early when it dies, too."""
         raised = await drive(self.node, self.node.start(), lambda: self.node.dead)
         if raised is not None:
-            raise AssertionError("the start failed") from raised  # type: ignore[misc]
+            raise AssertionError("the start failed") from raised
         if not self.node.dead:
             await self.settle()
             self.watch = Watch(self.node)

@@ -63,7 +63,7 @@ def world_and_records_agree(node: Node, trouble: bool) -> None:
         made = world.sandboxes.get(sandbox.id)
         options = sandbox.config.linux.security_context.namespace_options
         if sandbox.state in (_S.READY, _S.CREATING):
-            assert made is not None and (made.ready or sandbox.lost_early), sandbox.name
+            assert made is not None and (made.ready or sandbox.lost), sandbox.name
             assert bool(made.ips) == (options.network == cri.POD), sandbox.name
             assert sandbox.facts.ips == made.ips, sandbox.name
             assert sandbox.facts.pid == made.pid, sandbox.name
@@ -92,7 +92,8 @@ def _container_agrees(node: Node, record: ContainerRecord, trouble: bool) -> Non
     elif record.state is _C.EXITED:
         allowed = {Presence.EXITED} | ({Presence.MISSING} if record.reason == "Unknown" else set())
         # The process of a start that failed may be left when it could not be killed, either.
-        allowed |= {Presence.CREATED, Presence.RUNNING} if trouble and record.reason == "StartError" else set()
+        if trouble and record.reason == "StartError":
+            allowed |= {Presence.CREATED, Presence.RUNNING}
         assert presence in allowed, f"{record.name} has exited ({record.reason}), really {presence}"
         if made is not None and made.exit is not None and record.reason not in ("StartError", "Unknown"):
             assert (record.exit_code, record.finished_at) == (made.exit.code, made.exit.finished_at)
@@ -119,11 +120,12 @@ def disk_says_what_memory_says(node: Node) -> None:
     }
 
 
-_KEPT = "id name state created_at facts config"
-_KEPT_OF_SANDBOX = (*_KEPT.split(), "handler")
+_KEPT = ("id", "name", "state", "created_at", "facts", "config")
+_KEPT_OF_SANDBOX = (*_KEPT, "handler")
 _KEPT_OF_CONTAINER = (
-    *_KEPT.split(),
-    *"started_at finished_at exit_code reason message stop_signal log_path image resources".split(),
+    *_KEPT,
+    *("started_at", "finished_at", "exit_code", "reason", "message"),
+    *("stop_signal", "log_path", "image", "resources"),
 )
 
 
@@ -172,11 +174,9 @@ async def statuses_are_consistent(node: Node) -> None:
         assert answer.status.metadata == pod.metadata
         members = {each.id for each in containers if each.pod_sandbox_id == pod.id}
         assert {each.id for each in answer.containers_statuses} == members
-        wire = cri.PodSandboxStatusResponse.FromString(await runtime.pod_sandbox_status_wire(request))
-        assert (wire.status, list(wire.containers_statuses)) == (
-            answer.status,
-            list(answer.containers_statuses),
-        )
+        encoded = cri.PodSandboxStatusResponse.FromString(await runtime.pod_sandbox_status_wire(request))
+        assert encoded.status == answer.status
+        assert list(encoded.containers_statuses) == list(answer.containers_statuses)
     for container in containers:
         assert container.pod_sandbox_id in {pod.id for pod in pods}
         status = await node.status(container.id)
@@ -253,7 +253,7 @@ def _records(node: Node) -> list[SandboxRecord | ContainerRecord]:
 
 
 async def take_apart(node: Node, client: Client) -> None:
-    """Stop and remove every pod, as a client does that wants its node back: then nothing is left of anything."""
+    """Stop and remove every pod, as a client does that wants its node back: then nothing is left at all."""
     for pod in await node.sandboxes():
         await client.stop_pod(pod)
         await client.remove_pod(pod)

@@ -150,9 +150,10 @@ async def test_a_container_about_to_be_claimed_is_not_given_out_while_a_stop_rem
     call = asyncio.create_task(node.container(sandbox, start=False))
     await until(lambda: "create_container.task" in node.points.passed)
     [record] = node.ground.records.containers
-    [task] = record.sandbox.creating
+    creation = node.ground.creations.get(record.name)
+    assert creation is not None
     created.set()
-    await until(task.done)  # and its client has not yet run
+    await until(creation.task.done)  # and its client has not yet run
     stopped = asyncio.create_task(
         node.runtime._sandboxes.stop_locked(node.ground.records.sandboxes.get(sandbox))
     )
@@ -199,7 +200,7 @@ async def test_a_sandbox_that_ended_before_it_was_claimed_is_not_ready(node: Nod
     await until(lambda: "create_sandbox.ready" in node.points.passed)
     [id] = node.world.sandboxes
     node.sandbox_ends(id)
-    await until(lambda: node.ground.records.sandboxes.get(id).lost_early)
+    await until(lambda: node.ground.records.sandboxes.get(id).lost)
     gate.set()
     assert (await node.sandbox_status(await call)).state == cri.SANDBOX_NOTREADY
 

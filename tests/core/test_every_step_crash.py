@@ -10,8 +10,8 @@ from tests.core.workloads import WORKLOADS, Workload
 
 
 async def carry_out(workload: Workload, *crashes: int) -> tuple[Run, list[bool]]:
-    """Die at each of `crashes`: the first is a point of the workload, the others are points of the recoveries;
-    and which of them were reached. A process that has come to its end without dying dies there."""
+    """Die at each of `crashes`, the first a point of the workload, the others of the recoveries; and which of
+    them were reached. A process that has come to its end without dying dies there."""
     run = Run(workload)
     await run.prepare()
     run.crash_at(crashes[0])

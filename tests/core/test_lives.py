@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from podwright.core.starting import LATE
 from podwright.core.states import CONTAINER, SANDBOX, ContainerState, SandboxState
 from podwright.engines.fake.scenario import parse
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
@@ -117,7 +118,7 @@ async def test_exit_before_the_start_returns_is_kept(node: Node) -> None:
     )
     await until(lambda: "start_container.started" in node.points.passed)
     node.exit(container, 5)
-    await node.runtime.wait(container)
+    await node.shortly(node.runtime.wait(container), LATE)
     gate.set()
     await start
     assert (await node.status(container)).exit_code == 5

@@ -6,17 +6,17 @@ import asyncio
 import logging
 import posixpath
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 
 from podwright.core import validate
-from podwright.core.creations import Creation
+from podwright.core.creations import Making
+from podwright.core.ends import LIVING, record_exit, started
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord, SandboxRecord
+from podwright.core.starting import Start
 from podwright.core.states import ContainerEvent, ContainerState, SandboxState
 from podwright.core.stopping import end, stop
-from podwright.core.undo import unwind
 from podwright.core.views import (
     HIDDEN_CONTAINER,
     container_state,
@@ -38,14 +38,49 @@ from podwright.wire import cri_pb2 as cri
 
 EXEC_LIMIT = 16 << 20
 """Bytes of each stream that ExecSync keeps, as the peers do."""
-START_ERROR_CODE = 128
-LIVING = (ContainerState.CREATED, ContainerState.STARTING, ContainerState.RUNNING)
+START_ERROR_CODE = CREATE_ERROR_CODE = 128
 
 log = logging.getLogger(__name__)
 
 
 def container_name(metadata: cri.ContainerMetadata, sandbox: cri.PodSandboxMetadata) -> str:
     return f"{metadata.name}_{sandbox.name}_{sandbox.namespace}_{sandbox.uid}_{metadata.attempt}"
+
+
+class ContainerMaking(Making):
+    kind = "container"
+    record: ContainerRecord
+
+    def __init__(self, ground: Ground, record: ContainerRecord) -> None:
+        super().__init__(ground.records)
+        self._ground = ground
+        self.record = record
+
+    async def make(self, undo: AsyncExitStack) -> None:
+        record = self.record
+        record.facts = await self._ground.engine.create_container(record.seen_by_engine(), undo)
+        _require_ready(record.sandbox)
+
+    async def unmake(self) -> None:
+        await self._ground.engine.remove_container(self.record.seen_by_engine())
+
+    def claim(self) -> None:
+        self._ground.step_container(self.record, ContainerEvent.CREATED)
+        self._ground.tell(cri.CONTAINER_CREATED_EVENT, self.record)
+
+    def keep(self, why: str) -> None:
+        """Shown as one that has ended; RemoveContainer, RemovePodSandbox or the next start removes it."""
+        record = self.record
+        record.exit_code, record.reason, record.finished_at = (
+            CREATE_ERROR_CODE,
+            "CreateError",
+            self._ground.clock.now(),
+        )
+        record.message = f"it could not be created, and what there is of it could not be removed: {why}"
+        self._ground.step_container(record, ContainerEvent.REMOVE, happened=True)
+        record.exited.set()
+        self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
+        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 
 
 class Containers:
@@ -64,7 +99,7 @@ class Containers:
         name = container_name(config.metadata, sandbox.config.metadata)
         key = request.SerializeToString(deterministic=True)
         if creation := ground.creations.get(name):
-            return await ground.creations.join(name, creation, key)
+            return await ground.creations.join(creation, key)
         image = await ground.engine.images.find(config.image.image)
         if image is None:
             raise NotFound(f"config.image.image: no image {config.image.image!r} is here; pull it first")
@@ -72,7 +107,7 @@ class Containers:
         _require_ready(sandbox)
         # From here to the reservation nothing awaits: of two requests the first gets the name.
         if creation := ground.creations.get(name):
-            return await ground.creations.join(name, creation, key)
+            return await ground.creations.join(creation, key)
         if name in ground.records.names:
             raise AlreadyExists(f"the name {name!r} is taken by container {ground.records.names[name]}")
         record = ContainerRecord(
@@ -88,50 +123,13 @@ class Containers:
             resources_wire=config.linux.resources.SerializeToString(),
         )
         ground.records.add_container(record)
-        task = ground.start(self._create(record))
-        sandbox.creating.add(task)
-        task.add_done_callback(sandbox.creating.discard)
-        return await ground.creations.begin(
-            name, Creation(key, task, partial(self._claim, record), partial(self.undo_creation, record))
-        )
+        return await ground.creations.begin(ContainerMaking(ground, record), key)
 
-    async def _create(self, record: ContainerRecord) -> str:
-        undo = AsyncExitStack()
-        bound = self._ground.config.create_timeout
-        try:
-            async with self._ground.clock.timeout(bound):
-                record.facts = await self._ground.engine.create_container(record.seen_by_engine(), undo)
-                _require_ready(record.sandbox)
-        except BaseException as error:
-            if await unwind(undo, f"container {record.id}"):
-                self._ground.records.drop(record)
-            else:
-                # Unseen; RemovePodSandbox or the next start removes it.
-                self._ground.step_container(record, ContainerEvent.REMOVE)
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(f"container {record.name}: not created after {bound:g} s") from error
-            raise
-        undo.pop_all()
-        return record.id
-
-    def _claim(self, record: ContainerRecord) -> None:
-        if record.state is ContainerState.CREATING:
-            self._ground.step_container(record, ContainerEvent.CREATED)
-            self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
-
-    async def drop_unclaimed(self, sandbox: SandboxRecord) -> None:
-        """Remove the containers of `sandbox` that are made, but that nobody has claimed yet."""
-        for record in list(sandbox.containers.values()):
-            if record.state is ContainerState.CREATING:
-                self._ground.creations.forget(record.name)
-                await self.undo_creation(record)
-
-    async def undo_creation(self, record: ContainerRecord) -> None:
-        """Remove everything of a container that nobody was given."""
-        async with record.lock:
-            if record.id in self._ground.records.containers:  # a stop may have met the end of its parking
-                await self._ground.engine.remove_container(record.seen_by_engine())
-                self._ground.records.drop(record)
+    async def revoke_creations(self, sandbox: SandboxRecord) -> None:
+        """End what is being created in `sandbox`, and remove what nobody has been given yet."""
+        unseen = [each for each in sandbox.containers.values() if each.state is ContainerState.CREATING]
+        revoke = self._ground.creations.revoke
+        await _all([revoke(ContainerMaking(self._ground, record)) for record in unseen])
 
     def _target(self, sandbox: SandboxRecord, config: cri.ContainerConfig) -> ContainerRecord | None:
         options = config.linux.security_context.namespace_options
@@ -152,29 +150,40 @@ class Containers:
         await self._ground.detached(self._start(self.shown(id)))
 
     async def _start(self, record: ContainerRecord) -> None:
+        ground = self._ground
         async with record.lock:
             _require_ready(record.sandbox)
-            if record.target is not None:
-                _require_running(record.target)
-            self._ground.step_container(record, ContainerEvent.START)
+            _require_target(record)
+            ground.step_container(record, ContainerEvent.START)
+            task = asyncio.ensure_future(ground.engine.start_container(record.seen_by_engine()))
+            start = ground.starts[record.id] = Start(task)
             try:
-                await self._ground.engine.start_container(record.seen_by_engine())
-            except Exception as error:
-                self._start_failed(record, str(error))
-                await self._end_unstarted(record)
-                raise
-            if record.state is ContainerState.STARTING:
-                record.started_at = self._ground.clock.now()
-                self._ground.step_container(record, ContainerEvent.STARTED)
-                self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
+                await self._carry_out(record, start)
+            finally:
+                del ground.starts[record.id]
+                start.over.set()
 
-    def _start_failed(self, record: ContainerRecord, message: str) -> None:
-        record.exit_code, record.reason, record.message = START_ERROR_CODE, "StartError", message
-        record.started_at, record.finished_at = 0, self._ground.clock.now()
+    async def _carry_out(self, record: ContainerRecord, start: Start) -> None:
+        ground = self._ground
+        try:
+            await _started(start, record, ground)
+        except Exception as error:
+            if record.state is ContainerState.STARTING:
+                await self._end_unstarted(record)
+            self._start_failed(record, str(error), start.returned())
+            raise
+        exit = start.returned()
         if record.state is ContainerState.STARTING:
-            self._ground.step_container(record, ContainerEvent.EXIT)
-        else:
-            self._ground.records.save(record)
+            started(ground, record, ground.clock.now())
+            if exit is not None:
+                record_exit(ground, record, exit)
+
+    def _start_failed(self, record: ContainerRecord, message: str, exit: Exit | None) -> None:
+        if record.state is not ContainerState.STARTING:
+            return  # its end has been told
+        record.exit_code, record.reason, record.message = START_ERROR_CODE, "StartError", message
+        record.started_at, record.finished_at = 0, exit.finished_at if exit else self._ground.clock.now()
+        self._ground.step_container(record, ContainerEvent.EXIT, happened=True)
         self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 
     async def _end_unstarted(self, record: ContainerRecord) -> None:
@@ -184,32 +193,6 @@ class Containers:
         except Exception as error:
             log.warning("container %s: ending it after its start failed: %s", record.id, error)
 
-    def exited(self, record: ContainerRecord, exit: Exit) -> None:
-        """The engine has seen its end."""
-        if record.state not in LIVING:
-            return
-        if record.state is ContainerState.RUNNING:
-            # A short program may have ended before the runtime told that it started.
-            record.started_at = min(record.started_at, exit.finished_at)
-        elif record.state is ContainerState.STARTING:
-            # Whoever hears of its start is shown a container that runs, however short that was.
-            record.started_at = exit.finished_at
-            self._ground.step_container(record, ContainerEvent.STARTED)
-            self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
-        record.exit_code, record.finished_at = exit.code, exit.finished_at
-        record.reason = "OOMKilled" if exit.oom_killed else "Completed" if exit.code == 0 else "Error"
-        self._ground.step_container(record, ContainerEvent.EXIT)
-        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
-
-    def vanished(self, record: ContainerRecord) -> None:
-        """Nothing is left that could tell how it ended."""
-        if record.state not in LIVING:
-            return  # its end was reported meanwhile
-        record.exit_code, record.reason, record.finished_at = 255, "Unknown", self._ground.clock.now()
-        record.message = "the container vanished while podwright was not running"
-        self._ground.step_container(record, ContainerEvent.EXIT)
-        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
-
     async def stop(self, id: str, timeout: int) -> None:
         record = self._ground.records.containers.find(id)
         if record is not None and record.state not in HIDDEN_CONTAINER:
@@ -218,15 +201,7 @@ class Containers:
     async def end_all(self, sandbox: SandboxRecord) -> None:
         """SIGKILL to every container of `sandbox`, and wait until all have ended."""
         living = [record for record in sandbox.containers.values() if record.state in LIVING]
-        if living:
-            results = await asyncio.gather(*(self._end(record) for record in living), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-
-    async def _end(self, record: ContainerRecord) -> None:
-        async with record.lock:
-            await end(self._ground, record)
+        await _all(end(self._ground, record) for record in living)
 
     async def remove(self, id: str) -> None:
         record = self._ground.records.containers.find(id)
@@ -235,11 +210,16 @@ class Containers:
 
     async def finish_removal(self, record: ContainerRecord) -> None:
         """End it if it runs, and remove it; continues a removal cut short."""
+        if record.state is ContainerState.STARTING:
+            await end(self._ground, record)  # its start holds the lock, and may hang
         async with record.lock:
             if record.id not in self._ground.records.containers:
                 return  # another call has just removed it
-            if record.state is ContainerState.RUNNING:
+            if record.state in (ContainerState.STARTING, ContainerState.RUNNING):
                 await end(self._ground, record)
+            if record.state is ContainerState.CREATED:
+                # Shown if its removal fails half-way: it can be started no more.
+                record.exit_code, record.reason, record.finished_at = 137, "Removed", self._ground.clock.now()
             self._ground.step_container(record, ContainerEvent.REMOVE)
             await self._ground.engine.remove_container(record.seen_by_engine())
             self._ground.records.drop(record)
@@ -262,21 +242,26 @@ class Containers:
                 raise FailedPrecondition(f"container {record.id} is being removed")
             before = record.resources
             record.resources = merge(before, change)
-            self._ground.records.save(record)  # first what shall hold, then the act, so that a crash keeps it
-            if record.state is ContainerState.EXITED:
-                return
             try:
-                await self._ground.engine.update_container(record.seen_by_engine(), record.resources)
+                # First what shall hold, then the act: after a crash in between recovery applies it.
+                self._ground.records.save(record)
+                if record.state is not ContainerState.EXITED:
+                    await self.apply_resources(record)
             except BaseException:
                 record.resources = before
-                self._ground.records.save(record)
+                self._ground.records.show(record)
                 await self._restore(record)
                 raise
 
+    async def apply_resources(self, record: ContainerRecord) -> None:
+        await self._ground.engine.update_container(record.seen_by_engine(), record.resources)
+
     async def _restore(self, record: ContainerRecord) -> None:
-        # A runtime writes one file after the other: those before the refused one hold the new values.
         try:
-            await self._ground.engine.update_container(record.seen_by_engine(), record.resources)
+            self._ground.records.save(record)
+            if record.state is not ContainerState.EXITED:
+                # A runtime writes one file after the other: those before the refused one hold the new values.
+                await self.apply_resources(record)
         except Exception as error:
             log.warning("container %s: its former limits could not be written again: %s", record.id, error)
 
@@ -349,9 +334,40 @@ def _log_path(sandbox: cri.PodSandboxConfig, config: cri.ContainerConfig) -> str
     return posixpath.join(sandbox.log_directory, config.log_path)
 
 
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    """Do all of them to their ends, then raise what the first failed with."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _started(start: Start, record: ContainerRecord, ground: Ground) -> None:
+    """Wait for the engine's part of a start, as long as any creation may take."""
+    bound = ground.config.create_timeout
+    try:
+        async with ground.clock.timeout(bound):
+            await start.task
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"container {record.name}: not started after {bound:g} s") from error
+    except asyncio.CancelledError:
+        if not start.cut:
+            raise
+        raise FailedPrecondition(f"container {record.id} was ended before its start returned") from None
+
+
 def _require_ready(sandbox: SandboxRecord) -> None:
     if sandbox.state is not SandboxState.READY:
         raise FailedPrecondition(f"pod sandbox {sandbox.id} is not ready: it is {sandbox.state.value}")
+
+
+def _require_target(record: ContainerRecord) -> None:
+    """Whose PID namespace it joins must run still."""
+    options = record.config.linux.security_context.namespace_options
+    if options.pid != cri.TARGET:
+        return
+    if record.target is None:
+        raise FailedPrecondition(f"container {options.target_id}, whose processes it would join, is gone")
+    _require_running(record.target)
 
 
 def _require_running(record: ContainerRecord) -> None:

@@ -1,4 +1,4 @@
-"""Creations under way, and what becomes of them when their client goes away.
+"""Creations: how an object is made, undone when that fails, and what becomes of it when its client goes away.
 
 A creation runs in a task of its own. The same request again, while the first still runs, waits for it and
 gets its id. A creation whose every client has gone is parked when it ends: its record stays *creating*
@@ -11,49 +11,127 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from podwright.clock import Clock, Timer
-from podwright.errors import AlreadyExists, FailedPrecondition
+from podwright.core.records import ContainerRecord, Records, SandboxRecord
+from podwright.core.states import ContainerState, SandboxState
+from podwright.core.undo import unwind
+from podwright.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition
 
 PARKED_FOR = 120.0
 """Seconds that an unclaimed object is kept."""
+UNSEEN = (SandboxState.CREATING, ContainerState.CREATING)
 
 log = logging.getLogger(__name__)
+
+
+class Making(ABC):
+    """What the making of a sandbox and that of a container differ in."""
+
+    kind: str
+    record: SandboxRecord | ContainerRecord
+    """Its name is reserved, and it is unseen, until the making has ended one way or the other."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.record.id} ({self.record.name})"
+
+    @abstractmethod
+    async def make(self, undo: AsyncExitStack) -> None:
+        """Have the engine make it."""
+
+    @abstractmethod
+    async def unmake(self) -> None:
+        """Have the engine remove whatever there is of it."""
+
+    @abstractmethod
+    def claim(self) -> None:
+        """Somebody is given its id."""
+
+    @abstractmethod
+    def keep(self, why: str) -> None:
+        """It could not be undone: show it, so that clients can remove it."""
+
+    async def create(self, clock: Clock, bound: float) -> str:
+        """Make it in `bound` seconds and return its id, or undo everything."""
+        undo = AsyncExitStack()
+        try:
+            async with clock.timeout(bound):
+                await self.make(undo)
+        except BaseException as error:
+            if await unwind(undo, str(self)):
+                self._drop(error)
+            else:
+                self.keep(str(error))
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"{self}: not created after {bound:g} s") from error
+            raise
+        undo.pop_all()
+        return self.record.id
+
+    async def discard(self) -> None:
+        """Undo it, made or half made by a crash, that nobody was given."""
+        async with self.record.lock:
+            record = self.record
+            if record.state not in UNSEEN or self._records.names.get(record.name) != record.id:
+                return  # somebody else has just done it
+            try:
+                await self.unmake()
+                self._records.drop(record)
+            except Exception as error:
+                log.error("%s, which nobody was given, could not be removed: %s", self, error)
+                self.keep(str(error))
+                raise
+
+    def _drop(self, why: BaseException) -> None:
+        try:
+            self._records.drop(self.record)
+        except Exception as error:
+            log.error("%s is undone, but its record could not be removed: %s", self, error)
+            self.keep(str(why))
 
 
 @dataclass(eq=False, slots=True)
 class Creation:
     request: bytes
+    making: Making
     task: asyncio.Task[str]
     """Makes the object; its result is the id."""
-    claim: Callable[[], None]
-    discard: Callable[[], Awaitable[None]]
     waiting: int = 0
     claimed: bool = False
-    forgotten: bool = False
+    revoked: bool = False
     """The object is being removed, although somebody may be about to claim it."""
     expiry: Timer | None = None
 
 
 class Creations:
-    def __init__(self, start: Callable[[Awaitable[None]], object], clock: Clock) -> None:
+    def __init__(
+        self, start: Callable[[Awaitable[Any]], asyncio.Task[Any]], clock: Clock, bound: float
+    ) -> None:
         self._under_way: dict[str, Creation] = {}
         self._start = start
         """Starts a task that the runtime owns."""
         self._clock = clock
+        self._bound = bound
 
     def get(self, name: str) -> Creation | None:
         return self._under_way.get(name)
 
-    def forget(self, name: str) -> None:
-        """Nobody shall claim it any more: its sandbox is being stopped."""
-        creation = self._under_way.pop(name, None)
+    def revoke(self, making: Making) -> Awaitable[None]:
+        """From now on nobody gets it any more: its sandbox is being stopped. To be awaited, until nothing of
+        it is left; raises what kept it from being removed."""
+        creation = self._under_way.pop(making.record.name, None)
         if creation is not None:
-            creation.forgotten = True
-            if creation.expiry is not None:
-                creation.expiry.cancel()
+            _give_up(creation)
+            creation.task.cancel()
+        return _undone(creation, making)
 
     def cancel(self) -> None:
         """End every creation that is still under way."""
@@ -62,27 +140,31 @@ class Creations:
 
     def close(self) -> None:
         """Leave what is parked to the next start: nothing of it may happen after the runtime has gone."""
-        for name in list(self._under_way):
-            self.forget(name)
+        for creation in self._under_way.values():
+            _give_up(creation)
+        self._under_way.clear()
 
-    async def join(self, name: str, creation: Creation, request: bytes) -> str:
+    async def join(self, creation: Creation, request: bytes) -> str:
         """Wait for `creation` as another client of the same request and return the object's id.
 
         Raises AlreadyExists when `request` is a different one: the name is taken by the first.
         """
         if creation.request != request:
             raise AlreadyExists(
-                f"the name {name!r} is reserved: a different request for it is being carried out"
+                f"the name {creation.making.record.name!r} is reserved: a different request for it is being"
+                " carried out"
             )
-        return await self._wait(name, creation)
+        return await self._wait(creation)
 
-    async def begin(self, name: str, creation: Creation) -> str:
-        """Enter a new creation and wait for it. The caller has reserved the name."""
-        self._under_way[name] = creation
-        creation.task.add_done_callback(lambda _: self._ended(name, creation))
-        return await self._wait(name, creation)
+    async def begin(self, making: Making, request: bytes) -> str:
+        """Start a creation and wait for it. The caller has reserved the name."""
+        task: asyncio.Task[str] = self._start(making.create(self._clock, self._bound))
+        creation = Creation(request, making, task)
+        self._under_way[making.record.name] = creation
+        task.add_done_callback(lambda _: self._ended(creation))
+        return await self._wait(creation)
 
-    async def _wait(self, name: str, creation: Creation) -> str:
+    async def _wait(self, creation: Creation) -> str:
         creation.waiting += 1
         if creation.expiry is not None:
             creation.expiry.cancel()
@@ -93,20 +175,22 @@ class Creations:
             except asyncio.CancelledError:
                 if not creation.task.cancelled() or _cancelling():
                     raise  # the client has gone
-                raise _stopped(name) from None
-            if creation.forgotten:
-                raise _stopped(name)
+                raise _stopped(creation) from None
+            if creation.revoked:
+                raise _stopped(creation)
             if not creation.claimed:
+                # When this fails it stays unclaimed, for the next try.
+                creation.making.claim()
                 creation.claimed = True
-                self._under_way.pop(name, None)
-                creation.claim()
+                del self._under_way[creation.making.record.name]
             return id
         finally:
             creation.waiting -= 1
             if not creation.waiting and creation.task.done():
-                self._ended(name, creation)
+                self._ended(creation)
 
-    def _ended(self, name: str, creation: Creation) -> None:
+    def _ended(self, creation: Creation) -> None:
+        name = creation.making.record.name
         if creation.claimed or creation.waiting or creation.expiry is not None:
             return
         if self._under_way.get(name) is not creation:
@@ -115,15 +199,36 @@ class Creations:
             del self._under_way[name]
             return
         log.warning("%s is ready but nobody waits for it: kept %.0f s for the next try", name, PARKED_FOR)
-        creation.expiry = self._clock.call_later(PARKED_FOR, self._expire, name, creation)
+        creation.expiry = self._clock.call_later(PARKED_FOR, self._expire, creation)
 
-    def _expire(self, name: str, creation: Creation) -> None:
+    def _expire(self, creation: Creation) -> None:
+        name = creation.making.record.name
         if self._under_way.get(name) is creation and not creation.waiting:
             del self._under_way[name]
-            self._start(creation.discard())
+            self._start(_logged(creation.making.discard()))
 
 
-def _stopped(name: str) -> FailedPrecondition:
+async def _undone(creation: Creation | None, making: Making) -> None:
+    if creation is not None:
+        await asyncio.wait([creation.task])
+    await making.discard()
+
+
+def _give_up(creation: Creation) -> None:
+    creation.revoked = True
+    if creation.expiry is not None:
+        creation.expiry.cancel()
+
+
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception:
+        pass  # `discard` has said it
+
+
+def _stopped(creation: Creation) -> FailedPrecondition:
+    name = creation.making.record.name
     return FailedPrecondition(f"{name} was not created: its sandbox is being stopped, or podwright is")
 
 

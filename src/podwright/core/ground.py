@@ -14,6 +14,7 @@ from podwright.config import Config
 from podwright.core.creations import Creations
 from podwright.core.events import Events
 from podwright.core.records import ContainerRecord, Records, SandboxRecord
+from podwright.core.starting import Start
 from podwright.core.states import CONTAINER, SANDBOX, ContainerEvent, ContainerState, SandboxEvent, next_state
 from podwright.core.views import event_statuses_wire
 from podwright.engines.base import Engine
@@ -30,7 +31,9 @@ class Ground:
         self.records = records
         self.clock = engine.clock
         self.events = Events(self.clock)
-        self.creations = Creations(self.start, self.clock)
+        self.creations = Creations(self.start, self.clock, config.create_timeout)
+        self.starts: dict[str, Start] = {}
+        """Starts under way, by the container's id."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Awaitable[T]) -> asyncio.Task[T]:
@@ -63,19 +66,41 @@ class Ground:
             if container.kill_timer is not None:
                 container.kill_timer.cancel()
 
-    # State changes: the only callers of the tables.
+    # State changes: the only callers of the tables. What is about to be done is not done when it cannot be
+    # written: the state stays, and the call fails. What has `happened` is true whether it can be written or
+    # not: the state changes, and should the process die before the next write, recovery sees for itself.
 
-    def step_sandbox(self, record: SandboxRecord, event: SandboxEvent) -> None:
-        record.state = next_state(SANDBOX, record.state, event, f"pod sandbox {record.id}")
-        self.records.save(record)
+    def step_sandbox(self, record: SandboxRecord, event: SandboxEvent, *, happened: bool = False) -> None:
+        before = record.state
+        record.state = next_state(SANDBOX, before, event, f"pod sandbox {record.id}")
+        try:
+            self.records.save(record)
+        except Exception as error:
+            if not happened:
+                record.state = before
+                raise
+            self._only_remember(record, error)
 
-    def step_container(self, record: ContainerRecord, event: ContainerEvent) -> None:
-        record.state = next_state(CONTAINER, record.state, event, f"container {record.id}")
-        self.records.save(record)
+    def step_container(
+        self, record: ContainerRecord, event: ContainerEvent, *, happened: bool = False
+    ) -> None:
+        before = record.state
+        record.state = next_state(CONTAINER, before, event, f"container {record.id}")
+        try:
+            self.records.save(record)
+        except Exception as error:
+            if not happened:
+                record.state = before
+                raise
+            self._only_remember(record, error)
         if record.state is ContainerState.EXITED:
             record.exited.set()
             if record.kill_timer is not None:
                 record.kill_timer.cancel()
+
+    def _only_remember(self, record: SandboxRecord | ContainerRecord, error: Exception) -> None:
+        log.error("%s is %s, which cannot be written: %s", record.id, record.state.value, error)
+        self.records.show(record)
 
     def tell(self, kind: cri.ContainerEventType, record: SandboxRecord | ContainerRecord) -> None:
         sandbox = record if isinstance(record, SandboxRecord) else record.sandbox

@@ -81,10 +81,8 @@ class SandboxRecord:
     """Nanoseconds since the epoch."""
     facts: SandboxFacts = SandboxFacts()
     containers: dict[str, ContainerRecord] = field(default_factory=dict)
-    creating: set[asyncio.Task[str]] = field(default_factory=set)
-    """Container creations under way: a stop ends them first."""
-    lost_early: bool = False
-    """Its pause process ended before anybody was given the sandbox."""
+    lost: bool = False
+    """What holds it together has ended, in the time of this process."""
     labels: Mapping[str, str] = field(init=False)
     page: Page | None = None
     at: int = 0
@@ -314,9 +312,16 @@ class Records:
         )
 
     def save(self, record: SandboxRecord | ContainerRecord) -> None:
-        """Write what can have changed of the record."""
+        """Write what can have changed of the record, and show it. What cannot be written is not shown."""
+        self._update(record)
+        self.show(record)
+
+    def show(self, record: SandboxRecord | ContainerRecord) -> None:
+        """From now on statuses and lists tell the record as it is."""
         record.status_wire = b""
         self._enter(record)
+
+    def _update(self, record: SandboxRecord | ContainerRecord) -> None:
         if isinstance(record, SandboxRecord):
             self._database.execute(
                 "UPDATE sandboxes SET state = ?, facts = ? WHERE id = ?",

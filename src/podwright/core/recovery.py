@@ -12,12 +12,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from podwright.core.containers import Containers
+from podwright.core.containers import ContainerMaking, Containers
+from podwright.core.ends import LIVING, look
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord, SandboxRecord
-from podwright.core.sandboxes import Sandboxes
-from podwright.core.states import ContainerEvent, ContainerState, SandboxEvent, SandboxState
-from podwright.engines.base import Presence
+from podwright.core.sandboxes import Sandboxes, SandboxMaking
+from podwright.core.states import ContainerState, SandboxState
 
 AT_ONCE = 8
 """Objects repaired side by side."""
@@ -33,19 +33,18 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
 
     async def settle(record: ContainerRecord) -> None:
         if record.state is ContainerState.CREATING:
-            await containers.undo_creation(record)
+            await ContainerMaking(ground, record).discard()
         elif record.state is ContainerState.REMOVING:
             await containers.finish_removal(record)
         elif record.state is not ContainerState.EXITED:
-            await _look(ground, containers, record)
+            await look(ground, record)
+            if record.state in LIVING and record.resources != record.config.linux.resources:
+                # The last update may have come no further than its record.
+                await containers.apply_resources(record)
 
     async def settle_sandbox(record: SandboxRecord) -> None:
         if record.state is SandboxState.CREATING:
-            try:
-                await sandboxes.undo_creation(record)
-            except Exception:
-                ground.step_sandbox(record, SandboxEvent.LOSE)
-                raise
+            await SandboxMaking(ground, record).discard()
         elif record.state is SandboxState.REMOVING:
             await sandboxes.finish_removal(record)
         elif record.state is SandboxState.STOPPING:
@@ -75,22 +74,6 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
     if not rest.done():
         late = True
         log.warning("recovery goes on beside new calls: something did not end within %.0f s", PATIENCE)
-
-
-async def _look(ground: Ground, containers: Containers, record: ContainerRecord) -> None:
-    seen = await ground.engine.observe_container(record.seen_by_engine())
-    if seen.presence is Presence.EXITED and seen.exit is not None:
-        containers.exited(record, seen.exit)
-    elif seen.presence is Presence.MISSING:
-        containers.vanished(record)
-    elif seen.presence is Presence.RUNNING and record.state is not ContainerState.RUNNING:
-        # The start had been ordered, and happened; when exactly is not known any more.
-        if record.state is ContainerState.CREATED:
-            ground.step_container(record, ContainerEvent.START)
-        record.started_at = ground.clock.now()
-        ground.step_container(record, ContainerEvent.STARTED)
-    elif seen.presence is Presence.CREATED and record.state is ContainerState.STARTING:
-        ground.step_container(record, ContainerEvent.NOT_STARTED)
 
 
 async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 
 from podwright.core import validate
 from podwright.core.containers import Containers
-from podwright.core.creations import Creation
+from podwright.core.creations import Making
 from podwright.core.ground import Ground
 from podwright.core.records import SandboxRecord
 from podwright.core.states import SandboxEvent, SandboxState
-from podwright.core.undo import unwind
 from podwright.core.views import (
     HIDDEN_SANDBOX,
     container_status,
@@ -24,15 +20,52 @@ from podwright.core.views import (
     shown_containers,
 )
 from podwright.core.words import json_texts
-from podwright.errors import AlreadyExists, DeadlineExceeded, InvalidArgument, NotFound
+from podwright.errors import AlreadyExists, InvalidArgument, NotFound
 from podwright.wire import cri_pb2 as cri
-
-log = logging.getLogger(__name__)
 
 
 def sandbox_name(metadata: cri.PodSandboxMetadata) -> str:
     """The key that must be unique: two sandboxes with the same one cannot exist at once."""
     return f"{metadata.name}_{metadata.namespace}_{metadata.uid}_{metadata.attempt}"
+
+
+def lose(ground: Ground, record: SandboxRecord) -> None:
+    record.lost = True  # whoever claims one that is still being created learns it then
+    if record.state is SandboxState.READY:
+        ground.step_sandbox(record, SandboxEvent.LOSE, happened=True)
+        ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+
+
+class SandboxMaking(Making):
+    kind = "pod sandbox"
+    record: SandboxRecord
+
+    def __init__(self, ground: Ground, record: SandboxRecord) -> None:
+        super().__init__(ground.records)
+        self._ground = ground
+        self.record = record
+
+    async def make(self, undo: AsyncExitStack) -> None:
+        record = self.record
+        record.facts = await self._ground.engine.create_sandbox(record.seen_by_engine(), undo)
+
+    async def unmake(self) -> None:
+        await self._ground.engine.stop_sandbox(self.record.seen_by_engine())
+        await self._ground.engine.remove_sandbox(self.record.seen_by_engine())
+
+    def claim(self) -> None:
+        self._ground.step_sandbox(self.record, SandboxEvent.CREATED)
+        self._ground.tell(cri.CONTAINER_CREATED_EVENT, self.record)
+        self._ground.tell(cri.CONTAINER_STARTED_EVENT, self.record)
+        if self.record.lost:
+            lose(self._ground, self.record)
+
+    def keep(self, why: str) -> None:
+        """Shown as not ready, with its name, so that StopPodSandbox and RemovePodSandbox can finish it."""
+        self.record.lost = True
+        self._ground.step_sandbox(self.record, SandboxEvent.LOSE, happened=True)
+        self._ground.tell(cri.CONTAINER_CREATED_EVENT, self.record)
+        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, self.record)
 
 
 class Sandboxes:
@@ -49,7 +82,7 @@ class Sandboxes:
         key = request.SerializeToString(deterministic=True)
         creations, records = self._ground.creations, self._ground.records
         if creation := creations.get(name):
-            return await creations.join(name, creation, key)
+            return await creations.join(creation, key)
         if name in records.names:
             raise AlreadyExists(f"the name {name!r} is taken by pod sandbox {records.names[name]}")
         record = SandboxRecord(
@@ -60,53 +93,7 @@ class Sandboxes:
             created_at=self._ground.clock.now(),
         )
         records.add_sandbox(record)
-        task = self._ground.start(self._create(record))
-        return await creations.begin(
-            name, Creation(key, task, partial(self._claim, record), partial(self._discard, record))
-        )
-
-    async def _create(self, record: SandboxRecord) -> str:
-        undo = AsyncExitStack()
-        bound = self._ground.config.create_timeout
-        try:
-            async with self._ground.clock.timeout(bound):
-                record.facts = await self._ground.engine.create_sandbox(record.seen_by_engine(), undo)
-        except BaseException as error:
-            if await unwind(undo, f"pod sandbox {record.id}"):
-                self._ground.records.drop(record)
-            else:
-                # Kept, with its name, so that StopPodSandbox and RemovePodSandbox can finish it.
-                self._ground.step_sandbox(record, SandboxEvent.LOSE)
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(f"pod sandbox {record.name}: not ready after {bound:g} s") from error
-            raise
-        undo.pop_all()
-        return record.id
-
-    def _claim(self, record: SandboxRecord) -> None:
-        self._ground.step_sandbox(record, SandboxEvent.CREATED)
-        self._ground.tell(cri.CONTAINER_CREATED_EVENT, record)
-        self._ground.tell(cri.CONTAINER_STARTED_EVENT, record)
-        if record.lost_early:
-            self.lose(record)
-
-    async def _discard(self, record: SandboxRecord) -> None:
-        if record.id not in self._ground.records.sandboxes:
-            return
-        try:
-            await self.undo_creation(record)
-        except Exception as error:
-            log.error("pod sandbox %s, which nobody claimed, could not be removed: %s", record.id, error)
-            # Shown from now on, so that StopPodSandbox and RemovePodSandbox can finish it.
-            self._ground.step_sandbox(record, SandboxEvent.LOSE)
-
-    async def undo_creation(self, record: SandboxRecord) -> None:
-        """Remove everything of a sandbox that nobody was given: parked too long, or half made by a crash."""
-        for container in list(record.containers.values()):
-            await self._containers.undo_creation(container)
-        await self._ground.engine.stop_sandbox(record.seen_by_engine())
-        await self._ground.engine.remove_sandbox(record.seen_by_engine())
-        self._ground.records.drop(record)
+        return await creations.begin(SandboxMaking(self._ground, record), key)
 
     async def stop(self, id: str) -> None:
         record = self._ground.records.sandboxes.find(id)
@@ -121,15 +108,12 @@ class Sandboxes:
         if record.state in (SandboxState.STOPPED, SandboxState.REMOVING):
             return
         self._ground.step_sandbox(record, SandboxEvent.STOP)
-        for task in (creating := list(record.creating)):
-            task.cancel()
-        if creating:
-            await asyncio.wait(creating)
-        await self._containers.drop_unclaimed(record)
+        await self._containers.revoke_creations(record)
         await self._containers.end_all(record)
         await self._ground.engine.stop_sandbox(record.seen_by_engine())
         self._ground.step_sandbox(record, SandboxEvent.STOPPED)
-        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+        if not record.lost:  # that was told when it happened
+            self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 
     async def remove(self, id: str) -> None:
         record = self._ground.records.sandboxes.find(id)
@@ -151,11 +135,7 @@ class Sandboxes:
 
     def lose(self, record: SandboxRecord) -> None:
         """Its pause process or its namespaces are gone: it takes no more containers."""
-        if record.state is SandboxState.CREATING:
-            record.lost_early = True
-        elif record.state is SandboxState.READY:
-            self._ground.step_sandbox(record, SandboxEvent.LOSE)
-            self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+        lose(self._ground, record)
 
     def shown(self, id: str) -> SandboxRecord:
         record = self._ground.records.sandboxes.get(id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 
+from podwright.core.ends import look
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord
 from podwright.core.states import ContainerState
@@ -16,7 +17,8 @@ from podwright.errors import DeadlineExceeded
 from podwright.spec.signals import parse_signal
 
 KILL_AGAIN = 2.0
-"""Seconds after which an unheard SIGKILL is repeated: a frozen cgroup or a race with exec may swallow one."""
+"""Seconds after which an unheard SIGKILL is repeated: a frozen container or a race with exec may swallow one,
+and an engine may have missed the end."""
 GIVE_UP = 120.0
 """Seconds after which a process that SIGKILL does not end (stuck in the kernel) is reported."""
 
@@ -25,23 +27,35 @@ log = logging.getLogger(__name__)
 
 async def stop(ground: Ground, record: ContainerRecord, timeout: int) -> None:
     """Stop with `timeout` seconds of grace. One that is not running is stopped already."""
-    if record.state is ContainerState.STARTING:
-        async with record.lock:
-            pass  # its start is about to end
-    if record.state is not ContainerState.RUNNING:
+    start = ground.starts.get(record.id)
+    if record.state is ContainerState.STARTING and start is None:
+        await ground.detached(look(ground, record))  # recovery could not tell
+    if record.state not in (ContainerState.STARTING, ContainerState.RUNNING):
         return
     if timeout <= 0:
-        await end(ground, record)
+        await ground.detached(end(ground, record))
         return
     _kill_not_later_than(ground, record, timeout)
-    if not record.soft_signal_sent:
-        record.soft_signal_sent = True
+    if start is not None:
+        await start.over.wait()  # a program that does not run yet hears no signal but SIGKILL
+    if record.state is ContainerState.RUNNING:
+        await ground.detached(_signal_softly(ground, record))
+        await record.exited.wait()
+
+
+async def _signal_softly(ground: Ground, record: ContainerRecord) -> None:
+    if record.soft_signal_sent:
+        return
+    record.soft_signal_sent = True
+    try:
         await ground.engine.signal_container(record.seen_by_engine(), parse_signal(record.stop_signal).number)
-    await record.exited.wait()
+    except BaseException:
+        record.soft_signal_sent = False  # the next call sends it
+        raise
 
 
 async def end(ground: Ground, record: ContainerRecord) -> None:
-    """SIGKILL until it has ended."""
+    """SIGKILL until it has ended. A start under way is cut short if it does not notice."""
     if record.kill_timer is not None:
         record.kill_timer.cancel()
         record.kill_timer = None
@@ -53,10 +67,14 @@ async def end(ground: Ground, record: ContainerRecord) -> None:
             async with clock.timeout(KILL_AGAIN):
                 await record.exited.wait()
         except TimeoutError:
-            if clock.monotonic() > give_up:
+            if record.id not in ground.starts:
+                await look(ground, record)
+            if clock.monotonic() > give_up and not record.exited.is_set():
                 raise DeadlineExceeded(
                     f"container {record.id} (pid {record.facts.pid}) still runs {GIVE_UP:.0f} s after SIGKILL"
                 ) from None
+    if (start := ground.starts.get(record.id)) is not None:
+        await start.cut_short()
 
 
 def _kill_not_later_than(ground: Ground, record: ContainerRecord, seconds: float) -> None:

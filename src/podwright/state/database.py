@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, PodwrightError, ResourceExhausted
 
 
 class Database:
@@ -36,6 +36,21 @@ class Database:
         path.chmod(0o600)
         return cls(connection)
 
+    @classmethod
+    def look(cls, path: Path) -> Database:
+        """Open the file for reading only, beside whoever has it open; nothing is made for it.
+
+        FileNotFoundError, PermissionError; PodwrightError when it is no database.
+        """
+        path.open("rb").close()
+        # Without a log nobody has it open: reading it as a file that never changes makes no files beside it.
+        wal = path.with_name(f"{path.name}-wal")
+        how = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
+        try:
+            return cls(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None))
+        except sqlite3.Error as error:
+            raise PodwrightError(f"cannot read the state database {path}: {error}") from error
+
     def close(self) -> None:
         self._connection.close()
 
@@ -44,8 +59,14 @@ class Database:
         self._connection.executescript(schema)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """One statement, committed at once unless inside `transaction`."""
-        return self._connection.execute(sql, parameters)
+        """One statement, committed at once unless inside `transaction`. ResourceExhausted when the disk is
+        full, PodwrightError when it fails otherwise."""
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+            kind = ResourceExhausted if full else PodwrightError
+            raise kind(f"the state database cannot be used: {error}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
