@@ -71,6 +71,7 @@ def test_the_commands_work(user: User, server: Path) -> None:
     assert podwright("exec", "web", "echo", "hi") == "hi\n"
     assert podwright("logs", "web") == "hello\n"
     assert podwright("fake", "state").startswith("server up")
+    assert "it needs nothing of this host" in podwright("doctor")
     podwright("stop", "-t", "0", "web")
     podwright("rm", "web")
     assert podwright("pods", "-q") == ""
