@@ -13,6 +13,7 @@ from pathlib import Path
 from podwright.config import Config
 from podwright.engines.base import Container, Exit, Image, Sandbox
 from podwright.engines.oci.engine import OciEngine
+from podwright.hooks.running import Hooks
 from podwright.logs import reader
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -152,10 +153,10 @@ def processes_with(text: str) -> list[int]:
 
 
 @asynccontextmanager
-async def opened(config: Config, busybox: Path) -> AsyncIterator[Bench]:
+async def opened(config: Config, busybox: Path, hooks: Hooks | None = None) -> AsyncIterator[Bench]:
     Path(config.root).mkdir(parents=True, exist_ok=True)
-    database = Database.open(Path(config.root) / "state.db")
-    engine = OciEngine(config, database)
+    database = Database.open(Path(config.root) / "podwright.db")
+    engine = OciEngine(config, database, hooks)
     await engine.open()
     image = await engine.images.import_root(
         busybox, "localhost/busybox:test", config={"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["sh"]}

@@ -172,6 +172,19 @@ class ExecResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an engine would make of a request, and why each part of it is so."""
+
+    document: Mapping[str, Json]
+    origins: Mapping[str, str]
+    """Place in the document -> why it is so, in the words of `spec.draft`; `spec.places` walks both."""
+    warnings: tuple[str, ...] = ()
+    """What is asked for and not given, and what cannot be known before it is made."""
+    what: str = "OCI runtime spec"
+    """What the document is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """Something on the host that belongs to this engine's roots and to no record."""
 
@@ -303,6 +316,14 @@ class Engine(Protocol):
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         """For a verbose ContainerStatus: pid, runtimeSpec, bundle, …"""
 
+    # Explaining: nothing is created on the host, not even a directory
+
+    async def explain_container(self, container: Container) -> Explanation:
+        """What `create_container` would make. Raises what it would raise for a request that cannot be."""
+
+    async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
+        """What `create_sandbox` would run to hold the pod; None when it needs no process."""
+
     def exits(self) -> AsyncIterator[Exit]:
         """Exits from now on, of containers and of pause processes. One consumer. An exit may be yielded
         again after a restart; core ignores repetitions."""
@@ -317,3 +338,23 @@ class Engine(Protocol):
         """What is on the host for ids that are in neither set."""
 
     async def remove_orphan(self, orphan: Orphan) -> None: ...
+
+
+class Planner(Protocol):
+    """The part of an engine that explains, without opening the engine: others may have its state."""
+
+    name: str
+
+    def check_handler(self, name: str) -> None:
+        """InvalidArgument("runtime_handler", …) for an unknown handler."""
+
+    async def recursive_read_only(self, handler: str) -> bool:
+        """Whether the handler ("" is the default one) can make mounts read-only all the way down."""
+
+    async def find_image(self, reference: str) -> Image | None:
+        """The image as far as its store can be read by this user."""
+
+    async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
+        """As `Engine.explain_container`; mounts of host paths in `to_come` will find them there."""
+
+    async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None: ...

@@ -99,6 +99,12 @@ class ImageStore:
             self._later(self._layers.delete(strays))
         self._later(self._collect())
 
+    def look(self) -> None:
+        """Instead of `open`, for who only reads the records, beside the one who has the store open. The
+        database may be read-only. Raises PodwrightError where there are no records."""
+        self._layers.look()
+        self._load(tidy=False)
+
     async def close(self) -> None:
         """End transfers and wait for removals that are under way."""
         tasks = [transfer.task for transfer in self._transfers.values()]
@@ -363,13 +369,15 @@ class ImageStore:
 
     # Records
 
-    def _load(self) -> None:
+    def _load(self, tidy: bool = True) -> None:
         for image_id, config, hidden in self._database.execute(
             "SELECT id, config, hidden FROM images ORDER BY created_at"
         ).fetchall():
             chain = chain_ids(read_document(image_id, config).rootfs.diff_ids)
             if any(self._layers.get(chain_id) is None for chain_id in chain):
                 # Its files are gone (someone else removed them): it must be pulled again.
+                if not tidy:
+                    continue
                 with self._database.transaction():
                     for table in ("image_references", "image_uses"):
                         self._database.execute(f"DELETE FROM {table} WHERE image_id = ?", (image_id,))
@@ -377,9 +385,13 @@ class ImageStore:
                 continue
             self._images[image_id] = self._make_entry(image_id, config, chain, hidden=bool(hidden))
         for name, image_id in self._database.execute("SELECT reference, image_id FROM image_references"):
+            if image_id not in self._images:
+                continue
             self._names[name] = image_id
             self._images[image_id].names.add(name)
         for container, image_id in self._database.execute("SELECT container_id, image_id FROM image_uses"):
+            if image_id not in self._images:
+                continue
             self._users[container] = image_id
             self._images[image_id].users.add(container)
         for entry in self._images.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from podwright.engines.base import Container
-from podwright.spec.draft import Draft
+from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, RootfsFiles
 from podwright.spec.linux.process import args, cwd, env
 from podwright.spec.linux.user import user
@@ -32,6 +32,27 @@ class Command(NamedTuple):
 
 def command(container: Container) -> Command:
     """InvalidArgument when nothing says what to run, or as whom it cannot be."""
+    draft = _drafted(container, explain=False)
+    return Command(
+        draft.process["args"],
+        dict(each.partition("=")[::2] for each in draft.process["env"]),
+        draft.process["cwd"],
+        draft.uid,
+        draft.gid,
+        tuple(draft.additional_gids),
+        container.sandbox.config.hostname or HOSTNAME,
+    )
+
+
+def explained(container: Container) -> tuple[dict[str, Json], dict[str, str]]:
+    """The `process` of an OCI spec as far as it counts here, and the origins of its values. Errors as
+    `command`."""
+    draft = _drafted(container, explain=True)
+    assert draft.origins is not None
+    return draft.process, draft.origins
+
+
+def _drafted(container: Container, *, explain: bool) -> Draft:
     image = ImageConfig.parse(container.image.config)
     request = ContainerInput(
         id=container.id,
@@ -42,18 +63,10 @@ def command(container: Container) -> Command:
         cgroups_path="",
         rootfs=RootfsFiles(passwd(container), group(container)),
     )
-    draft, host = Draft(explain=False), HostFacts(hostname=HOSTNAME)
+    draft, host = Draft(explain), HostFacts(hostname=HOSTNAME)
     for rule in (args, env, cwd, user):
         rule(draft, request, host)
-    return Command(
-        draft.process["args"],
-        dict(each.partition("=")[::2] for each in draft.process["env"]),
-        draft.process["cwd"],
-        draft.uid,
-        draft.gid,
-        tuple(draft.additional_gids),
-        request.sandbox.hostname or HOSTNAME,
-    )
+    return draft
 
 
 def passwd(container: Container) -> str:

@@ -19,6 +19,7 @@ from podwright.engines.base import (
     EngineStatus,
     ExecResult,
     Exit,
+    Explanation,
     Handler,
     Json,
     Observation,
@@ -32,6 +33,7 @@ from podwright.engines.fake.command import command
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
 from podwright.engines.fake.output import Log
+from podwright.engines.fake.plan import Plan
 from podwright.engines.fake.refusals import check_container, check_sandbox
 from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
@@ -187,7 +189,8 @@ class FakeEngine:
 
     def _unmake(self, made: FakeSandbox) -> None:
         self._close(made)
-        self.world.sandboxes.pop(made.id, None)
+        if not made.ips:  # what could not be released is still held for it
+            self.world.sandboxes.pop(made.id, None)
 
     def _close(self, made: FakeSandbox) -> None:
         made.ready, made.pid = False, 0
@@ -296,6 +299,12 @@ class FakeEngine:
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         return {"pid": container.facts.pid, "engine": self.name}
+
+    async def explain_container(self, container: Container) -> Explanation:
+        return await Plan(self.world.scenario).explain_container(container)
+
+    async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
+        return await Plan(self.world.scenario).explain_sandbox(sandbox)
 
     async def exits(self) -> AsyncIterator[Exit]:
         while True:

@@ -22,6 +22,7 @@ from podwright.engines.base import (
     EngineStatus,
     ExecResult,
     Exit,
+    Explanation,
     Json,
     Observation,
     Orphan,
@@ -31,6 +32,7 @@ from podwright.engines.base import (
 from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
 from podwright.engines.oci.places import Places
+from podwright.engines.oci.plan import Plan
 from podwright.engines.oci.repair import Repair
 from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.runtimes import Runtimes, as_json
@@ -72,6 +74,7 @@ class OciEngine:
         self._tasks: Tasks
         self._sandboxes: Sandboxes
         self._containers: Containers
+        self._plan: Plan
 
     @property
     def images(self) -> ImageStore:
@@ -99,6 +102,7 @@ class OciEngine:
         for directory in self._places.directories():
             directory.chmod(0o700)
         self._runtimes.find()
+        self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
         requests = Requests(self._config, self._places, self._runtimes, facts)
         self._sandboxes = Sandboxes(
@@ -121,6 +125,9 @@ class OciEngine:
             requests,
             self._hooks,
             conmon,
+        )
+        self._plan = Plan(
+            self._config, self._places, self._runtimes, self._images, facts, requests, self._hooks
         )
         self._tasks.open()
         await self._images.open()
@@ -219,6 +226,12 @@ class OciEngine:
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         return self._containers.info(container)
+
+    async def explain_container(self, container: Container) -> Explanation:
+        return await self._plan.explain_container(container)
+
+    async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
+        return await self._plan.explain_sandbox(sandbox)
 
     def exits(self) -> AsyncIterator[Exit]:
         return self._tasks.exits()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from podwright.engines.base import Container, Sandbox
 from podwright.engines.oci.places import Places
 from podwright.errors import FailedPrecondition
 from podwright.spec.draft import Relabel
@@ -37,20 +38,35 @@ class Levels:
         """The level of a container that has one of its own; otherwise as `of_pod`."""
         return self._of(self._places.container_root(id), id, config)
 
+    def foreseen(self, container: Container) -> tuple[str, str]:
+        """What `of_pod` and `of_container` would give now; nothing is drawn."""
+        pod = container.sandbox
+        return (
+            self._now(self._places.sandbox_root(pod.id), pod.id, pod.config),
+            self._now(self._places.container_root(container.id), container.id, container.config),
+        )
+
+    def foreseen_of_pod(self, sandbox: Sandbox) -> str:
+        return self._now(self._places.sandbox_root(sandbox.id), sandbox.id, sandbox.config)
+
     def _of(self, directory: Path, id: str, config: cri.PodSandboxConfig | cri.ContainerConfig) -> str:
+        level = self._now(directory, id, config)
+        file = directory / _FILE
+        if level and not file.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            file.write_text(level)
+        return level
+
+    def _now(self, directory: Path, id: str, config: cri.PodSandboxConfig | cri.ContainerConfig) -> str:
         if self._host.selinux is None:
             return ""
         file = directory / _FILE
         if file.exists():
             return file.read_text()
-        level = config.linux.security_context.selinux_options.level
-        if not level:
-            if not needs_level(config, self._host):
-                return ""
-            level = allocate(set(self._taken()), id, self._categories)
-        directory.mkdir(parents=True, exist_ok=True)
-        file.write_text(level)
-        return level
+        level: str = config.linux.security_context.selinux_options.level
+        if level or not needs_level(config, self._host):
+            return level
+        return allocate(set(self._taken()), id, self._categories)
 
     def _taken(self) -> Iterator[str]:
         for kind in ("sandboxes", "containers"):

@@ -106,16 +106,19 @@ class Runtimes:
                     f"nsenter (util-linux), mount them as cgroup v1, or use runc"
                 )
                 continue
-            root = self._places.runtime_root(name)
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._found[name] = Runtime(
                 name,
                 str(Path(program).absolute()),
                 tuple(options),
-                root,
+                self._places.runtime_root(name),
                 hide,
                 handler.privileged_without_host_devices,
             )
+
+    def make_roots(self) -> None:
+        """The directories in which the runtimes keep their state."""
+        for runtime in self._found.values():
+            runtime.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get(self, name: str) -> Runtime:
         """The runtime of handler `name`, "" being the default one; errors as `Engine.check_handler`."""
@@ -128,6 +131,11 @@ class Runtimes:
             )
         known = ", ".join(sorted(self._config.handlers))
         raise InvalidArgument("runtime_handler", f"no handler {name!r} is configured; there are: {known}")
+
+    def as_configured(self, name: str) -> Runtime:
+        """The runtime of handler `name` as it would be if it could work here; not to be run."""
+        name = name or self._config.default_handler
+        return Runtime(name, self._config.handlers[name].path, (), self._places.runtime_root(name), False)
 
     def having(self, id: str) -> Sequence[Runtime]:
         """Those that have state of `id`, whatever its record says."""
