@@ -97,6 +97,13 @@ def test_mounts_are_the_base_specs_without_run_and_with_cgroups() -> None:
     assert "/run" not in places
 
 
+def test_a_base_spec_may_mount_cgroups_itself() -> None:
+    own = {"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup", "options": ["rw"]}
+    base = base_spec.parse(json.dumps({**BASE, "mounts": [own]}).encode(), "/base.json")
+    spec = based(handler=HandlerOptions(name="kata", base_spec=base)).spec
+    assert [mount for mount in spec["mounts"] if mount["destination"] == "/sys/fs/cgroup"] == [own]
+
+
 def test_a_request_adds_to_the_base_spec_or_replaces_it() -> None:
     limits = cri.LinuxContainerResources(cpu_shares=100, memory_limit_in_bytes=99, oom_score_adj=1)
     security = cri.LinuxContainerSecurityContext(

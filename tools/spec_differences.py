@@ -1,0 +1,77 @@
+"""Writes docs/differences.md: where podwright's specs are not containerd's, and why.
+
+The source is tests/spec/golden_differences.toml, which the recorded cases hold to the truth: a difference
+that is not in it fails, and so does one that has gone. Run it after that file has changed; a test compares.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent.parent
+TABLE = HERE / "tests" / "spec" / "golden_differences.toml"
+PAGE = HERE / "docs" / "differences.md"
+
+HEAD = """\
+# Where specs differ from containerd's
+
+podwright builds the OCI runtime spec that containerd builds from the same CRI request, image and host. Some
+hundred recorded cases (`tests/golden/spec`) are compared field by field; this page names every place where
+the outcome differs on purpose. It is written by `tools/spec_differences.py` from
+`tests/spec/golden_differences.toml`; change that file, not this one.
+
+Two things are not compared, because no rule of a spec makes them: `linux.cgroupsPath` comes from the cgroup
+driver (the scope's prefix is `podwright`), and the content of RuntimeDefault is containers-common's profile
+(`seccomp_profile` of the configuration).
+
+## Other outcomes
+
+| where | why | seen in |
+|---|---|---|
+"""
+UNSEEN = """
+## What no recorded case shows
+
+| what | test in `tests/spec` |
+|---|---|
+"""
+ELSEWHERE = """
+## Decided elsewhere
+
+These cases end in an error that is not the spec builder's.
+
+| cases | who decides |
+|---|---|
+"""
+
+
+def page() -> str:
+    table: dict[str, list[dict[str, Any]]] = tomllib.loads(TABLE.read_text())
+    rows = [_row(entry) for entry in table["intended"]]
+    elsewhere = [f"| {_cases(entry['cases'])} | {entry['reason']} |" for entry in table["elsewhere"]]
+    unseen = [f"| {entry['reason']} | {_cases(entry['tests'])} |" for entry in table["unseen"]]
+    parts = ((HEAD, rows), (UNSEEN, unseen), (ELSEWHERE, elsewhere))
+    return "".join(head + "\n".join(lines) + "\n" for head, lines in parts)
+
+
+def _row(entry: dict[str, Any]) -> str:
+    places = "<br>".join(f"`{path}`" for path in _short(entry["paths"]))
+    return f"| {places} | {entry['reason']} | {_cases(entry['cases'])} |"
+
+
+def _short(paths: list[str]) -> list[str]:
+    """Members that differ together stand in one place: "process.capabilities.*"."""
+    if len(paths) > 2 and len({path.rpartition(".")[0] for path in paths if "capabilities" in path}) == 1:
+        shared = next(path.rpartition(".")[0] for path in paths if "capabilities" in path)
+        return [f"{shared}.*", *(path for path in paths if not path.startswith(f"{shared}."))]
+    return paths
+
+
+def _cases(cases: list[str]) -> str:
+    return "every pod" if cases == ["*"] else ", ".join(f"`{case}`" for case in cases)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
