@@ -23,7 +23,7 @@ from podwright.core.views import (
     container_status,
     labels_match,
 )
-from podwright.core.words import json_texts
+from podwright.core.words import as_asked, json_texts
 from podwright.engines.base import Exit
 from podwright.errors import (
     AlreadyExists,
@@ -296,7 +296,8 @@ class Containers:
         response = cri.ContainerStatusResponse(status=container_status(record))
         if request.verbose:
             info = await self._ground.engine.container_info(record.seen_by_engine())
-            response.info.update(json_texts({"info": {"sandboxID": record.sandbox.id, **info}}))
+            shown = {"sandboxID": record.sandbox.id, **info, "config": as_asked(record.config)}
+            response.info.update(json_texts({"info": shown}))
         return response
 
     async def wait(self, id: str) -> cri.ContainerStatus:

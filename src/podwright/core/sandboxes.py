@@ -19,7 +19,7 @@ from podwright.core.views import (
     sandbox_status,
     shown_containers,
 )
-from podwright.core.words import json_texts
+from podwright.core.words import as_asked, json_texts
 from podwright.errors import AlreadyExists, InvalidArgument, NotFound
 from podwright.wire import cri_pb2 as cri
 
@@ -152,7 +152,7 @@ class Sandboxes:
         )
         if request.verbose:
             info = await self._ground.engine.sandbox_info(record.seen_by_engine())
-            response.info.update(json_texts({"info": dict(info)}))
+            response.info.update(json_texts({"info": {**info, "config": as_asked(record.config)}}))
         return response
 
     def list(self, filter: cri.PodSandboxFilter) -> Iterator[SandboxRecord]:
