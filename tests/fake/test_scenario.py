@@ -296,6 +296,13 @@ async def test_a_new_range_leaves_pods_their_addresses_and_gives_none_twice(tmp_
     assert [await make(node.engine, sandbox(number)) for number in (5, 6)] == [("10.1.0.5",), ("10.1.0.6",)]
     await node.engine.stop_sandbox(sandbox(1))
     assert await make(node.engine, sandbox(7)) == ("10.1.0.3",)
+    # What an old pod gives back beyond the addresses given out so far comes in its turn, once.
+    node.world.scenario = apply(node.world.scenario, {"addresses": {"ipv4": "10.1.0.0/30"}})
+    node.world.scenario = apply(node.world.scenario, {"addresses": {"ipv4": "10.1.0.0/29"}})
+    await node.engine.stop_sandbox(sandbox(6))
+    assert await make(node.engine, sandbox(9)) == ("10.1.0.6",)
+    with pytest.raises(ResourceExhausted):
+        await make(node.engine, sandbox(10))
     node.world.scenario = apply(node.world.scenario, {"addresses": {"ipv4": "", "ipv6": "fd00::/64"}})
     await node.engine.stop_sandbox(sandbox(2))
     assert await make(node.engine, sandbox(8)) == ("fd00::2",)
@@ -366,6 +373,18 @@ async def test_a_seed_settles_ids_and_chances(tmp_path: Path, seed: int) -> None
     first, second = story(), story()
     assert (first == second) == bool(seed)
     assert first[0] != first[1] and len(str(first[0])) == 64
+
+
+async def test_a_new_seed_starts_all_chances_anew(tmp_path: Path) -> None:
+    world = Node(tmp_path).world
+    first = world.new_id()
+    world.scenario = apply(world.scenario, {"network_error": "x"})
+    second = world.new_id()
+    assert second != first, "an id was given twice"
+    world.scenario = apply(world.scenario, {"seed": 2})
+    other = world.new_id()
+    world.scenario = apply(world.scenario, {"seed": 1})
+    assert world.new_id() == first and other not in (first, second)
 
 
 # What is written about it

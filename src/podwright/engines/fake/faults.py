@@ -199,8 +199,6 @@ class Faults:
     def follow(self, script: Sequence[Fault]) -> None:
         """Replace the faults of the former scenario. Those that are in the new one, too, go on as they are:
         with their counts, and gone if they were spent or removed."""
-        if tuple(script) == self._script:
-            return
         kept: list[ActiveFault] = []
         former, known = [each for each in self._faults if each.scripted], list(self._script)
         for fault in script:
