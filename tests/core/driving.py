@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from podwright.errors import NotFound
-from podwright.wire import cri_pb2 as cri
+from podwright.errors import NotFound, PodwrightError
 from tests.core.client import Account, Client, Watch
 from tests.core.node import Node
 from tests.core.points import Crashed, idle
@@ -18,6 +17,14 @@ from tests.core.workloads import Ids, Workload
 
 LONGEST = 1000
 """Timers that may pass before a call has ended."""
+
+
+class Injected(PodwrightError):
+    """What a point raises that was made to fail."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__(f"{point} does not work")
+        self.point = point
 
 
 class Run:
@@ -43,7 +50,7 @@ class Run:
         client.patient = patient
         return client
 
-    async def act(self, *, patient: bool = False) -> object:
+    async def act(self, *, patient: bool = False) -> BaseException | None:
         """The workload's calls; what they raised, or None. Returns early when the node dies."""
         return await drive(
             self.node,
@@ -63,6 +70,41 @@ class Run:
                     raise Crashed
 
         points.hook = hook
+
+    def fail_at(self, *numbers: int) -> list[Injected]:
+        """The points `numbers`, counted from now, raise; the errors, one for each that was reached."""
+        points, raised = self.node.points, list[Injected]()
+        points.passed.clear()
+
+        def hook(name: str) -> None:
+            if len(points.passed) - 1 in numbers:
+                raised.append(Injected(name))
+                raise raised[-1]
+
+        points.hook = hook
+        return raised
+
+    async def leave_at(self, number: int, *, return_at_once: bool) -> bool:
+        """The client goes away at point `number`, and may come again with the same request while the first is
+        being carried out; whether that point was reached. Returns when all calls have ended."""
+        points, left = self.node.points, False
+        points.passed.clear()
+        calls = [asyncio.ensure_future(self.workload.act(self.client(), self.ids))]
+
+        def hook(name: str) -> None:
+            nonlocal left
+            if len(points.passed) - 1 == number:
+                left = calls[0].cancel()
+                if left and return_at_once:
+                    again = self.workload.act(self.client(patient=True), self.ids)
+                    calls.append(asyncio.ensure_future(again))
+
+        points.hook = hook
+        for call in calls:
+            raised = await drive(self.node, call)
+            assert raised is None, f"{call}: {raised!r}"
+        points.hook = None
+        return left
 
     async def crash(self) -> None:
         """The process dies now, if it has not died yet."""
@@ -127,7 +169,3 @@ async def shown_state(node: Node, id: str) -> int | None:
         return int((await node.sandbox_status(id)).state)
     except NotFound:
         return None
-
-
-def listed(answer: cri.ListPodSandboxResponse) -> list[str]:
-    return [each.id for each in answer.items]

@@ -33,7 +33,8 @@ class Ground:
         self.events = Events(self.clock)
         self.creations = Creations(self.start, self.clock, config.create_timeout)
         self.starts: dict[str, Start] = {}
-        """Starts under way, by the container's id."""
+        self.endings: dict[str, asyncio.Task[None]] = {}
+        """Starts under way, and containers that are being killed, by the container's id."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Awaitable[T]) -> asyncio.Task[T]:

@@ -6,6 +6,7 @@ time-out of all of them decides when SIGKILL follows, because it is a timer of t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 
@@ -32,15 +33,19 @@ async def stop(ground: Ground, record: ContainerRecord, timeout: int) -> None:
         await ground.detached(look(ground, record))  # recovery could not tell
     if record.state not in (ContainerState.STARTING, ContainerState.RUNNING):
         return
-    if timeout <= 0:
-        await ground.detached(end(ground, record))
-        return
-    _kill_not_later_than(ground, record, timeout)
-    if start is not None:
-        await start.over.wait()  # a program that does not run yet hears no signal but SIGKILL
-    if record.state is ContainerState.RUNNING:
-        await ground.detached(_signal_softly(ground, record))
-        await record.exited.wait()
+    if timeout > 0:
+        _kill_not_later_than(ground, record, timeout)
+        try:
+            async with ground.clock.timeout(timeout):
+                if start is not None:
+                    await start.over.wait()  # a program that does not run yet hears no signal but SIGKILL
+                if record.state is ContainerState.RUNNING:
+                    await ground.detached(_signal_softly(ground, record))
+                    await record.exited.wait()
+                return
+        except TimeoutError:
+            pass
+    await end(ground, record)
 
 
 async def _signal_softly(ground: Ground, record: ContainerRecord) -> None:
@@ -55,7 +60,18 @@ async def _signal_softly(ground: Ground, record: ContainerRecord) -> None:
 
 
 async def end(ground: Ground, record: ContainerRecord) -> None:
-    """SIGKILL until it has ended. A start under way is cut short if it does not notice."""
+    """SIGKILL until it has ended; one row of signals, however many ask for it, and whoever goes away.
+
+    Raises DeadlineExceeded when it runs on nevertheless. A start that does not notice is cut short.
+    """
+    ending = ground.endings.get(record.id)
+    if ending is None:
+        ending = ground.endings[record.id] = ground.start(_end(ground, record))
+        ending.add_done_callback(lambda _: ground.endings.pop(record.id))
+    await asyncio.shield(ending)
+
+
+async def _end(ground: Ground, record: ContainerRecord) -> None:
     if record.kill_timer is not None:
         record.kill_timer.cancel()
         record.kill_timer = None

@@ -1,0 +1,89 @@
+"""An error at every point of every workload: the call fails with it, nothing half-made stays, and the same
+call again succeeds. A second error on the way back leaves nothing that clients cannot find and remove."""
+
+from __future__ import annotations
+
+import pytest
+
+from podwright.errors import FailedPrecondition, PodwrightError
+from tests.core import invariants
+from tests.core.driving import Injected, Run
+from tests.core.workloads import WORKLOADS, Workload
+
+
+async def carry_out(workload: Workload, *points: int) -> tuple[Run, list[Injected], BaseException | None]:
+    run = Run(workload)
+    await run.prepare()
+    injected = run.fail_at(*points)
+    raised = await run.act()
+    await run.settle()
+    run.node.points.hook = None
+    return run, injected, raised
+
+
+def is_told(run: Run, error: Injected, raised: BaseException | None) -> None:
+    """Who called hears of the error, unless it is one that nobody can do anything about."""
+    if raised is None:
+        # A write of what has happened already: memory knows it, and recovery would see for itself.
+        happened = error.point.split()[-1] in ("running", "exited", "lost")
+        assert happened or error.point in run.workload.tolerates, f"{error.point} failed, and nobody heard"
+    else:
+        assert raised is error, f"{error.point} failed, but the call told {raised!r}"
+
+
+async def goes_on(run: Run, failed: str, *, disk: bool) -> None:
+    """The client calls again and gets what it wanted; nothing stays, not even after a crash."""
+    raised = await run.act(patient=True)
+    assert raised is None or (not run.workload.again and isinstance(raised, FailedPrecondition)), (
+        f"again: {raised!r}"
+    )
+    await run.settle()
+    if run.workload.again and not failed.startswith("start_container"):
+        await run.ends_as_it_should()
+    tolerated = failed in run.workload.tolerates
+    await invariants.check(run.node, run.account, run.watch, trouble=tolerated, disk=disk)
+    if not disk:
+        await run.crash()
+        await run.restart()
+        await invariants.check(run.node, run.account, run.watch, trouble=tolerated)
+    await invariants.take_apart(run.node, run.client())
+    await invariants.check(run.node, run.account, run.watch)
+    await run.node.stop()
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+async def test_error_at_every_point(workload: Workload) -> None:
+    point = 0
+    while True:
+        run, injected, raised = await carry_out(workload, point)
+        if injected:
+            is_told(run, injected[0], raised)
+        else:
+            assert raised is None
+        # After an error in a creation nothing is left of it: that is not `trouble`.
+        trouble = not any(each in str(injected) for each in ("create_", "insert"))
+        disk = not injected or "." in injected[0].point
+        await invariants.check(run.node, run.account, run.watch, trouble=trouble, disk=disk)
+        await goes_on(run, injected[0].point if injected else "", disk=disk)
+        if not injected:
+            return
+        point += 1
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+async def test_two_errors_at_every_pair_of_points(workload: Workload) -> None:
+    first = 0
+    while True:
+        second = first + 1
+        while True:
+            run, injected, raised = await carry_out(workload, first, second)
+            assert raised is None or isinstance(raised, PodwrightError)
+            await invariants.check(run.node, run.account, run.watch, trouble=True, disk=False)
+            await invariants.take_apart(run.node, run.client())
+            await run.node.stop()
+            if len(injected) < 2:
+                break
+            second += 1
+        if not injected:
+            return
+        first += 1
