@@ -91,6 +91,8 @@ class Control:
     def __init__(self, node: FakeNode) -> None:
         self._node = node
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Any]]] = []
+        self.lines: list[str] = []
+        """Every route: "POST /v1/pods/{name}/lose"."""
         for line, act in (
             ("GET /v1/state", self.state),
             ("GET /v1/calls", self.calls),
@@ -115,7 +117,7 @@ class Control:
             # Names have slashes in them: "pod/container".
             pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>.+)", path))
             self._routes.append((method, pattern, act))
-        self._lines = [f"{method} {pattern.pattern}" for method, pattern, _ in self._routes]
+            self.lines.append(line)
 
     async def answer(self, request: Request) -> Response:
         """What a request gets."""
@@ -139,8 +141,7 @@ class Control:
                 allowed.append(method)
         if allowed:
             raise NotFound(f"{request.method} {path}: only {', '.join(allowed)} can be done here")
-        lines = ", ".join(re.sub(r"\(\?P<(\w+)>\.\+\)", r"{\1}", line) for line in self._lines)
-        raise NotFound(f"{request.method} {path}: there is no such route; there are {lines}")
+        raise NotFound(f"{request.method} {path}: there is no such route; there are {', '.join(self.lines)}")
 
     # To look at
 

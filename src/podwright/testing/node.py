@@ -11,9 +11,8 @@ async with FakeNode(clock="virtual") as node:
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +24,7 @@ from podwright.api import Cri
 from podwright.cli import find
 from podwright.clock import Clock, VirtualClock
 from podwright.config import Config
-from podwright.core.views import HIDDEN_CONTAINER, HIDDEN_SANDBOX, container_state, sandbox_state
-from podwright.engines.fake.faults import Fault, FaultError, Faults
+from podwright.engines.fake.faults import Fault, Faults
 from podwright.engines.fake.scenario import Scenario, load, parse, parse_yaml
 from podwright.engines.fake.subject import Match
 from podwright.engines.fake.values import seconds
@@ -35,6 +33,7 @@ from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.state.lock import locked
 from podwright.testing.calls import KEPT, Calls
 from podwright.testing.front import Front
+from podwright.testing.given import fault_error, known
 from podwright.testing.life import DATABASE, Life
 
 if TYPE_CHECKING:
@@ -66,12 +65,11 @@ class FakeNode:
         config: Config | None = None,
         hooks: Hooks | None = None,
     ) -> None:
-        self._own_root = root is None and config is None
-        if config is None:
-            directory = Path(root) if root is not None else Path(tempfile.mkdtemp(prefix="podwright-fake-"))
-            config = Config(root=str(directory), run=str(directory / "run"), engine="fake")
-        self.config = config
+        self._root = None if root is None else Path(root)
+        self._given = config
         self._hooks = hooks
+        self.config: Config
+        """There once the node has been entered."""
         self._seed = seed
         self._script = self._read(scenario)
         if clock is None or isinstance(clock, str):
@@ -93,8 +91,13 @@ class FakeNode:
 
     async def __aenter__(self) -> FakeNode:
         async with AsyncExitStack() as stack:
-            if self._own_root:
-                stack.callback(shutil.rmtree, self.config.root, ignore_errors=True)
+            if self._given is not None:
+                self.config = self._given
+            else:
+                root = self._root
+                if root is None:
+                    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="podwright-fake-")))
+                self.config = Config(root=str(root), run=str(root / "run"), engine="fake")
             stack.enter_context(locked(self.config.root_path))
             stack.push_async_callback(self._end)
             self._starting = asyncio.get_running_loop().create_task(self._start())
@@ -159,7 +162,7 @@ class FakeNode:
         `whom` says for which pod, namespace, container, image, id or labels; returns the fault's id.
         """
         return self.faults.add(
-            Fault(on=on, error=_fault_error(error), count=count, skip=skip, match=Match(**whom))
+            Fault(on=on, error=fault_error(error), count=count, skip=skip, match=Match(**whom))
         )
 
     def exit(self, container: str, code: int = 0, *, oom: bool = False) -> None:
@@ -189,7 +192,7 @@ class FakeNode:
     def find(self, word: str, kind: find.Kind) -> find.Found:
         """The container or pod that `word` names, also while the server is down. NotFound,
         InvalidArgument when it names several."""
-        return find.choose(word, _known(self.records), (kind,))
+        return find.choose(word, known(self.records), (kind,))
 
     @property
     def records(self) -> Records:
@@ -364,50 +367,8 @@ class FakeNode:
         return found if self._seed is None else msgspec.structs.replace(found, seed=self._seed)
 
 
-def _known(records: Records) -> Iterator[find.Found]:
-    for pod in records.sandboxes:
-        if pod.state not in HIDDEN_SANDBOX:
-            metadata = pod.config.metadata
-            yield find.Found(
-                kind="pod",
-                id=pod.id,
-                name=metadata.name,
-                pod=metadata.name,
-                namespace=metadata.namespace,
-                created_at=pod.created_at,
-                state=sandbox_state(pod),
-            )
-    for container in records.containers:
-        if container.state not in HIDDEN_CONTAINER:
-            metadata = container.sandbox.config.metadata
-            yield find.Found(
-                kind="container",
-                id=container.id,
-                name=container.config.metadata.name,
-                pod=metadata.name,
-                namespace=metadata.namespace,
-                created_at=container.created_at,
-                state=container_state(container),
-                sandbox=container.sandbox.id,
-            )
-
-
 def _length(time: str | float, field: str) -> float:
     try:
         return seconds(time)
     except ValueError as error:
         raise InvalidArgument(field, str(error)) from error
-
-
-def _fault_error(error: PodwrightError) -> FaultError:
-    """What a scenario would say to get `error`; InvalidArgument when it could not."""
-    name, message = type(error).__name__, str(error)
-    if isinstance(error, InvalidArgument):
-        return FaultError(code=name, message=message.removeprefix(f"{error.field}: "), field=error.field)
-    try:
-        # Those that name themselves in front of their message do it again.
-        return FaultError(
-            code="Unknown" if name == "PodwrightError" else name, message=message.removeprefix(f"{name}: ")
-        )
-    except ValueError as wrong:
-        raise InvalidArgument("error", str(wrong)) from wrong
