@@ -14,20 +14,31 @@ from podwright.wire import cri_pb2 as cri
 
 async def observe(runtime: Cri, manifest: Manifest, root: Path) -> Host:
     """Facts for `manifest`; the runtime is asked only for what the manifest needs."""
+    recursive = asks_recursive_read_only(manifest) and await _recursive_read_only(
+        runtime, manifest.spec.runtimeClassName or ""
+    )
+    return look(root, recursive_read_only=recursive)
+
+
+def asks_recursive_read_only(manifest: Manifest) -> bool:
+    """Whether it matters to `manifest` that the handler can make mounts read-only all the way down."""
     mounts = [
         mount
         for container in [*manifest.init_containers, *manifest.containers]
         for mount in container.volumeMounts or []
     ]
-    recursive = any(mount.recursiveReadOnly in ("IfPossible", "Enabled") for mount in mounts)
+    return any(mount.recursiveReadOnly in ("IfPossible", "Enabled") for mount in mounts)
+
+
+def look(root: Path, *, recursive_read_only: bool = False) -> Host:
+    """The facts that no runtime has to be asked for."""
     return Host(
         node_name=socket.gethostname(),
         ips=addresses(),
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         resolver=parse_resolver(text(Path("/etc/resolv.conf"))),
-        recursive_read_only=recursive
-        and await _recursive_read_only(runtime, manifest.spec.runtimeClassName or ""),
+        recursive_read_only=recursive_read_only,
         seccomp_root=str(root / "seccomp"),
     )
 

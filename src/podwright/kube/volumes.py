@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import env, resources, translate
+from podwright.kube import env, hosts, resources, translate
 from podwright.kube.directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, HostPathVolumeSource, Volume, VolumeMount
@@ -64,26 +64,47 @@ def container_mounts(
 
     Raises FailedPrecondition for a sub-path that leads out of its volume.
     """
-    made = []
+    for index, mount in enumerate(container.volumeMounts or []):
+        if below := _below(mount, variables):
+            source = source_path(manifest.volume(mount.name), directory)
+            _bind_subpath(source, below, directory.subpath(mount.name, container.name, index), mount)
+    found = planned_mounts(manifest, container, directory, host, variables, attempt)
+    message = directory.termination_log(container.name, attempt)
+    if any(mount.host_path == str(message) for mount in found):
+        message.parent.mkdir(parents=True, exist_ok=True)
+        message.touch()
+        message.chmod(TERMINATION_LOG_MODE)
+    return found
+
+
+def planned_mounts(
+    manifest: Manifest,
+    container: Container,
+    directory: PodDirectory,
+    host: Host,
+    variables: Mapping[str, str],
+    attempt: int,
+) -> list[cri.Mount]:
+    """The mounts of `container_mounts`, whose sources need not be there yet. Pure."""
+    found = []
     for index, mount in enumerate(container.volumeMounts or []):
         source = source_path(manifest.volume(mount.name), directory)
-        below = mount.subPath or env.expand(mount.subPathExpr or "", variables)
-        if below:
-            target = directory.subpath(mount.name, container.name, index)
-            _bind_subpath(source, below, target, mount)
-            source = target
-        made.append(translate.volume_mount(mount, str(source), host))
-    taken = {mount.container_path for mount in made}
-    if directory.hosts.exists() and "/etc/hosts" not in taken:
-        made.append(cri.Mount(container_path="/etc/hosts", host_path=str(directory.hosts)))
+        if _below(mount, variables):
+            source = directory.subpath(mount.name, container.name, index)
+        found.append(translate.volume_mount(mount, str(source), host))
+    taken = {mount.container_path for mount in found}
+    if hosts.needed(manifest) and "/etc/hosts" not in taken:
+        found.append(cri.Mount(container_path="/etc/hosts", host_path=str(directory.hosts)))
     message = container.terminationMessagePath or ""
     if message and message not in taken:
         path = directory.termination_log(container.name, attempt)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        path.chmod(TERMINATION_LOG_MODE)
-        made.append(cri.Mount(container_path=message, host_path=str(path)))
-    return made
+        found.append(cri.Mount(container_path=message, host_path=str(path)))
+    return found
+
+
+def _below(mount: VolumeMount, variables: Mapping[str, str]) -> str:
+    """The part of the volume that is mounted; "" is all of it."""
+    return mount.subPath or env.expand(mount.subPathExpr or "", variables)
 
 
 def source_path(volume: Volume, directory: PodDirectory) -> Path:
