@@ -9,7 +9,8 @@ import pytest
 
 from podwright.errors import InvalidArgument
 from podwright.spec import base_spec
-from podwright.spec.inputs import HandlerOptions, HostFacts, Policy
+from podwright.spec.inputs import DeviceNode, HandlerOptions, HostFacts, Policy
+from podwright.spec.rlimits import Rlimit
 from podwright.wire import cri_pb2 as cri
 from tests.spec.builds import build, container, host, pod
 
@@ -50,6 +51,7 @@ BASE: dict[str, Any] = {
 }
 PARSED = base_spec.parse(json.dumps(BASE).encode(), "/base.json")
 HANDLER = HandlerOptions(name="kata", base_spec=PARSED)
+DEVICE = cri.Device(host_path="/dev/x", permissions="r")
 BASE_ORIGIN = "handler: kata base_runtime_spec"
 
 
@@ -142,8 +144,11 @@ def test_the_rootfs_propagates_no_less_than_in_the_base_spec() -> None:
 
 def test_builds_do_not_change_the_base_spec() -> None:
     before = json.dumps(PARSED.spec)
-    based(container(devices=[]), host(Policy(additional_devices=[])))
-    based(container(annotations={"a": "b"}))
+    based(
+        container(resources=cri.LinuxContainerResources(cpu_shares=100), devices=[DEVICE]),
+        host(Policy(default_ulimits=[Rlimit("RLIMIT_CORE", 0, 0)], pids_limit=5)),
+        devices={"/dev/x": [DeviceNode(path="/dev/x", type="c", major=1, minor=1)]},
+    )
     assert json.dumps(PARSED.spec) == before
 
 

@@ -189,10 +189,12 @@ def test_cdi_can_be_switched_off() -> None:
 
 
 def test_edits_of_a_file_head_come_first_and_once() -> None:
-    head = {"containerEdits": {"env": ["WHO=file", "PATH=/cdi"]}}
+    hook = {"hookName": "prestart", "path": "/h"}
+    head = {"containerEdits": {"env": ["WHO=file", "PATH=/cdi"], "hooks": [hook]}}
     devices = [{"name": name, "containerEdits": {"env": [f"WHO={name}", f"{name}=1"]}} for name in "ab"]
     built = build(asking(f"{KIND}=b", f"{KIND}=a"), host(cdi=registry({}, devices=devices, **head)))
     assert built.spec["process"]["env"] == ["PATH=/cdi", "HOSTNAME=node", "WHO=a", "b=1", "a=1"]
+    assert built.spec["hooks"] == {"prestart": [{"path": "/h"}]}
     assert built.origins["process.env[b]"] == f"cdi: {KIND}=b (/etc/cdi/v.json)"
 
 
@@ -295,6 +297,15 @@ def test_hooks_groups_and_cache_classes() -> None:
     assert built.spec["process"]["user"]["additionalGids"] == [0, 7, 44]
     assert built.user.groups == (0, 7, 44)
     assert built.spec["linux"]["intelRdt"] == {"closID": "gold", "enableMBM": True}
+
+
+def test_the_group_of_root_is_given_by_no_device() -> None:
+    user = cri.LinuxContainerSecurityContext(
+        run_as_user=cri.Int64Value(value=5), run_as_group=cri.Int64Value(value=6)
+    )
+    config = asking(linux=cri.LinuxContainerConfig(security_context=user))
+    built = build(config, host(cdi=registry({"additionalGids": [0, 44]})))
+    assert built.spec["process"]["user"]["additionalGids"] == [6, 44]
 
 
 def test_network_devices_are_refused_rather_than_left_out() -> None:

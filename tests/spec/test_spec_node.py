@@ -69,8 +69,9 @@ def test_devices_of_the_node_and_of_annotations(text: str, path: str, access: st
 )
 def test_other_devices_are_not_for_annotations(text: str) -> None:
     sandbox = cri.PodSandboxConfig(annotations={"devices.crio.io": text})
+    nodes = {path: [DeviceNode(path=path, type="c", major=1, minor=1)] for path in ("/dev/mem", "/dev/sda")}
     with pytest.raises(InvalidArgument, match=r"annotations\[devices\.crio\.io\]"):
-        build(sandbox=sandbox, handler=DEVICES, devices={"/dev/fuse": [FUSE]})
+        build(sandbox=sandbox, handler=DEVICES, devices={"/dev/fuse": [FUSE], **nodes})
 
 
 def test_a_device_that_is_asked_for_wins_over_the_nodes() -> None:
