@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -87,6 +88,26 @@ def test_messages_are_as_they_were_when_they_passed() -> None:
     assert call.response == answer
     assert made(calls, "ContainerStatus", MAIN, answer=answer).response == answer
     assert made(calls, "Version").response is None
+
+
+def test_an_error_is_kept_and_what_its_frames_knew_is_not() -> None:
+    class Thing:
+        """Weakly referenced."""
+
+    calls, seen = Calls(), []
+
+    def fails() -> None:
+        thing = Thing()
+        seen.append(weakref.ref(thing))
+        raise errors.InvalidArgument("config", "is required")
+
+    try:
+        fails()
+    except errors.InvalidArgument as error:
+        call = made(calls, "Version", error=error)
+    assert seen[0]() is None
+    assert call.outcome == "InvalidArgument: config: is required"
+    assert isinstance(call.error, errors.InvalidArgument) and call.error.field == "config"
 
 
 def test_oldest_calls_are_forgotten_for_want_of_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from podwright import errors
 from podwright.api import Cri, method_name
 from podwright.client import connect
+from podwright.core.events import Subscription
 from podwright.core.runtime import Runtime
 from podwright.engines.fake.values import Span, seconds
 from podwright.server.calls import served_methods
 from podwright.testing import FakeNode, Fault, Match
-from podwright.testing.front import Face
+from podwright.testing.front import Face, Front
 from podwright.wire import cri_pb2 as cri
 from tests.testing import requests
 
@@ -166,6 +168,25 @@ async def test_who_listens_hears_everything_from_the_call_on(node: FakeNode) -> 
     assert node.calls.last("GetContainerEvents").ended == 0
 
 
+async def test_nothing_is_collected_for_a_listener_who_has_left(node: FakeNode, remote: Cri) -> None:
+    def subscriptions() -> int:
+        return sum(isinstance(each, Subscription) for each in gc.get_objects())
+
+    gc.collect()
+    before = subscriptions()
+    stream: Any = remote.get_container_events(cri.GetEventsRequest())
+    listening = asyncio.create_task(anext(stream))
+    await requests.until(lambda: subscriptions() == before + 1)
+    gc.disable()  # its end must not wait for a collection
+    try:
+        listening.cancel()
+        await asyncio.wait([listening])
+        await node.calls.wait("GetContainerEvents")
+        await requests.until(lambda: subscriptions() == before)
+    finally:
+        gc.enable()
+
+
 async def test_a_caller_who_goes_away_cancels_its_call(node: FakeNode) -> None:
     steps: list[str] = []
     waiting = asyncio.Event()
@@ -185,6 +206,23 @@ async def test_a_caller_who_goes_away_cancels_its_call(node: FakeNode) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert node.calls.last("ExecSync").outcome == "the client left"
+
+
+async def test_who_was_cancelled_is_even_when_its_call_ends_well(node: FakeNode) -> None:
+    async def stubborn() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done nevertheless"
+        raise AssertionError
+
+    front = Front(node.world, node.calls)
+    call = asyncio.create_task(front.fly(stubborn(), remote=False))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
 
 async def test_a_creation_whose_caller_went_away_is_there_for_its_next_try(node: FakeNode) -> None:

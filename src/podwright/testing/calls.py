@@ -34,8 +34,8 @@ ROOM = 64 << 20
 LONG = 1 << 20
 """Bytes of an answer that is not kept: a list of tens of thousands is asked for again and again."""
 
-_OWN, _TRACEBACK = 1 << 10, 8 << 10
-"""Bytes, about, that a call takes besides its messages, and an error with what it holds."""
+_OWN = 1 << 10
+"""Bytes, about, that a call takes besides its messages."""
 
 SHOWN = 30
 """Calls that a failed assertion lists."""
@@ -81,8 +81,7 @@ class Call:
     @property
     def room(self) -> int:
         """Bytes that it takes, about."""
-        error = _TRACEBACK if self.error is not None else 0
-        return _OWN + len(self.request_wire) + len(self.response_wire or b"") + error
+        return _OWN + len(self.request_wire) + len(self.response_wire or b"")
 
     @property
     def seconds(self) -> float:
@@ -149,7 +148,7 @@ class Calls:
 
     def end(self, call: Call, answer: Message | bytes | None, error: BaseException | None = None) -> None:
         before = call.room
-        call.ended, call.error = self._clock(), error
+        call.ended, call.error = self._clock(), _without_frames(error) if error is not None else None
         wire = answer.SerializeToString() if isinstance(answer, Message) else answer
         call.response_wire = wire if wire is None or len(wire) <= LONG else None
         if self._calls and call.number >= self._calls[0].number:
@@ -286,6 +285,13 @@ def _fits(call: Call, rpc: str, match: Match, failed: bool | None) -> bool:
         and match.fits(call.subject)
         and (failed is None or (call.error is not None) is failed)
     )
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """A traceback keeps alive whatever its frames knew: a subscription would go on collecting events."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
 
 
 def with_id(subject: Subject, id: str) -> Subject:

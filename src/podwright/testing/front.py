@@ -222,6 +222,8 @@ class Front:
             raise
         finally:
             self.calls.end(call, None, error)
+            # The error knows this frame: did this frame know it, neither would go, nor the subscription.
+            error = None
 
     def _loses(self, kind: cri.ContainerEventType, id: str) -> bool:
         faults = self.world.faults
