@@ -22,7 +22,7 @@ OLDER_POD = "security.alpha.kubernetes.io/seccomp/pod"
 LOG = b'{"defaultAction": "SCMP_ACT_LOG"}'
 
 
-def action(security: Security | None = None, content: bytes | None = LOG, **annotations: str) -> str:
+def action(annotations: dict[str, str], security: Security | None = None, content: bytes | None = LOG) -> str:
     """What the chosen profile does: "ERRNO" the default one, "LOG" the file, "" none."""
     sandbox = cri.PodSandboxConfig(annotations=annotations)
     built = build(container(security), sandbox=sandbox, seccomp_profile=content)
@@ -45,7 +45,7 @@ def action(security: Security | None = None, content: bytes | None = LOG, **anno
     ],
 )
 def test_both_generations_of_seccomp_annotations(annotations: dict[str, str], expected: str) -> None:
-    assert action(**annotations) == expected
+    assert action(annotations) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_both_generations_of_seccomp_annotations(annotations: dict[str, str], ex
     ],
 )
 def test_fields_count_more_than_annotations(security: Security) -> None:
-    assert action(security, **{NEWER: "runtime/default"}) == ""
+    assert action({NEWER: "runtime/default"}, security) == ""
 
 
 def test_annotations_count_more_than_the_nodes_default() -> None:
@@ -68,9 +68,9 @@ def test_annotations_count_more_than_the_nodes_default() -> None:
 
 def test_a_bad_annotation_is_named() -> None:
     with pytest.raises(InvalidArgument, match=r"annotations\[container\.seccomp\.security\.alpha"):
-        action(**{NEWER: "bad"})
+        action({NEWER: "bad"})
     with pytest.raises(InvalidArgument, match=r"annotations\[container\.seccomp.*cannot be read"):
-        action(None, None, **{NEWER: "localhost/p"})
+        action({NEWER: "localhost/p"}, content=None)
 
 
 def test_the_pods_annotation_is_for_its_pause_process_too() -> None:
