@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ async def test_calls_in_flight_end_at_once_and_nothing_of_them_happens_later(nod
     await node.kill(None)
     with pytest.raises(errors.Unavailable, match="the server crashed"):
         await call
+    assert recorded(node, "sandboxes") == ["creating"]
     half_made = list(node.world.sandboxes)
     assert half_made, "what a killed server has made stays"
     await node.advance("10m")
@@ -215,6 +217,40 @@ async def test_calls_in_flight_end_at_once_and_nothing_of_them_happens_later(nod
     await node.restart()
     assert not node.world.sandboxes, "recovery undoes a creation whose client never got an id"
     assert node.calls.last("RunPodSandbox").outcome == "Unavailable: the server crashed"
+
+
+def recorded(node: FakeNode, table: str) -> list[str]:
+    """The states in the database."""
+    with closing(sqlite3.connect(Path(node.config.root, "podwright.db"))) as database:
+        return [state for (state,) in database.execute(f"SELECT state FROM {table}")]
+
+
+async def test_a_server_that_is_killed_before_it_heard_of_an_exit_has_not_written_it(
+    node: FakeNode,
+) -> None:
+    id = await requests.run_container(node.cri, await requests.run_pod(node.cri))
+    node.exit("web/main", 3)
+    await node.kill(None)
+    assert recorded(node, "containers") == ["running"]
+    await node.restart()
+    assert recorded(node, "containers") == ["exited"]
+    assert (await requests.status(node.cri, id)).exit_code == 3
+
+
+async def test_work_that_outlives_its_call_dies_with_the_server_too(node: FakeNode) -> None:
+    sandbox = await requests.run_pod(node.cri)
+    node.faults.add(Fault(on="stop_sandbox.network", latency=Span(600), count=1))
+    request = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox)
+    stop = asyncio.create_task(node.cri.stop_pod_sandbox(request))
+    await node.advance("1s")
+    stop.cancel()
+    async with asyncio.timeout(5):
+        await node.kill(None)
+    await node.advance("10m")
+    assert node.world.sandboxes[sandbox].ready
+    await node.restart()
+    assert not node.world.sandboxes[sandbox].ready, "recovery finishes a stop that was begun"
+    await asyncio.wait([stop])
 
 
 async def test_a_stream_of_events_ends_with_the_crash(node: FakeNode) -> None:
@@ -374,7 +410,8 @@ async def test_a_client_at_a_socket_sees_its_connection_break(
     async with node.serve(path):
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             with pytest.raises(grpc.aio.AioRpcError) as broken:
-                await RUNTIME(channel).RunPodSandbox(requests.pod())
+                async with asyncio.timeout(2):
+                    await RUNTIME(channel).RunPodSandbox(requests.pod())
             assert broken.value.code() is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(errors.Unavailable, match="nobody listens there any more"):
             async with connect(str(path)):
