@@ -68,34 +68,44 @@ class Manifest:
 def read(path: str | Path) -> list[Manifest]:
     """The Pods of a YAML or JSON file, or ("-") of standard input. InvalidArgument names everything that is
     wrong with it at once."""
-    try:
-        text = Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(str(path), f"is no text in UTF-8: {error}") from error
-    return parse(text, str(path))
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, source: str = "manifest") -> list[Manifest]:
     """The Pods of one or more YAML documents; a List of Pods counts as its items."""
-    try:
-        documents = [one for one in yaml.load_all(text, _Loader) if one is not None]
-    except yaml.YAMLError as error:
-        raise InvalidArgument(source, f"is not YAML: {_fault(error)}") from error
-    manifests = []
-    for number, document in enumerate(documents, 1):
-        place = f"{source}, document {number}" if len(documents) > 1 else source
-        is_list = isinstance(document, dict) and document.get("kind") == "List"
-        for item in document.get("items") or [] if is_list else [document]:
-            manifests.append(from_dict(item, place))
-    if not manifests:
-        raise InvalidArgument(source, "holds no Pod")
+    manifests = [from_dict(tree, place) for tree, place in documents(text, source)]
     names = [(one.namespace, one.name) for one in manifests]
     for namespace, name in names:
         if names.count((namespace, name)) > 1:
             raise InvalidArgument(source, f"holds Pod {namespace}/{name} more than once")
     return manifests
+
+
+def documents(text: str, source: str) -> list[tuple[Any, str]]:
+    """The Kubernetes objects of one or more YAML documents as trees, each with the place it stands at; a List
+    counts as its items. InvalidArgument for what is not YAML, or holds none."""
+    try:
+        trees = [one for one in yaml.load_all(text, _Loader) if one is not None]
+    except yaml.YAMLError as error:
+        raise InvalidArgument(source, f"is not YAML: {_fault(error)}") from error
+    found = []
+    for number, tree in enumerate(trees, 1):
+        place = f"{source}, document {number}" if len(trees) > 1 else source
+        is_list = isinstance(tree, dict) and tree.get("kind") == "List"
+        found += [(item, place) for item in (tree.get("items") or [] if is_list else [tree])]
+    if not found:
+        raise InvalidArgument(source, "holds no Pod")
+    return found
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, or ("-") of standard input. InvalidArgument when there is none."""
+    try:
+        return Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(str(path), f"is no text in UTF-8: {error}") from error
 
 
 def _fault(error: yaml.YAMLError) -> str:
