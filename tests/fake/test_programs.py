@@ -32,6 +32,8 @@ async def test_programs_do_what_they_do_in_busybox(script: str, real: Real, tmp_
         (["1d"], 86400),
         (["inf"], float("inf")),
         (["1", "infinity"], float("inf")),
+        (["2147483"], 2147483),
+        (["9" * 400], float("inf")),
     ],
 )
 def test_durations(words: list[str], seconds: float) -> None:

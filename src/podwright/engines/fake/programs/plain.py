@@ -15,6 +15,8 @@ from podwright.errors import InvalidArgument
 from podwright.spec.signals import parse_signal
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MOST_SECONDS = 1e9
+"""Longer than thirty years is for ever."""
 ESCAPES = {"a": 7, "b": 8, "e": 27, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92}
 _ESCAPE = re.compile(rb"\\(?:0([0-7]{0,3})|x([0-9a-fA-F]{1,2})|([abefnrtv\\])|(c).*)", re.DOTALL)
 
@@ -76,7 +78,8 @@ def duration(words: Sequence[str]) -> float:
         if match is None:
             raise ValueError(f"invalid number '{word}'")
         total += float(match[1]) * _UNITS[match[2]]
-    return total
+    # An event loop's timers have an end.
+    return total if total < MOST_SECONDS else float("inf")
 
 
 async def sleep(context: Context) -> int:
