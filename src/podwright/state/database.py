@@ -23,13 +23,16 @@ class Database:
         self._depth = 0
 
     @classmethod
-    def open(cls, path: Path) -> Database:
-        """Open or create the file; FailedPrecondition when it is no database or cannot be read."""
+    def open(cls, path: Path, *, lasting: bool = True) -> Database:
+        """Open or create the file; FailedPrecondition when it is no database or cannot be read.
+
+        Without `lasting` nothing is synced, at checkpoints neither: a power failure may spoil the file.
+        """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
             connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error as error:
             raise FailedPrecondition(f"cannot open the state database {path}: {error}") from error

@@ -30,7 +30,8 @@ class Life:
         self.killed = False
         self._opening: asyncio.Task[Any] | None = None
         self._front = front
-        self._database = _MortalDatabase.open(config.root_path / DATABASE)
+        # The world is gone with this process: nothing needs to outlast the machine.
+        self._database = _MortalDatabase.open(config.root_path / DATABASE, lasting=False)
         try:
             keep_to_engine(self._database, config)
         except BaseException:
