@@ -180,8 +180,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         return Path(self.cni.cache_dir) if self.cni.cache_dir else self.root_path / "cni"
 
 
-def load(file: Path | None = None, **overrides: object) -> Config:
-    """The configuration of `file` with `overrides` on top; None overrides are left out.
+def load(file: Path | None = None, *, of_host: bool = False, **overrides: object) -> Config:
+    """The configuration of `file` with `overrides` on top; None overrides are left out. With `of_host` its
+    places are the host's, whoever asks.
 
     Raises InvalidArgument that names the key when the file has an unknown or ill-typed one.
     """
@@ -195,7 +196,7 @@ def load(file: Path | None = None, **overrides: object) -> Config:
         except msgspec.DecodeError as error:
             raise InvalidArgument(str(path), f"is not TOML: {error}") from error
     tree.update({key: value for key, value in overrides.items() if value is not None})
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not of_host:
         tree = _of_user(tree)
     try:
         config = msgspec.convert(tree, Config)

@@ -6,8 +6,9 @@ Every door that runs pods in its own process comes through here.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwright.config import Config, prepare
@@ -19,7 +20,7 @@ from podwright.state.database import Database
 from podwright.state.lock import locked
 
 if TYPE_CHECKING:
-    from podwright.engines.base import Engine
+    from podwright.engines.base import Engine, Planner
 
 _OWNER = """
 CREATE TABLE IF NOT EXISTS owner (
@@ -55,6 +56,26 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
                 await maker.close()
         finally:
             database.close()
+
+
+@contextmanager
+def open_planner(config: Config, hooks: Hooks, scenario: Path | None = None) -> Iterator[Planner]:
+    """What the configured engine would make, without opening the house: nothing is locked, made or written.
+    `scenario` is the fake engine's.
+
+    FailedPrecondition or InvalidArgument when a configured file or value cannot be used.
+    """
+    match config.engine:
+        case "oci":
+            from podwright.engines.oci.plan import planned
+
+            with planned(config, hooks) as plan:
+                yield plan
+        case "fake":
+            from podwright.engines.fake import scenario as scenarios
+            from podwright.engines.fake.plan import Plan
+
+            yield Plan(scenarios.load(scenario) if scenario is not None else scenarios.Scenario())
 
 
 def require_privileges(config: Config) -> None:

@@ -29,9 +29,9 @@ class Door:
     socket: str | None = None
     engine: str | None = None
 
-    def config(self) -> Config:
+    def config(self, *, of_host: bool = False) -> Config:
         """The configuration with the options on top. Who chooses another run directory means another
-        podwright: its socket is looked for there."""
+        podwright: its socket is looked for there. With `of_host` it is root's, whoever asks."""
         from podwright.config import load
 
         listen = self.socket
@@ -39,6 +39,7 @@ class Door:
             listen = f"{Path(self.run).absolute()}/podwright.sock"
         return load(
             self.config_file,
+            of_host=of_host,
             root=None if self.root is None else str(Path(self.root).absolute()),
             run=None if self.run is None else str(Path(self.run).absolute()),
             listen=listen,

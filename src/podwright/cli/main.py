@@ -229,6 +229,80 @@ def inspect(
     run_async(room.inspect(context.obj, names, kind))
 
 
+@app.command(rich_help_panel=PODS)
+def explain(
+    context: typer.Context,
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE|CONTAINER]",
+            help="A Pod manifest (- is standard input), or a container that exists; a file goes first.",
+            show_default=False,
+        ),
+    ] = None,
+    pod_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Instead of a manifest: the pod, as crictl takes it.")
+    ] = None,
+    container_config: Annotated[str | None, typer.Option(metavar="FILE", help="… and its container.")] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this container of the pod.")
+    ] = None,
+    handler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As if the pod asked for this runtime handler.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As this engine would do it: oci or fake.")
+    ] = None,
+    diff: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHANGE",
+            help="Only what would change, with handler=NAME, engine=NAME, PATH=VALUE (a setting, VALUE in"
+            " YAML) or another FILE; may be repeated. Exits like diff: 0 nothing, 1 something, 2 trouble.",
+        ),
+    ] = None,
+    path: Annotated[str, typer.Option(metavar="PREFIX", help="Only what is there, in full.")] = "",
+    wide: Annotated[bool, typer.Option("--wide", "-w", help="Cut nothing to the terminal's width.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The spec alone, as it would be written.")] = False,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="How the table is written.")
+    ] = Format.TABLE,
+    image_config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Configuration of the images (skopeo inspect --config), JSON."),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The fake engine's, YAML.", rich_help_panel=FAKE)
+    ] = None,
+) -> None:
+    """Tell what a container would get, or has got, and why. Creates nothing."""
+    from podwright.cli import explain as room
+    from podwright.errors import PodwrightError
+
+    options = room.Options(
+        subject=subject,
+        pod_config=pod_config,
+        container_config=container_config,
+        container=container,
+        handler=handler,
+        engine=engine,
+        scenario=scenario,
+        image_config=image_config,
+        diff=diff or (),
+        json=json,
+        output=output,
+        wide=wide,
+        path=path,
+    )
+    try:
+        status = run_async(room.explain(context.obj, options))
+    except PodwrightError as error:
+        if not diff:
+            raise
+        fail(str(error), 2)
+    raise typer.Exit(status)
+
+
 @app.command(rich_help_panel=IMAGES)
 def images(context: typer.Context, quiet: Quiet = False, output: Output = Format.TABLE) -> None:
     """List images."""

@@ -63,7 +63,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for column, cell, width, whole in zip(columns, folded, widths, row, strict=True):
                 part = cell[line] if line < len(cell) else ""
                 colour = _BOLD if index == 0 else _colour(whole) if column == "STATE" else ""
-                text += _painted(part, colour if coloured else "") + " " * (width - len(part) + gap)
+                text += painted(part, colour if coloured else "") + " " * (width - len(part) + gap)
             print(text.rstrip())
 
 
@@ -134,5 +134,5 @@ def _colour(cell: str) -> str:
     return _COLOURS.get(cell, "")
 
 
-def _painted(text: str, colour: str) -> str:
+def painted(text: str, colour: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m" if text and colour else text

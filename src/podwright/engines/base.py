@@ -351,6 +351,9 @@ class Planner(Protocol):
     async def recursive_read_only(self, handler: str) -> bool:
         """Whether the handler ("" is the default one) can make mounts read-only all the way down."""
 
+    def runs_here(self, handler: str) -> bool:
+        """Whether the processes of the handler's containers are processes of this host's kernel."""
+
     async def find_image(self, reference: str) -> Image | None:
         """The image as far as its store can be read by this user."""
 

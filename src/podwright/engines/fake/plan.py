@@ -42,6 +42,9 @@ class Plan:
         found = self._scenario.handlers.get(handler or self._scenario.default_handler)
         return found is None or found.recursive_read_only
 
+    def runs_here(self, handler: str) -> bool:
+        return False
+
     async def find_image(self, reference: str) -> Image | None:
         """What a registry of the scenario has; it is no matter whether it was pulled."""
         source = references.parse_local(reference) or references.parse(reference)

@@ -76,6 +76,9 @@ class Plan:
     async def recursive_read_only(self, handler: str) -> bool:
         return await self._runtimes.recursive_read_only(handler)
 
+    def runs_here(self, handler: str) -> bool:
+        return not self._runtime(handler)[0].sandboxed
+
     async def find_image(self, reference: str) -> Image | None:
         return await self._images.find(reference) if self._images is not None else None
 
