@@ -1,6 +1,6 @@
 # make run         install what is missing, make an image from this machine's busybox, run examples/hello.yaml
 # make test        the tests: pure rules, the kernel, and the behaviour of a whole server through its socket
-# make test-fake   those of them that need neither root nor a program: they use the fake engine
+# make test-fake   those of them that need neither root nor a program: rules and the fake engine, by any user
 # make check       lint, formatting, strict types
 # make bench       beside containerd and the bare floor; table on the terminal, rows in build/bench.json
 #
@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 PYTEST_OPTIONS ?= -q
+BARE := behaviour cli core fake images kube logs server spec testing
 BENCH_OPTIONS ?=
 
 .PHONY: run test test-fake check bench clean
@@ -25,7 +26,7 @@ test: $(STAMPS)/venv-dev
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 test-fake: $(STAMPS)/venv-dev
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not root"
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not root" $(addprefix tests/,$(BARE))
 
 check: $(STAMPS)/venv-dev
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -77,7 +78,7 @@ class User:
 def open_user() -> Iterator[User]:
     """The user whom unprivileged programs run as, with a directory of its own for the time being."""
     # Not below pytest's directory, which is closed to other users.
-    home = Path(tempfile.mkdtemp(prefix="podwright-user-"))
+    home = Path(tempfile.mkdtemp(prefix="podwright-"))
     try:
         home.chmod(0o755)
         user = User(NOBODY if os.geteuid() == 0 else os.geteuid(), home)
@@ -168,6 +169,7 @@ def _name(requirement: str) -> str:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # nothing is left then, either
     with open_user() as user:
         checkout = user.home / "checkout"
         shutil.copytree(CHECKOUT, checkout, ignore=_NOT_SOURCE, symlinks=True)
@@ -176,7 +178,13 @@ def main() -> int:
                 os.chown(path, user.uid, user.uid, follow_symlinks=False)
         own = [str(checkout / "src"), user.environment["PYTHONPATH"]]
         user.environment["PYTHONPATH"] = os.pathsep.join(own)
-        return user.start(sys.argv[1:], cwd=checkout).wait()
+        process = user.start(sys.argv[1:], cwd=checkout)
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 if __name__ == "__main__":
