@@ -34,7 +34,7 @@ check: $(STAMPS)/venv-dev
 	$(BIN)/mypy
 
 bench: $(STAMPS)/venv
-	@tools/install.sh run bench
+	@case "$(BENCH_OPTIONS)" in *"--only fake" | *"--only fake --"*) ;; *) tools/install.sh run bench ;; esac
 	$(BIN)/python -m bench $(BENCH_OPTIONS)
 
 clean:
