@@ -51,6 +51,7 @@ class Tasks:
         self._runtimes = handlers
         self._watch: exits.ExitWatch | None = None
         self._cgroups: dict[str, str] = {}
+        self._starting: dict[str, asyncio.Future[None]] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         self._guards: dict[str, tuple[int, int]] = {}
         """Of each task the pidfd of its conmon, and its own pid."""
@@ -80,7 +81,12 @@ class Tasks:
 
     async def start(self, runtime: Runtime, id: str) -> None:
         """Raises CommandFailed with the runtime's own words."""
-        done = await spawn.run(runtime.argv("start", id))
+        returned = self._starting[id] = asyncio.get_running_loop().create_future()
+        try:
+            done = await spawn.run(runtime.argv("start", id))
+        finally:
+            returned.set_result(None)
+            del self._starting[id]
         if done.status != 0:
             words = conmon.plain_words(done.stderr.decode(errors="replace"))
             raise CommandFailed(runtime.kind, done.status, words)
@@ -246,6 +252,9 @@ class Tasks:
             log.warning("clearing away task %s: %s", id, error)
 
     async def _forget(self, id: str) -> None:
+        if starting := self._starting.get(id):
+            # A program may end before the `start` that let it go: that fails if its state is gone by then.
+            await asyncio.wait([starting])
         await self._clear(id, self.cgroup(id))
         mounts.unmount(self._places.rootfs(id))
 
