@@ -35,6 +35,8 @@ class Run:
         self.node = Node(workload.scenario)
         self.account = Account()
         self.ids: Ids = {}
+        self.calls: dict[str, asyncio.Task[object]] = {}
+        """Those that are carried out at once, by name."""
         self.watch: Watch
 
     async def prepare(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from podwright.clock import Timer, VirtualClock
 from podwright.config import Config
 from podwright.core.ground import Ground
 from podwright.core.runtime import Runtime
-from podwright.engines.base import Container
+from podwright.engines.base import Container, Exit
 from podwright.engines.fake.engine import FakeEngine
 from podwright.engines.fake.scenario import Scenario, parse
 from podwright.engines.fake.world import World
@@ -65,6 +65,8 @@ class WatchedEngine(FakeEngine):
         self.updates: list[cri.LinuxContainerResources] = []
         self.kept: set[str] | None = None
         """The sandboxes that existed when recovery ended."""
+        self.hold_exit: Callable[[Exit], Awaitable[None]] | None = None
+        """Awaited before core is told of an exit."""
 
     @property
     def clock(self) -> CoreClock:
@@ -77,6 +79,12 @@ class WatchedEngine(FakeEngine):
     async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         self.updates.append(resources)
         await super().update_container(container, resources)
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        async for exit in super().exits():
+            if self.hold_exit is not None:
+                await self.hold_exit(exit)
+            yield exit
 
     async def forget_others(self, sandboxes: set[str]) -> None:
         self.kept = sandboxes

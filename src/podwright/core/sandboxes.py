@@ -30,8 +30,10 @@ def sandbox_name(metadata: cri.PodSandboxMetadata) -> str:
 
 
 def lose(ground: Ground, record: SandboxRecord) -> None:
-    record.lost = True  # whoever claims one that is still being created learns it then
-    if record.state is SandboxState.READY:
+    if record.state is SandboxState.CREATING:
+        record.lost = True  # who claims it learns it then
+    elif record.state is SandboxState.READY:
+        record.lost = True
         ground.step_sandbox(record, SandboxEvent.LOSE, happened=True)
         ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 
