@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import stat
@@ -231,3 +232,4 @@ def test_a_storm_of_kills_leaves_no_orphan(client: Client, server: Server) -> No
     until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}")
     done = server.podwright("doctor", "-o", "json")
     assert "orphan" not in done.stderr.lower(), done.stderr
+    assert json.loads(done.stdout)["orphans"] == []
