@@ -52,12 +52,14 @@ def vanished(ground: Ground, record: ContainerRecord) -> None:
 
 
 async def look(ground: Ground, record: ContainerRecord) -> None:
-    """Make the record say what is really there. Not for one whose start is under way."""
+    """Make the record say what is really there."""
     seen = await ground.engine.observe_container(record.seen_by_engine())
     if record.state not in LIVING:
         return  # its end was reported meanwhile
     if seen.presence is Presence.EXITED and seen.exit is not None:
         exited(ground, record, seen.exit)
+    elif record.id in ground.starts:
+        return  # that tells what became of it
     elif seen.presence is Presence.MISSING:
         vanished(ground, record)
     elif seen.presence is Presence.RUNNING and record.state is not ContainerState.RUNNING:

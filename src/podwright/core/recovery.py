@@ -76,6 +76,23 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
         log.warning("recovery goes on beside new calls: something did not end within %.0f s", PATIENCE)
 
 
+async def look_again(ground: Ground, sandboxes: Sandboxes) -> None:
+    """Exits may have been missed."""
+
+    async def look_at_sandbox(record: SandboxRecord) -> None:
+        if record.state is SandboxState.READY and not await ground.engine.sandbox_alive(
+            record.seen_by_engine()
+        ):
+            sandboxes.lose(record)
+
+    async def look_at_container(record: ContainerRecord) -> None:
+        if record.state in LIVING:
+            await look(ground, record)
+
+    await _each(look_at_container, ground.records.containers)
+    await _each(look_at_sandbox, ground.records.sandboxes)
+
+
 async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> None:
     rest = iter(records)
 
@@ -84,6 +101,6 @@ async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) ->
             try:
                 await settle(record)
             except Exception as error:
-                log.error("recovery of %s (%s): %s", record.id, record.state.value, error)
+                log.error("%s (%s) could not be settled: %s", record.id, record.state.value, error)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))

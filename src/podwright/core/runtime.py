@@ -15,17 +15,20 @@ from podwright.core.ground import Ground
 from podwright.core.images import Images
 from podwright.core.node import runtime_config, status
 from podwright.core.records import Records
-from podwright.core.recovery import recover
+from podwright.core.recovery import look_again, recover
 from podwright.core.sandboxes import Sandboxes
 from podwright.core.stats import Stats
 from podwright.core.views import container_status_wire, sandbox_status_wire
-from podwright.engines.base import Engine, Orphan
+from podwright.engines.base import Engine, Exit, Orphan
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
 
 KUBELET_API_VERSION = "0.1.0"
 """What the kubelet checks VersionResponse.version against."""
+
+FOLLOW_AGAIN = 1.0
+"""Seconds after which an engine that has stopped telling exits is asked again."""
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +85,27 @@ class Runtime:
         await self.close()
 
     async def _follow_exits(self) -> None:
-        records = self._ground.records
-        async for exit in self.engine.exits():
+        while True:
             try:
-                if exit.sandbox:
-                    if exit.id in records.sandboxes:
-                        self._sandboxes.lose(records.sandboxes.get(exit.id))
-                elif exit.id in records.containers:
-                    exited(self._ground, records.containers.get(exit.id), exit)
-            except Exception:
-                # One exit that cannot be recorded must not hide the others.
-                log.exception("the exit of %s could not be recorded", exit.id)
+                async for exit in self.engine.exits():
+                    self._ended(exit)
+            except Exception as error:
+                log.error("the engine tells no exits any more, it is asked again: %s", error)
+            await self._ground.clock.sleep(FOLLOW_AGAIN)
+            # It runs when the exits are followed already: none falls in between.
+            self._ground.start(look_again(self._ground, self._sandboxes))
+
+    def _ended(self, exit: Exit) -> None:
+        records = self._ground.records
+        try:
+            if exit.sandbox:
+                if exit.id in records.sandboxes:
+                    self._sandboxes.lose(records.sandboxes.get(exit.id))
+            elif exit.id in records.containers:
+                exited(self._ground, records.containers.get(exit.id), exit)
+        except Exception:
+            # One exit that cannot be recorded must not hide the others.
+            log.exception("the exit of %s could not be recorded", exit.id)
 
     # The node
 

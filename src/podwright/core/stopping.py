@@ -83,8 +83,7 @@ async def _end(ground: Ground, record: ContainerRecord) -> None:
             async with clock.timeout(KILL_AGAIN):
                 await record.exited.wait()
         except TimeoutError:
-            if record.id not in ground.starts:
-                await look(ground, record)
+            await look(ground, record)
             if clock.monotonic() > give_up and not record.exited.is_set():
                 raise DeadlineExceeded(
                     f"container {record.id} (pid {record.facts.pid}) still runs {GIVE_UP:.0f} s after SIGKILL"
