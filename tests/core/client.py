@@ -88,9 +88,9 @@ class Client:
         await self.node.runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod))
         self._told(self.account.gone, *going)
 
-    async def update(self, container: str, shares: int) -> None:
+    async def update(self, container: str, limit: int) -> None:
         request = cri.UpdateContainerResourcesRequest(container_id=container)
-        request.linux.cpu_shares = shares
+        request.linux.memory_limit_in_bytes = limit
         await self.node.runtime.update_container_resources(request)
 
     async def exec(self, container: str) -> None:

@@ -98,6 +98,8 @@ def _container_agrees(node: Node, record: ContainerRecord, trouble: bool) -> Non
         if made is not None and made.exit is not None and record.reason not in ("StartError", "Unknown"):
             assert (record.exit_code, record.finished_at) == (made.exit.code, made.exit.finished_at)
             assert (record.reason == "OOMKilled") == made.exit.oom_killed
+    if record.state in _LIVING and made is not None:
+        assert made.limit == record.resources.memory_limit_in_bytes, f"{record.name}: another limit holds"
     assert record.exited.is_set() or record.state is not _C.EXITED, f"{record.name}: waiters wait for ever"
     assert not record.exited.is_set() or record.state not in _LIVING, f"{record.name}: waiters were let go"
 

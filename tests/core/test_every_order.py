@@ -59,7 +59,7 @@ def remove(run: Run) -> Any:
 
 
 def update(run: Run) -> Any:
-    return run.client().update(run.ids["main"], 512)
+    return run.client().update(run.ids["main"], 1 << 30)
 
 
 def exec(run: Run) -> Any:

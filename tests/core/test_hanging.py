@@ -1,4 +1,4 @@
-"""Starts that hang, processes that do not die, ends that nobody tells: calls end within bounds nevertheless."""
+"""Starts that hang, processes that do not die, ends that nobody tells: every call ends within bounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS = ["start_container.start", "start_container.started"]
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("grace", [0, 5])
 async def test_container_whose_start_hangs_is_killed_by_a_stop(node: Node, step: str, grace: int) -> None:
-    pod, container, start = await hanging_start(node, step)
+    _, container, start = await hanging_start(node, step)
     await node.shortly(Client(node).stop(container, grace), grace + LATE)
     assert node.engine.signals == [(container, signal.SIGKILL)], "it could hear no other"
     status = await node.status(container)
@@ -60,7 +60,7 @@ async def test_container_whose_start_hangs_goes_with_a_removal(node: Node, step:
 
 
 async def test_start_that_hangs_for_ever_fails_in_the_end(node: Node) -> None:
-    pod, container, start = await hanging_start(node, "start_container.start")
+    _, container, start = await hanging_start(node, "start_container.start")
     await node.clock.advance(CONFIG.create_timeout)
     with pytest.raises(DeadlineExceeded, match="not started after"):
         await start

@@ -161,9 +161,9 @@ async def stop_and_remove_pod(client: Client, ids: Ids) -> None:
 
 
 async def update(client: Client, ids: Ids) -> None:
-    await client.update(ids["main"], 512)
+    await client.update(ids["main"], 1 << 30)
     status = await client.node.status(ids["main"])
-    assert status.resources.linux.cpu_shares == 512
+    assert status.resources.linux.memory_limit_in_bytes == 1 << 30
 
 
 async def exec(client: Client, ids: Ids) -> None:
