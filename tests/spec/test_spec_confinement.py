@@ -239,3 +239,26 @@ def test_a_privileged_container_has_ambient_ones_only_when_asked() -> None:
 def test_an_unknown_ambient_name_is_refused(privileged: bool) -> None:
     with pytest.raises(InvalidArgument, match="add_ambient_capabilities"):
         sets(cri.Capability(add_ambient_capabilities=["NO_SUCH"]), privileged=privileged)
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+def test_a_user_on_gvisors_kernel_has_only_what_is_ambient(privileged: bool) -> None:
+    """Linux takes the others away at execve(2), gVisor does not."""
+    sandbox = pod(cri.LinuxSandboxSecurityContext(privileged=privileged))
+
+    def given(uid: int, ambient: tuple[str, ...] = ()) -> dict[str, set[str]]:
+        security = Security(
+            privileged=privileged,
+            run_as_user=cri.Int64Value(value=uid),
+            capabilities=cri.Capability(add_ambient_capabilities=ambient),
+        )
+        handler = HandlerOptions(own_kernel=True)
+        built = build(container(security), sandbox=sandbox, handler=handler)
+        return {name: set(held) for name, held in built.spec["process"]["capabilities"].items()}
+
+    user = given(1000)
+    assert user["effective"] == user["permitted"] == set()
+    assert set(DEFAULT) <= user["bounding"]
+    assert given(1000, ("KILL",))["effective"] == given(1000, ("KILL",))["permitted"] == {"CAP_KILL"}
+    root = given(0)
+    assert root["effective"] == root["permitted"] == root["bounding"]

@@ -59,6 +59,7 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
     if request.privileged:
         _write(draft, held, "request: config.linux.security_context.privileged")
         _write_ambient(draft, ambient, held)
+        _drop_for_user(draft, request)
         return
     default, origin = DEFAULT, "default: an unprivileged container's set"
     if request.handler.base_spec:
@@ -66,6 +67,7 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
         origin = base_origin(request.handler)
     if not (asked.add_capabilities or asked.drop_capabilities or ambient):
         _write(draft, _available(default, held), origin)
+        _drop_for_user(draft, request)
         return
     # What is to be ambient must be permitted as well (capabilities(7)).
     added = [*(normalise(name) for name in asked.add_capabilities), *ambient]
@@ -89,6 +91,7 @@ def capabilities(draft: Draft, request: ContainerInput, host: HostFacts) -> None
     granted = [name for name in granted if name not in dropped]
     _write(draft, granted, f"request: {_FIELD}")
     _write_ambient(draft, ambient, granted)
+    _drop_for_user(draft, request)
 
 
 def normalise(name: str) -> str:
@@ -123,6 +126,17 @@ def _available(names: Iterable[str], held: Collection[str]) -> list[str]:
 def _write(draft: Draft, granted: list[str], origin: str) -> None:
     draft.process["capabilities"] = {"bounding": granted, "effective": granted, "permitted": granted}
     draft.note("process.capabilities", origin)
+
+
+def _drop_for_user(draft: Draft, request: ContainerInput) -> None:
+    """Linux takes all but the ambient capabilities from a user that is not root, at execve(2). gVisor gives
+    the first program what the spec says."""
+    if request.handler.own_kernel and draft.uid != 0:
+        sets = draft.process["capabilities"]
+        kept = sets.get("ambient", [])
+        sets |= {"effective": kept, "permitted": kept}
+        for member in ("effective", "permitted"):
+            draft.note(f"process.capabilities.{member}", "rule: a user that is not root has none of its own")
 
 
 def _write_ambient(draft: Draft, ambient: Collection[str], granted: list[str]) -> None:
