@@ -20,8 +20,9 @@ def user_files(lower: Sequence[Path]) -> RootfsFiles:
     return RootfsFiles(_text(lower, "etc/passwd"), _text(lower, "etc/group"))
 
 
-def exists(lower: Sequence[Path], path: str) -> bool:
-    return _find(lower, inside(lower, path)) is not None
+def is_directory(lower: Sequence[Path], path: str) -> bool:
+    found = _find(lower, inside(lower, path))
+    return found is not None and found.is_dir()
 
 
 def inside(lower: Sequence[Path], path: str) -> tuple[str, ...]:

@@ -90,8 +90,10 @@ class Made:
             target, self._images.lower_dirs(image.id), keep / "upper", keep / "work", options="volatile"
         )
         shown = rootfs.inside(target, wanted.image_sub_path)
-        if not shown.is_relative_to(target) or not shown.exists():
-            raise InvalidArgument(f"{field}_sub_path", f"{wanted.image_sub_path!r} is not in the image")
+        if not shown.is_relative_to(target) or not shown.is_dir():
+            raise InvalidArgument(
+                f"{field}_sub_path", f"{wanted.image_sub_path!r} is no directory of the image"
+            )
         return MountSource(path=str(shown))
 
     async def volumes(self, paths: Sequence[str]) -> Mapping[str, str]:

@@ -243,8 +243,10 @@ class _Foreseen:
         try:
             lower = self._layers(image.id if image is not None else "")
             path = layered.inside(lower, wanted.image_sub_path)
-            if not layered.exists(lower, wanted.image_sub_path):
-                raise InvalidArgument(f"{field}_sub_path", f"{wanted.image_sub_path!r} is not in the image")
+            if not layered.is_directory(lower, wanted.image_sub_path):
+                raise InvalidArgument(
+                    f"{field}_sub_path", f"{wanted.image_sub_path!r} is no directory of the image"
+                )
         except (OSError, NotFound):
             self.warnings.append(f"{field}: image {wanted.image.image!r} is not here, or cannot be read")
         return MountSource(path=str(target.joinpath(*path)))
