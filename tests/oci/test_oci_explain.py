@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,8 +19,11 @@ from podwright.config import Config
 from podwright.engines.base import Container, Image, Sandbox, SandboxFacts
 from podwright.engines.oci import layered
 from podwright.engines.oci.plan import PAUSE_PID, TARGET_PID, UNKNOWN_ID, planned
+from podwright.engines.oci.seen import compare
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.hooks.running import Hooks
+from podwright.linux import process_facts
+from podwright.linux.process_facts import ProcessFacts
 from podwright.spec.places import origin, places
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import CONTAINER, POD, TARGET, Bench, opened
@@ -329,3 +334,117 @@ async def test_a_refusal_is_rolled_back(place: Config, busybox: Path, tmp_path: 
         with pytest.raises(FailedPrecondition, match=r"site\.refuse"):
             await bench.sandbox(network=POD, pid=POD)
         assert [each.name for each in (Path(place.run) / "sandboxes").iterdir()] == [sandbox.id]
+
+
+# What the kernel shows
+
+
+def sealed() -> cri.ContainerConfig:
+    """A configuration whose every promise the kernel can be asked about."""
+    config = cri.ContainerConfig()
+    resources = config.linux.resources
+    resources.memory_limit_in_bytes, resources.cpu_shares = 64 << 20, 512
+    resources.cpu_quota, resources.cpu_period = 50_000, 100_000
+    resources.oom_score_adj = 500
+    security = config.linux.security_context
+    security.run_as_user.value, security.run_as_group.value = 1000, 2000
+    security.supplemental_groups.append(3000)
+    security.capabilities.drop_capabilities.append("ALL")
+    security.no_new_privs = security.readonly_rootfs = True
+    security.seccomp.profile_type = cri.SecurityProfile.RuntimeDefault
+    security.masked_paths.extend(["/proc/kcore", "/sys/firmware", "/proc/no-such-file"])
+    security.readonly_paths.append("/proc/sys")
+    return config
+
+
+async def facts_of(container: Container) -> ProcessFacts:
+    """Once its program runs: a runtime's `start` may return just before."""
+    async with asyncio.timeout(10):
+        while (facts := process_facts.read(container.facts.pid)).command[0] != "sleep":
+            await asyncio.sleep(0.005)
+    return facts
+
+
+async def test_the_kernel_shows_what_was_given(bench: Bench) -> None:
+    sandbox = await bench.sandbox(network=POD, pid=POD)
+    container = await bench.container(sandbox, "sleep", "100", config=sealed())
+    found = compare(written(bench, container), await facts_of(container))
+    assert [each for each in found.values() if not each.agrees] == []
+    assert found["process.user"].value == {"uid": 1000, "gid": 2000, "additionalGids": [2000, 2001, 3000]}
+    assert found["linux.seccomp"].value == "filtered"
+    assert found["linux.maskedPaths"].value == ["/proc/kcore", "/sys/firmware"]
+    assert {path for path in found if path.startswith("linux.namespaces[")} >= {
+        "linux.namespaces[network]",
+        "linux.namespaces[pid]",
+        "linux.namespaces[mount]",
+    }
+    assert {path.rpartition("resources.")[2] for path in found if "resources" in path} >= {
+        "memory.limit", "cpu.quota", "cpu.shares"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("process.user", lambda spec: spec["process"]["user"].update(additionalGids=[2000])),
+        ("process.args", lambda spec: spec["process"]["args"].append("more")),
+        ("process.cwd", lambda spec: spec["process"].update(cwd="/tmp")),
+        ("process.oomScoreAdj", lambda spec: spec["process"].update(oomScoreAdj=1)),
+        ("process.noNewPrivileges", lambda spec: spec["process"].pop("noNewPrivileges")),
+        (
+            "process.capabilities",
+            lambda spec: spec["process"].update(capabilities={"bounding": ["CAP_KILL"]}),
+        ),
+        ("linux.seccomp", lambda spec: spec["linux"].pop("seccomp")),
+        ("root.readonly", lambda spec: spec["root"].pop("readonly")),
+        ("mounts[/proc]", lambda spec: spec["mounts"][0]["options"].append("ro")),
+        ("mounts[/nowhere]", lambda spec: spec["mounts"].append({"destination": "/nowhere"})),
+        ("linux.maskedPaths", lambda spec: spec["linux"]["maskedPaths"].append("/proc/meminfo")),
+        ("linux.readonlyPaths", lambda spec: spec["linux"]["readonlyPaths"].append("/proc/meminfo")),
+        (
+            "linux.namespaces[network]",
+            lambda spec: spec["linux"].update(
+                namespaces=[{"type": "network", "path": "/proc/self/ns/net"}, {"type": "pid"}]
+            ),
+        ),
+        (
+            "linux.resources.memory.limit",
+            lambda spec: spec["linux"]["resources"]["memory"].update(limit=32 << 20),
+        ),
+        ("linux.resources.cpu.quota", lambda spec: spec["linux"]["resources"]["cpu"].update(quota=-1)),
+        ("linux.cgroupsPath", lambda spec: spec["linux"].update(cgroupsPath="/podwright/other")),
+    ],
+)
+async def test_what_differs_is_seen(bench_of_all: tuple[Any, ProcessFacts], path: str, change: Any) -> None:
+    spec, facts = bench_of_all
+    changed = json.loads(json.dumps(spec))
+    change(changed)
+    assert path in [each.path for each in compare(changed, facts).values() if not each.agrees]
+
+
+@pytest.fixture
+async def bench_of_all(bench: Bench) -> tuple[Any, ProcessFacts]:
+    sandbox = await bench.sandbox(network=POD)
+    container = await bench.container(sandbox, "sleep", "100", config=sealed())
+    return written(bench, container), await facts_of(container)
+
+
+async def test_a_program_that_is_not_root_loses_what_is_not_ambient(bench: Bench) -> None:
+    config = cri.ContainerConfig()
+    config.linux.security_context.run_as_user.value = 1000
+    sandbox = await bench.sandbox()
+    container = await bench.container(sandbox, "sleep", "100", config=config)
+    found = compare(written(bench, container), await facts_of(container))
+    assert [path for path, each in found.items() if not each.agrees] == ["process.capabilities"]
+    assert found["process.capabilities"].value["effective"] == []
+
+
+def test_facts_of_this_very_process() -> None:
+    facts = process_facts.read(os.getpid())
+    assert (facts.uid, facts.gid) == (os.geteuid(), os.getegid())
+    assert facts.cwd == str(Path.cwd())
+    assert facts.namespaces is not None and facts.namespaces["net"] == Path("/proc/self/ns/net").stat().st_ino
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert facts.limits["RLIMIT_NOFILE"][0] == soft
+    with pytest.raises(ProcessLookupError):
+        process_facts.read(2**22 + 1)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 IMAGE_COMMAND = "IMAGE_COMMAND"
 """Stands for what an image that cannot be seen would run."""
+CUT = "… cut to the terminal's width: --wide shows all, --path PREFIX a part of it in full"
 SAME, DIFFERENT = 0, 1
 """Exit statuses of a comparison, as diff(1) has them; 2 is trouble."""
 
@@ -313,21 +314,24 @@ def _show(found: Mapping[Any, Explained], options: Options, notes: Sequence[str]
     if options.output is Format.JSON:
         print_json([_as_json(each, options.path, notes) for each in found.values()])
         return
-    for number, each in enumerate(found.values()):
+    cut = False
+    shown = [(each, rows) for each in found.values() if (rows := _rows(each, options.path))]
+    if not shown:
+        raise NotFound(f"--path: there is nothing at {options.path!r}")
+    for number, (each, rows) in enumerate(shown):
         if number:
             print()
         out.strong(each.title)
-        rows = _rows(each, options.path)
-        if not rows:
-            raise NotFound(f"--path: {each.asked.title} has nothing at {options.path!r}")
         if options.path:
             _show_closely(each, [path for path, _ in rows])
         else:
-            out.table(
+            cut |= out.table(
                 ("PATH", "VALUE", "BECAUSE"),
                 [(path, words(path, value), each.because(path)) for path, value in rows],
                 wide=options.wide,
             )
+    if cut:
+        out.note(CUT)
     _warn([*notes, *(text for each in found.values() for text in _warnings(each, len(found)))])
 
 
@@ -398,6 +402,7 @@ def _show_difference(
     if options.json or options.output is Format.JSON:
         print_json(found)
         return DIFFERENT if found else SAME
+    cut = False
     for number, one in enumerate(found):
         if number:
             print()
@@ -407,7 +412,9 @@ def _show_difference(
             path, pair = row["path"], (row["before"], row["after"])
             in_words = [words(path, each) for each in pair] if options.wide else apart(path, *pair)
             cells.append((path, *in_words, row["because"]))
-        out.table(("PATH", "BEFORE", "AFTER", "BECAUSE"), cells, wide=options.wide)
+        cut |= out.table(("PATH", "BEFORE", "AFTER", "BECAUSE"), cells, wide=options.wide)
+    if cut:
+        out.note(CUT)
     if not found:
         print("nothing would change")
     shown = {text for old, new in pairs if old for text in old.explanation.warnings}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from podwright.cli import explain_table as out
-from podwright.cli.explain import Bench, Options, below, explain_one
+from podwright.cli.explain import CUT, Bench, Options, below, explain_one
 from podwright.cli.explain_sources import CriSource, value_at
 from podwright.cli.explain_words import ABSENT, words
 from podwright.cli.find import find
@@ -142,6 +142,11 @@ def _look(
     except ProcessLookupError as error:
         notes.append(f"{error}: it has ended meanwhile, or runs on another machine")
         return {}
+    if facts.uid and not facts.capabilities.get("ambient") and not facts.capabilities.get("effective"):
+        notes.append(
+            f"it runs as user {facts.uid}: whoever is not root has no more than ambient capabilities when a"
+            " program starts (capabilities(7)), so those that were given without being ambient do nothing"
+        )
     if existing.state == "created":
         notes.append("the container is not started yet: what is seen is the runtime's process")
     if facts.mounts is None or facts.namespaces is None:
@@ -164,6 +169,7 @@ def _rows(
             *seen.get(path, (None, True)),
         )
         for path in dict.fromkeys((*has, *seen))
+        if path in has or not seen[path][1]
     ]
 
 
@@ -196,13 +202,16 @@ def _show(existing: Existing, rows: Sequence[Row], notes: Sequence[str], options
         mark = DIFFERS if not row.agrees else "=" if looked else ""
         shown = words(row.path, row.seen) if looked else ""
         cells.append((row.path, row.asked, words(row.path, row.given), f"{mark} {shown}".strip()))
-    marked = [number for number, row in enumerate(rows) if not row.agrees]
-    out.table(("PATH", "ASKED", "GIVEN", "SEEN"), cells, wide=options.wide, marked=marked)
+    marked = [row.path for row in rows if not row.agrees]
+    if out.table(
+        ("PATH", "ASKED", "GIVEN", "SEEN"), cells, wide=options.wide or bool(options.path), marked=marked
+    ):
+        out.note(CUT)
     if marked:
         print()
         out.note(
-            f"{DIFFERS} what was given and what is seen differ in {len(marked)} places; a program may change"
-            " its user, capabilities, limits, directory and name itself"
+            f"{DIFFERS} what was given and what is seen differ; a program may change its user, capabilities,"
+            " limits, directory and name itself"
         )
     if notes:
         print()

@@ -196,7 +196,9 @@ def message(tree: Mapping[str, Any], kind: M, name: str) -> M:
     try:
         return json_format.ParseDict(dict(tree), kind)
     except json_format.ParseError as error:
-        raise InvalidArgument(name, str(error).replace("\n", " ")) from error
+        # What follows is a list of all fields, in other spellings than those that crictl has.
+        fault = re.split(r"\.?\s+Available Fields", str(error))[0]
+        raise InvalidArgument(name, fault.replace("\n", " ")) from error
 
 
 def _envs(envs: Any) -> Iterator[Any]:

@@ -9,6 +9,8 @@ import msgspec
 
 Json = Any
 ABSENT = "-"
+USUAL = ("bounding", "effective", "permitted")
+"""A capability in all of these is simply had."""
 
 
 def words(path: str, value: Json) -> str:
@@ -60,7 +62,9 @@ def _rest(members: Sequence[str]) -> str:
 
 def _object(path: str, value: Mapping[str, Json]) -> str:
     if path == "process.user":
-        return " ".join(f"{key}={words('', each)}" for key, each in value.items())
+        shown = {**value, "groups": ",".join(map(str, value.get("additionalGids", ())))}
+        shown.pop("additionalGids", None)
+        return " ".join(f"{key}={each}" for key, each in shown.items() if each != "")
     if path == "process.capabilities":
         return " ".join(_capabilities(value)) or "none"
     if path == "linux.seccomp":
@@ -76,28 +80,23 @@ def _object(path: str, value: Mapping[str, Json]) -> str:
         return f"{_limit(value.get('soft'))}:{_limit(value.get('hard'))}"
     if path.startswith("linux.devices["):
         mode = value.get("fileMode")
-        shown = f"{value.get('type')} {value.get('major')}:{value.get('minor')}"
-        return shown + (f" {mode:04o}" if isinstance(mode, int) else "")
+        numbers = f"{value.get('type')} {value.get('major')}:{value.get('minor')}"
+        return f"{numbers} {mode:04o}" if isinstance(mode, int) else numbers
     return ""
 
 
 def _capabilities(sets: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names without CAP_; those that are not in all of the three sets that matter say where they are."""
-    usual = ("bounding", "effective", "permitted")
+    """The names without CAP_. Those that are in other sets than the usual three say in which."""
     found = []
     for name in dict.fromkeys(each for names in sets.values() for each in names):
         inside = [kind for kind, names in sets.items() if name in names]
-        odd = [kind for kind in inside if kind not in usual]
-        plain = [kind for kind in usual if kind in inside]
-        notes = odd if len(plain) == len(usual) else inside
+        more = [kind for kind in inside if kind not in USUAL]
         short = name.removeprefix("CAP_")
-        found.append(
-            short
-            if not notes
-            else f"{short}(+{','.join(notes)})"
-            if notes is odd
-            else f"{short}({','.join(notes)} only)"
-        )
+        if not all(kind in inside for kind in USUAL):
+            short += f"({','.join(inside)} only)"
+        elif more:
+            short += f"(+{','.join(more)})"
+        found.append(short)
     return found
 
 

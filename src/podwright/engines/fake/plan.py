@@ -109,14 +109,11 @@ class Plan:
 
     def _add_faults(self, document: dict[str, Json], origins: dict[str, str], subject: Subject) -> None:
         found = {
-            f"{place} on {fault.on}": fault
-            for place, fault in enumerate(self._scenario.faults)
-            if _concerns(fault, subject)
+            place: fault for place, fault in enumerate(self._scenario.faults) if _concerns(fault, subject)
         }
         if found:
-            document["faults"] = {name: documents.to_tree(fault) for name, fault in found.items()}
-        for name in found:
-            origins[f"faults.{name}"] = f"scenario: faults[{name.partition(' ')[0]}]"
+            document["faults"] = [documents.to_tree(fault) for fault in found.values()]
+            origins["faults"] = "scenario: " + ", ".join(f"faults[{place}]" for place in found)
 
 
 def _concerns(fault: Fault, subject: Subject) -> bool:

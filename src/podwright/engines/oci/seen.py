@@ -122,14 +122,19 @@ def _mount(
     path: str, entry: Mapping[str, Json], facts: ProcessFacts, top: Mapping[str, mounts.Mount]
 ) -> Seen:
     target = inside(facts.root, entry["destination"])
-    mount = top.get("/" + str(target.relative_to(facts.root)).removeprefix("."))
+    where = "/" + str(target.relative_to(facts.root)).removeprefix(".")
+    mount = top.get(where)
     if mount is None:
         return Seen(path, "not mounted", False)
+    below = [each for target, each in top.items() if target.startswith(f"{where}/")]
+    # On cgroup v1 a runtime mounts each hierarchy below a tmpfs of its own: those are what counts.
+    hierarchies = [each for each in below if each.fstype == "cgroup" and entry.get("type") == "cgroup"]
+    readonly = all(each.readonly for each in hierarchies) if hierarchies else mount.readonly
     # The last of these options counts, as for mount(8).
     access = [each for each in entry.get("options", ()) if each in ("ro", "rw", "rro")]
     wanted = bool(access) and access[-1] != "rw"
     shown = f"{mount.fstype} {mount.root if mount.root != '/' else mount.source} "
-    return Seen(path, shown + ("ro" if mount.readonly else "rw"), wanted == mount.readonly)
+    return Seen(path, shown + ("ro" if readonly else "rw"), wanted == readonly)
 
 
 def _masked(mount: mounts.Mount | None) -> bool:
