@@ -6,7 +6,7 @@ import asyncio
 import logging
 import posixpath
 import signal
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from podwright.core import validate
@@ -19,7 +19,7 @@ from podwright.core.states import ContainerEvent, ContainerState, SandboxState
 from podwright.core.stopping import end, stop
 from podwright.core.views import (
     HIDDEN_CONTAINER,
-    container_state,
+    container_states,
     container_status,
     labels_match,
 )
@@ -306,7 +306,7 @@ class Containers:
         await record.exited.wait()
         return container_status(record)
 
-    def list(self, filter: cri.ContainerFilter) -> Iterator[ContainerRecord]:
+    def list(self, filter: cri.ContainerFilter) -> Sequence[ContainerRecord]:
         """The records a list shows. InvalidArgument when a prefix in the filter is ambiguous."""
         records = self._ground.records
         candidates: Iterable[ContainerRecord] = records.containers
@@ -317,15 +317,12 @@ class Containers:
             sandbox = records.sandboxes.find(filter.pod_sandbox_id)
             members = sandbox.containers if sandbox is not None else {}
             candidates = [x for x in candidates if x.id in members] if filter.id else list(members.values())
-        state = filter.state.state if filter.HasField("state") else None
-        selector = dict(filter.label_selector)
-        return (
+        states, selector = container_states(filter), dict(filter.label_selector)
+        return [
             record
             for record in candidates
-            if record.state is not ContainerState.CREATING
-            and (state is None or container_state(record) == state)
-            and (not selector or labels_match(record.labels, selector))
-        )
+            if record.state in states and (not selector or labels_match(record.labels, selector))
+        ]
 
 
 def _log_path(sandbox: cri.PodSandboxConfig, config: cri.ContainerConfig) -> str:

@@ -6,6 +6,7 @@ the time is spent on waiting for memory, and other calls wait for the list.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 PAGE = 64 << 10
@@ -69,6 +70,12 @@ class Roll:
         item.page = None
         if not page.entries:
             del self.pages[page]
+
+    def some(self, items: Iterable[Entered]) -> bytes:
+        """The entries of those `items` that have one."""
+        return b"".join(
+            [each.page.encoded[each.at : each.at + each.size] for each in items if each.page is not None]
+        )
 
     def all(self) -> bytes:
         return b"".join([page.encoded for page in self.pages])

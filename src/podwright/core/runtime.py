@@ -223,7 +223,7 @@ class Runtime:
     async def list_pod_sandbox_wire(self, request: cri.ListPodSandboxRequest, /) -> bytes:
         if not request.filter.ByteSize():
             return self.records.sandbox_roll.all()
-        return b"".join([record.item_wire for record in self._sandboxes.list(request.filter)])
+        return self.records.sandbox_roll.some(self._sandboxes.list(request.filter))
 
     async def pod_sandbox_status_wire(self, request: cri.PodSandboxStatusRequest, /) -> bytes:
         if request.verbose:
@@ -233,7 +233,7 @@ class Runtime:
     async def list_containers_wire(self, request: cri.ListContainersRequest, /) -> bytes:
         if not request.filter.ByteSize():
             return self.records.container_roll.all()
-        return b"".join([record.item_wire for record in self._containers.list(request.filter)])
+        return self.records.container_roll.some(self._containers.list(request.filter))
 
     async def container_status_wire(self, request: cri.ContainerStatusRequest, /) -> bytes:
         if request.verbose:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from podwright.core import validate
@@ -15,7 +15,7 @@ from podwright.core.views import (
     HIDDEN_SANDBOX,
     container_status,
     labels_match,
-    sandbox_state,
+    sandbox_states,
     sandbox_status,
     shown_containers,
 )
@@ -157,18 +157,15 @@ class Sandboxes:
             response.info.update(json_texts({"info": {**info, "config": as_asked(record.config)}}))
         return response
 
-    def list(self, filter: cri.PodSandboxFilter) -> Iterator[SandboxRecord]:
+    def list(self, filter: cri.PodSandboxFilter) -> Sequence[SandboxRecord]:
         """The records a list shows. InvalidArgument when the id in the filter is ambiguous."""
         candidates: Iterable[SandboxRecord] = self._ground.records.sandboxes
         if filter.id:
             found = self._ground.records.sandboxes.find(filter.id)
             candidates = [found] if found is not None else []
-        state = filter.state.state if filter.HasField("state") else None
-        selector = dict(filter.label_selector)
-        return (
+        states, selector = sandbox_states(filter), dict(filter.label_selector)
+        return [
             record
             for record in candidates
-            if record.state is not SandboxState.CREATING
-            and (state is None or sandbox_state(record) == state)
-            and (not selector or labels_match(record.labels, selector))
-        )
+            if record.state in states and (not selector or labels_match(record.labels, selector))
+        ]

@@ -33,12 +33,32 @@ _CONTAINER_STATE = {
 }
 
 
+_SANDBOX_STATE = {
+    state: cri.SANDBOX_READY if state is SandboxState.READY else cri.SANDBOX_NOTREADY
+    for state in SandboxState
+}
+
+
 def sandbox_state(record: SandboxRecord) -> cri.PodSandboxState:
-    return cri.SANDBOX_READY if record.state is SandboxState.READY else cri.SANDBOX_NOTREADY
+    return _SANDBOX_STATE[record.state]
 
 
 def container_state(record: ContainerRecord) -> cri.ContainerState:
     return _CONTAINER_STATE[record.state]
+
+
+def sandbox_states(filter: cri.PodSandboxFilter) -> tuple[SandboxState, ...]:
+    """Of the sandboxes that a list with this filter shows."""
+    shown = [state for state in SandboxState if state not in HIDDEN_SANDBOX]
+    wanted = filter.state.state if filter.HasField("state") else None
+    return tuple(state for state in shown if wanted in (None, _SANDBOX_STATE[state]))
+
+
+def container_states(filter: cri.ContainerFilter) -> tuple[ContainerState, ...]:
+    """Of the containers that a list with this filter shows."""
+    shown = [state for state in ContainerState if state not in HIDDEN_CONTAINER]
+    wanted = filter.state.state if filter.HasField("state") else None
+    return tuple(state for state in shown if wanted in (None, _CONTAINER_STATE[state]))
 
 
 def sandbox_item_wire(record: SandboxRecord) -> bytes:
