@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig
+from podwright.engines.base import Presence
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import POD, Bench, opened
@@ -82,3 +83,30 @@ async def test_a_handler_that_cannot_work_says_why(place: Config, busybox: Path)
             bench.engine.check_handler("kata")
         kata = next(each for each in (await bench.engine.status()).handlers if each.name == "kata")
         assert not kata.available and "not installed" in kata.reason
+
+
+async def test_what_a_handler_made_can_be_ended_and_removed_when_it_has_left(
+    place: Config, busybox: Path
+) -> None:
+    leaving = msgspec.structs.replace(
+        place, handlers={**place.handlers, "leaving": HandlerConfig(path="crun")}
+    )
+    async with opened(leaving, busybox) as old:
+        sandbox = await old.sandbox(network=POD, pid=POD, handler="leaving")
+        running = await old.container(sandbox, "sleep", "1000")
+        created = await old.container(sandbox, "sleep", "1000", start=False)
+        old.containers.clear()
+        old.sandboxes.clear()
+    state = Path(place.run, "runtime", "leaving")
+    assert len(list(state.iterdir())) == 3
+    async with opened(place, busybox) as new:
+        new.sandboxes[sandbox.id] = sandbox
+        for each in (running, created):
+            new.containers[each.id] = each
+            assert (await new.engine.observe_container(each)).presence is Presence.RUNNING
+            await new.engine.signal_container(each, signal.SIGKILL)
+            assert (await new.exit_of(each)).code == 137
+            await new.remove(each)
+        await new.remove_sandbox(sandbox)
+        assert list(state.iterdir()) == []
+        assert await new.engine.orphans(set(), set()) == []

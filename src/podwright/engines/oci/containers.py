@@ -111,7 +111,7 @@ class Containers:
         await self._tasks.start(self._runtimes.get(container.sandbox.handler), container.id)
 
     async def signal(self, container: Container, number: int) -> None:
-        runtime = self._runtimes.get(container.sandbox.handler)
+        runtime = self._runtimes.of_existing(container.sandbox.handler)
         await self._tasks.signal(runtime, container.id, container.facts.pid, started(container), number)
 
     async def remove(self, container: Container) -> None:
@@ -154,7 +154,7 @@ class Containers:
             await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
 
     async def observe(self, container: Container) -> Observation:
-        runtime = self._runtimes.get(container.sandbox.handler)
+        runtime = self._runtimes.of_existing(container.sandbox.handler)
         return await self._tasks.observe(runtime, container.id, container.facts.pid, started(container))
 
     def info(self, container: Container) -> Mapping[str, Json]:

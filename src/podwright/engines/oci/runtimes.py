@@ -137,6 +137,19 @@ class Runtimes:
         name = name or self._config.default_handler
         return Runtime(name, self._config.handlers[name].path, (), self._places.runtime_root(name), False)
 
+    def of_existing(self, name: str) -> Runtime | None:
+        """As `get`, for what is there: None when its handler has left the configuration or the host."""
+        try:
+            return self.get(name)
+        except PodwrightError:
+            return None
+
+    def left_behind(self, id: str) -> Sequence[Path]:
+        """What handlers that have left the configuration or the host still keep of `id`."""
+        roots = self._places.runtime_root(id).parent
+        gone = [each for each in roots.iterdir() if each.name not in self._found] if roots.is_dir() else []
+        return [path for root in gone for path in root.glob(f"{id}*")]
+
     def having(self, id: str) -> Sequence[Runtime]:
         """Those that have state of `id`, whatever its record says."""
         return [each for each in self._found.values() if each.knows(id)]

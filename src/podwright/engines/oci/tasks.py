@@ -21,7 +21,7 @@ from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import CommandFailed, FailedPrecondition
-from podwright.linux import cgroups, mounts, proc, spawn
+from podwright.linux import cgroups, mounts, proc, spawn, trees
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +91,9 @@ class Tasks:
             words = conmon.plain_words(done.stderr.decode(errors="replace"))
             raise CommandFailed(runtime.kind, done.status, words)
 
-    async def signal(self, runtime: Runtime, id: str, pid: int, started: int, number: int) -> None:
+    async def signal(self, runtime: Runtime | None, id: str, pid: int, started: int, number: int) -> None:
         """Send `number` to the first process; SIGKILL to all. Fine when they are gone."""
-        if runtime.sandboxed:
+        if runtime is not None and runtime.sandboxed:
             words = await runtimes.kill(runtime, id, number, everything=number == signal.SIGKILL)
             if not words or exits.read(self._places.exit_file(id)) or not self.alive(id, pid, started):
                 return
@@ -134,8 +134,11 @@ class Tasks:
             known = self._cgroups[id] = cgroups.location(path) if path else ""
         return known
 
-    async def observe(self, runtime: Runtime, id: str, pid: int, started: int) -> Observation:
-        """What is really there, after a restart. From now on its end is watched."""
+    async def observe(self, runtime: Runtime | None, id: str, pid: int, started: int) -> Observation:
+        """What is really there, after a restart. From now on its end is watched.
+
+        Without its runtime nobody can tell whether a process waits for its start: it is taken to run.
+        """
         if (told := self._told(id)) is not None:
             return told
         if not self.alive(id, pid, started):
@@ -143,11 +146,7 @@ class Tasks:
             if (supervisor := conmon.supervisor(self._places.bundle(id))) and await _ends(supervisor):
                 return self._told(id) or Observation(Presence.MISSING)
             return Observation(Presence.MISSING)
-        done = await spawn.run(runtime.argv("state", id))
-        try:
-            status = msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
-        except msgspec.DecodeError:
-            status = ""
+        status = await _status(runtime, id) if runtime is not None else "running"
         if (told := self._told(id)) is not None:
             return told
         self._guard(id, self._places.bundle(id), pid or self.pid(id))
@@ -264,6 +263,8 @@ class Tasks:
             words = await runtimes.delete(runtime, id)
             if words:
                 log.warning("%s delete %s: %s", runtime.kind, id, words)
+        for path in self._runtimes.left_behind(id):
+            trees.remove(path)
         if cgroup:
             await _clear_cgroup(cgroup)
 
@@ -313,6 +314,15 @@ class Tasks:
         await spawn.exited(pid)
         if not self._places.exit_file(id).exists() and self._places.bundle(id).exists():
             exits.write_unknown(self._places.exits, id)
+
+
+async def _status(runtime: Runtime, id: str) -> str:
+    """What `runtime` calls the state of `id`; "" when it does not know it."""
+    done = await spawn.run(runtime.argv("state", id))
+    try:
+        return msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
+    except msgspec.DecodeError:
+        return ""
 
 
 async def _ends(pid: int) -> bool:
