@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import resource
@@ -27,6 +26,7 @@ from podwright.linux.process_facts import ProcessFacts
 from podwright.spec.places import origin, places
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import CONTAINER, POD, TARGET, Bench, opened
+from tests.testing.requests import until
 
 pytestmark = pytest.mark.root
 
@@ -352,17 +352,15 @@ def sealed() -> cri.ContainerConfig:
     security.capabilities.drop_capabilities.append("ALL")
     security.no_new_privs = security.readonly_rootfs = True
     security.seccomp.profile_type = cri.SecurityProfile.RuntimeDefault
-    security.masked_paths.extend(["/proc/kcore", "/sys/firmware", "/proc/no-such-file"])
+    security.masked_paths.extend(["/proc/interrupts", "/sys/firmware", "/proc/no-such-file"])
     security.readonly_paths.append("/proc/sys")
     return config
 
 
 async def facts_of(container: Container) -> ProcessFacts:
     """Once its program runs: a runtime's `start` may return just before."""
-    async with asyncio.timeout(10):
-        while (facts := process_facts.read(container.facts.pid)).command[0] != "sleep":
-            await asyncio.sleep(0.005)
-    return facts
+    await until(lambda: process_facts.read(container.facts.pid).command[:1] == ("sleep",))
+    return process_facts.read(container.facts.pid)
 
 
 async def test_the_kernel_shows_what_was_given(bench: Bench) -> None:
@@ -372,7 +370,7 @@ async def test_the_kernel_shows_what_was_given(bench: Bench) -> None:
     assert [each for each in found.values() if not each.agrees] == []
     assert found["process.user"].value == {"uid": 1000, "gid": 2000, "additionalGids": [2000, 2001, 3000]}
     assert found["linux.seccomp"].value == "filtered"
-    assert found["linux.maskedPaths"].value == ["/proc/kcore", "/sys/firmware"]
+    assert found["linux.maskedPaths"].value == ["/proc/interrupts", "/sys/firmware"]
     assert {path for path in found if path.startswith("linux.namespaces[")} >= {
         "linux.namespaces[network]",
         "linux.namespaces[pid]",
