@@ -87,6 +87,8 @@ def test_a_bad_target_is_refused(client: Client) -> None:
     elsewhere = other.run()
     with rejected(StatusCode.INVALID_ARGUMENT):
         pod.create("/bin/true", pid=cri.TARGET, target=elsewhere.id)
+    with rejected(StatusCode.NOT_FOUND):
+        pod.create("/bin/true", pid=cri.TARGET, target="f" * 64)
     ended = pod.run("/bin/true").ended()
     with rejected(StatusCode.FAILED_PRECONDITION):
         pod.create("/bin/true", pid=cri.TARGET, target=ended.id)

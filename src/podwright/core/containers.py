@@ -98,16 +98,16 @@ class Containers:
         validate.container_config(config)
         name = container_name(config.metadata, sandbox.config.metadata)
         key = request.SerializeToString(deterministic=True)
-        if creation := ground.creations.get(name):
-            return await ground.creations.join(creation, key)
+        if id := await ground.creations.join(name, key):
+            return id
         image = await ground.engine.images.find(config.image.image)
         if image is None:
             raise NotFound(f"config.image.image: no image {config.image.image!r} is here; pull it first")
         stop_signal, _, _ = effective_stop_signal(config.stop_signal, image.stop_signal)
-        _require_ready(sandbox)
+        if id := await ground.creations.join(name, key):
+            return id
         # From here to the reservation nothing awaits: of two requests the first gets the name.
-        if creation := ground.creations.get(name):
-            return await ground.creations.join(creation, key)
+        _require_ready(sandbox)
         if name in ground.records.names:
             raise AlreadyExists(f"the name {name!r} is taken by container {ground.records.names[name]}")
         record = ContainerRecord(
@@ -138,7 +138,7 @@ class Containers:
         field = "config.linux.security_context.namespace_options.target_id"
         target = self._ground.records.containers.find(options.target_id) if options.target_id else None
         if target is None or target.state in HIDDEN_CONTAINER:
-            raise InvalidArgument(field, f"no container has the id {options.target_id!r}")
+            raise NotFound(f"{field}: no container has the id {options.target_id!r}")
         if target.sandbox is not sandbox:
             raise InvalidArgument(field, f"container {target.id} is in another pod")
         _require_running(target)

@@ -28,10 +28,12 @@ def namespaces(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         if path:
             entries.append({"type": kind, "path": path})
     entries.append({"type": "mount"})
+    draft.note("linux.namespaces[mount]", "rule: every container has its own")
     if paths.net:
         entries.append({"type": "network", "path": paths.net})
     if host.cgroup_version == 2 and not request.privileged:
         entries.append({"type": "cgroup"})
+        draft.note("linux.namespaces[cgroup]", "rule: its own on cgroup v2, unless it is privileged")
     # The base spec of a handler may add kinds that pods know nothing of, such as "time".
     entries += [entry for entry in of_base if entry["type"] not in _KINDS]
     draft.note("linux.namespaces", "host: the sandbox's namespaces are joined")
