@@ -26,10 +26,10 @@ Two things are not compared, because no rule of a spec makes them: `linux.cgroup
 driver (the scope's prefix is `podwright`), and the content of RuntimeDefault is containers-common's profile
 (`seccomp_profile` of the configuration).
 
-Requests that containerd refuses are refused. It answers Unknown to almost all of them, because its errors carry
-no code; podwright says which kind it is, so that a client can tell a bad request (InvalidArgument, the field's
-path in front) from a state or a host that does not allow it (FailedPrecondition). Where containerd has a code,
-NotFound for absent images and target containers, it is the same.
+Requests that containerd refuses are refused. It answers Unknown to almost all of them, because its errors
+carry no code; podwright says which kind it is, so that a client can tell a bad request (InvalidArgument, the
+field's path in front) from a state or a host that does not allow it (FailedPrecondition). Where containerd
+has a code, NotFound for absent images and target containers, it is the same.
 
 ## Other outcomes
 
