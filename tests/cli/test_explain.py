@@ -363,6 +363,8 @@ def test_the_fake_engine_tells_its_scenario(explain: Explain, tmp_path: Path) ->
     assert reasons["ignore"] == "scenario: containers[1].ignore"
     assert reasons["faults"] == "scenario: faults[0]"
     assert all(reasons.values())
+    with pytest.raises(PodwrightError, match="no handler 'none'"):
+        explain(*arguments, "--handler", "none")
     _, out = explain(*arguments)
     assert "hello (the pod's own process): fake scenario" in out and "scenario: pods[0].latency" in out
 
@@ -436,8 +438,11 @@ def test_values_in_words() -> None:
     assert words("linux.resources.devices", [{"allow": False, "access": "rwm"}]) == "deny a *:* rwm"
     assert words("process.args", ["sh", "-c", "a b"]) == '["sh","-c","a b"]'
     assert apart("linux.maskedPaths", ["/a", "/b"], ["/b", "/c"]) == ("/a", "/c")
+    mounts = [{"type": "sysfs", "source": "sysfs", "options": ["nosuid", each]} for each in ("ro", "rw")]
+    assert apart("mounts[/sys]", *mounts) == ("ro", "rw")
     assert apart("linux.maskedPaths", ["/a"], ["/a", "/c"]) == ("(all 1 of these)", "/c")
     assert explain_table.shortened("request: config.linux.security_context.run_as_user", 24) == (
         "request: …xt.run_as_user"
     )
+    assert explain_table.shortened('["sh","-c","a/b/c"]', 12) == '["sh","-c",…'
     assert explain_table.shortened("a long sentence of words", 10) == "a long se…"

@@ -147,7 +147,7 @@ def shortened(text: str, width: int) -> str:
 
 def _is_path(text: str) -> bool:
     """Of a file, or of a value: dots or slashes, and no words."""
-    return " " not in text and (text.count("/") > 1 or text.count(".") > 1 or "[" in text)
+    return text[:1] not in "[{" and " " not in text and (text.count("/") > 1 or text.count(".") > 1)
 
 
 def _middle(text: str, width: int, head: int) -> str:

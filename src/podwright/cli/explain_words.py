@@ -51,6 +51,9 @@ def _members(path: str, value: Json) -> list[str] | None:
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if is_list and path != "process.args" and all(isinstance(each, str) for each in value):
         return list(value)
+    if path.startswith("mounts[") and isinstance(value, Mapping):
+        what, _, options = words(path, value).rpartition(" ")
+        return [what, *options.split(",")]
     if path == "linux.resources.devices" and is_list:
         return [_rule(each) for each in value]
     return None
