@@ -185,6 +185,7 @@ async def test_a_pod_is_the_sum_of_its_containers(tmp_path: Path) -> None:
     for name in ("a", "b"):
         cases[name] = await node.create(*SLEEP, name=name, resources={"memory_limit_in_bytes": 150 * MIB})
         cases[name].made.sandbox = made
+        made.containers.append(cases[name].made)
         await node.engine.start_container(cases[name].container)
     await node.start(*SLEEP, name="a")
     await node.clock.advance(100)

@@ -240,6 +240,12 @@ class Runtime:
             return (await self.container_status(request)).SerializeToString()
         return container_status_wire(self._containers.shown(request.container_id))
 
+    async def list_container_stats_wire(self, request: cri.ListContainerStatsRequest, /) -> bytes:
+        return await self._stats.containers(request.filter)
+
+    async def list_pod_sandbox_stats_wire(self, request: cri.ListPodSandboxStatsRequest, /) -> bytes:
+        return await self._stats.sandboxes(request.filter)
+
     # Events
 
     def get_container_events(
@@ -258,7 +264,7 @@ class Runtime:
     async def list_container_stats(
         self, request: cri.ListContainerStatsRequest, /
     ) -> cri.ListContainerStatsResponse:
-        return cri.ListContainerStatsResponse(stats=await self._stats.containers(request.filter))
+        return cri.ListContainerStatsResponse.FromString(await self.list_container_stats_wire(request))
 
     async def pod_sandbox_stats(self, request: cri.PodSandboxStatsRequest, /) -> cri.PodSandboxStatsResponse:
         return cri.PodSandboxStatsResponse(stats=await self._stats.sandbox(request.pod_sandbox_id))
@@ -266,7 +272,7 @@ class Runtime:
     async def list_pod_sandbox_stats(
         self, request: cri.ListPodSandboxStatsRequest, /
     ) -> cri.ListPodSandboxStatsResponse:
-        return cri.ListPodSandboxStatsResponse(stats=await self._stats.sandboxes(request.filter))
+        return cri.ListPodSandboxStatsResponse.FromString(await self.list_pod_sandbox_stats_wire(request))
 
     # Repair
 

@@ -226,9 +226,7 @@ class FakeEngine:
             limit=container.config.linux.resources.memory_limit_in_bytes,
             usage=world.scenario.script(subject).stats,
         )
-        self._undoing(
-            undo, "undo_container.rootfs", subject, lambda: world.containers.pop(container.id, None)
-        )
+        self._undoing(undo, "undo_container.rootfs", subject, lambda: world.drop(container.id))
         await self._step("create_container.task", subject)
         made.presence, made.pid = Presence.CREATED, world.new_pid()
         return ContainerFacts(made.pid, asked.uid, asked.gid, asked.groups)
@@ -260,7 +258,7 @@ class FakeEngine:
             made.process.signal(signals.SIGKILL)
         made.presence = Presence.MISSING
         await self._step("remove_container.rootfs", subject)
-        self.world.containers.pop(container.id, None)
+        self.world.drop(container.id)
 
     async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         await self._step("update_container.limits", Subject.of_container(container))
@@ -332,4 +330,4 @@ class FakeEngine:
 
     async def remove_orphan(self, orphan: Orphan) -> None:
         self.world.sandboxes.pop(orphan.name, None)
-        self.world.containers.pop(orphan.name, None)
+        self.world.drop(orphan.name)

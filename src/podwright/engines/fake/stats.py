@@ -47,15 +47,16 @@ async def of_containers(world: World, containers: Sequence[Container]) -> dict[s
 
 async def of_sandboxes(world: World, sandboxes: Sequence[Sandbox]) -> dict[str, cri.LinuxPodSandboxStats]:
     """Of those that are ready, by id: the sum of their containers, and the network's traffic."""
-    running: dict[str, list[FakeContainer]] = {}
-    for made in world.containers.values():
-        if made.presence is Presence.RUNNING and made.sandbox is not None:
-            running.setdefault(made.sandbox.id, []).append(made)
     found: dict[str, cri.LinuxPodSandboxStats] = {}
     for number, sandbox in enumerate(sandboxes, start=1):
-        made_sandbox = world.sandboxes.get(sandbox.id)
-        if made_sandbox is not None and made_sandbox.ready:
-            found[sandbox.id] = _of_sandbox(world, made_sandbox, running.get(sandbox.id, ()))
+        made = world.sandboxes.get(sandbox.id)
+        if made is not None and made.ready:
+            running = [
+                each
+                for each in made.containers
+                if each.presence is Presence.RUNNING and world.containers.get(each.id) is each
+            ]
+            found[sandbox.id] = _of_sandbox(world, made, running)
         if not number % AT_ONCE:
             await asyncio.sleep(0)
     return found

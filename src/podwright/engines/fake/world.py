@@ -13,7 +13,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from podwright.clock import Clock, Timer
@@ -50,6 +50,8 @@ class FakeSandbox:
     """What its network carries."""
     spent: tuple[int, int, int] = (0, 0, 0)
     """What its ended containers have used up; see `stats.counted`."""
+    containers: list[FakeContainer] = field(default_factory=list)
+    """Those made in it and not removed since: its statistics need not look at all of the node's."""
 
     @property
     def ip(self) -> str:
@@ -78,6 +80,10 @@ class FakeContainer:
     """Of its memory, in bytes; 0: none."""
     usage: UsageScript | None = None
     """What it uses while it runs."""
+
+    def __post_init__(self) -> None:
+        if self.sandbox is not None:
+            self.sandbox.containers.append(self)
 
 
 class World:
@@ -134,6 +140,12 @@ class World:
         if self._scenario.seed:
             return f"{self.chance.getrandbits(256):064x}"
         return secrets.token_hex(32)
+
+    def drop(self, id: str) -> None:
+        """A container is gone; fine when there is none."""
+        made = self.containers.pop(id, None)
+        if made is not None and made.sandbox is not None:
+            made.sandbox.containers.remove(made)
 
     def new_pid(self) -> int:
         self._pid += 1
