@@ -58,6 +58,32 @@ async def test_retry_after_the_client_gave_up_gets_the_finished_sandbox(node: No
     assert [await node.sandbox()] == await node.sandboxes() == list(node.world.sandboxes)
 
 
+@pytest.mark.parametrize("kind", ["sandbox", "container"])
+async def test_parked_object_gives_way_to_a_different_request(node: Node, kind: str) -> None:
+    pod = await node.sandbox()
+    step = "create_sandbox.ready" if kind == "sandbox" else "create_container.task"
+    gate = node.points.gates[step] = asyncio.Event()
+    passed = node.points.passed.count(step)
+    call = node.sandbox("other") if kind == "sandbox" else node.container(pod)
+    first = asyncio.create_task(call)
+    await until(lambda: node.points.passed.count(step) > passed)
+    first.cancel()
+    gate.set()
+    await idle()
+    [parked] = node.ground.creations._under_way.values()
+    if kind == "sandbox":
+        pod_request = node.sandbox_request("other")
+        pod_request.config.hostname = "elsewhere"
+        id = (await node.runtime.run_pod_sandbox(pod_request)).pod_sandbox_id
+        assert await node.sandboxes() == list(node.world.sandboxes) == [pod, id]
+    else:
+        request = node.container_request(pod)
+        request.config.working_dir = "/elsewhere"
+        id = (await node.runtime.create_container(request)).container_id
+        assert await node.containers() == list(node.world.containers) == [id]
+    assert id != parked.making.record.id
+
+
 async def test_unclaimed_sandbox_is_removed_after_a_while(node: Node) -> None:
     gate = node.points.gates["create_sandbox.ready"] = asyncio.Event()
     first = asyncio.create_task(node.sandbox())
@@ -150,8 +176,7 @@ async def test_a_container_about_to_be_claimed_is_not_given_out_while_a_stop_rem
     call = asyncio.create_task(node.container(sandbox, start=False))
     await until(lambda: "create_container.task" in node.points.passed)
     [record] = node.ground.records.containers
-    creation = node.ground.creations.get(record.name)
-    assert creation is not None
+    creation = node.ground.creations._under_way[record.name]
     created.set()
     await until(creation.task.done)  # and its client has not yet run
     stopped = asyncio.create_task(

@@ -121,9 +121,6 @@ class Creations:
         self._clock = clock
         self._bound = bound
 
-    def get(self, name: str) -> Creation | None:
-        return self._under_way.get(name)
-
     def revoke(self, making: Making) -> Awaitable[None]:
         """From now on nobody gets it any more: its sandbox is being stopped. To be awaited, until nothing of
         it is left; raises what kept it from being removed."""
@@ -144,17 +141,23 @@ class Creations:
             _give_up(creation)
         self._under_way.clear()
 
-    async def join(self, creation: Creation, request: bytes) -> str:
-        """Wait for `creation` as another client of the same request and return the object's id.
+    async def join(self, name: str, request: bytes) -> str | None:
+        """Wait for the creation of `name` as another client of the same request and return the object's id;
+        None when there is no such creation. One that is parked gives way to a different request.
 
-        Raises AlreadyExists when `request` is a different one: the name is taken by the first.
+        Raises AlreadyExists when a different request is being carried out: the name is taken by that.
         """
-        if creation.request != request:
+        creation = self._under_way.get(name)
+        if creation is None:
+            return None
+        if creation.request == request:
+            return await self._wait(creation)
+        if creation.expiry is None:
             raise AlreadyExists(
-                f"the name {creation.making.record.name!r} is reserved: a different request for it is being"
-                " carried out"
+                f"the name {name!r} is reserved: a different request for it is being carried out"
             )
-        return await self._wait(creation)
+        await asyncio.shield(self._start(self.revoke(creation.making)))
+        return None
 
     async def begin(self, making: Making, request: bytes) -> str:
         """Start a creation and wait for it. The caller has reserved the name."""

@@ -83,8 +83,8 @@ class Sandboxes:
         name = sandbox_name(request.config.metadata)
         key = request.SerializeToString(deterministic=True)
         creations, records = self._ground.creations, self._ground.records
-        if creation := creations.get(name):
-            return await creations.join(creation, key)
+        if id := await creations.join(name, key):
+            return id
         if name in records.names:
             raise AlreadyExists(f"the name {name!r} is taken by pod sandbox {records.names[name]}")
         record = SandboxRecord(
