@@ -89,6 +89,9 @@ class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     """Pass hugepage limits on."""
     tolerate_missing_hugetlb_controller: bool = True
     ignore_image_defined_volumes: bool = False
+    absent_mount_sources_to_reject: list[str] = []
+    """Host paths that no directory is made at when a container wants to mount them, such as "/etc/hostname":
+    whoever puts a file there later would be in its way."""
     pids_limit: int = 0
     """Processes of a container; -1 is unlimited, 0 leaves it to the OCI runtime."""
     device_ownership_from_security_context: bool = False

@@ -249,6 +249,8 @@ def test_the_last_value_of_the_request_is_what_a_program_reads(
             cri.Mount(container_path="/x", host_path="/y", uidMappings=[cri.IDMapping(length=1)]),
             InvalidArgument,
         ),
+        (cri.Mount(container_path="/", host_path="/y", readonly=True), InvalidArgument),
+        (cri.Mount(container_path="//x/..", host_path="/"), InvalidArgument),
         (cri.Mount(container_path="/x", image=cri.ImageSpec(image="i")), InvalidArgument),
         (
             cri.Mount(container_path="/x", host_path="/y", readonly=True, image=cri.ImageSpec(image="i")),
@@ -268,6 +270,16 @@ def test_lookups_refuse_a_bad_mount_before_anything_is_made_for_it() -> None:
     )
     with pytest.raises(InvalidArgument, match=r"config\.mounts\[1\]"):
         mounts.lookups(config)
+
+
+def test_a_source_that_the_node_wants_to_be_there_is_not_made() -> None:
+    config = container(
+        mounts=[cri.Mount(container_path="/a", host_path=path) for path in ("/etc//hostname/", "/etc/hosts")]
+    )
+    policy = Policy(absent_mount_sources_to_reject=["/etc/hostname"])
+    assert [each.make for each in mounts.lookups(config, policy)] == [False, True]
+    assert [each.make for each in mounts.lookups(config)] == [True, True]
+    assert "absent_mount_sources_to_reject" in str(mounts.absent(mounts.lookups(config, policy)[0], 0))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +308,10 @@ paths = st.lists(
 ).map(lambda parts: "/" + "/".join(parts))
 
 
-@given(st.lists(paths, max_size=6), st.lists(paths, max_size=3, unique=True))
+@given(
+    st.lists(paths.filter(lambda path: clean(path) != "/"), max_size=6),
+    st.lists(paths, max_size=3, unique=True),
+)
 def test_parents_are_mounted_before_children_and_the_request_wins(
     asked: list[str], volumes: list[str]
 ) -> None:

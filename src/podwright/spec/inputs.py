@@ -45,6 +45,8 @@ class Policy:
     ignore_rdt_not_enabled: bool = False
     image_volumes: bool = True
     """Mount a directory for every VOLUME of the image."""
+    absent_mount_sources_to_reject: Sequence[str] = ()
+    """Host paths that must be there already when they are mounted."""
     pids_limit: int = 0
     """Processes per container; -1 is unlimited, 0 leaves it to the OCI runtime."""
     default_ulimits: Sequence[Rlimit] = ()

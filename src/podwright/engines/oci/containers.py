@@ -61,7 +61,7 @@ class Containers:
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         runtime = self._runtimes.get(container.sandbox.handler)
-        wanted = mount_rules.lookups(container.config)
+        wanted = mount_rules.lookups(container.config, self._host.policy)
         made: list[Path] = []
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)

@@ -56,6 +56,7 @@ def policy(config: Config) -> Policy:
         ignore_blockio_not_enabled=settings.ignore_blockio_not_enabled_errors,
         ignore_rdt_not_enabled=settings.ignore_rdt_not_enabled_errors,
         image_volumes=not settings.ignore_image_defined_volumes,
+        absent_mount_sources_to_reject=tuple(settings.absent_mount_sources_to_reject),
         pids_limit=settings.pids_limit,
         default_ulimits=ulimits,
         umask=umask,

@@ -85,7 +85,7 @@ class Plan:
     async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
         check_sandbox(container.sandbox)
         runtime, warnings = self._runtime(container.sandbox.handler)
-        wanted = mount_rules.lookups(container.config)
+        wanted = mount_rules.lookups(container.config, self._facts.policy)
         facts = self._requests.facts(container.config)
         parts = _Foreseen(container, self._places, self._images, self._levels, to_come)
         request = await self._requests.container(container, runtime, wanted, facts, parts)
@@ -221,6 +221,8 @@ class _Foreseen:
             return await self._image(place, wanted)
         path = Path(os.path.realpath(wanted.host_path))
         if not _there(path) and not any(path.is_relative_to(each) for each in self._to_come):
+            if not wanted.make:
+                raise mount_rules.absent(wanted, place)
             self.warnings.append(
                 f"config.mounts[{place}].host_path: {path} is not there; a directory would be made"
             )

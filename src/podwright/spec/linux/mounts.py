@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
@@ -19,6 +19,7 @@ _HOST_TO_CONTAINER = cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER
 _BIDIRECTIONAL = cri.MountPropagation.PROPAGATION_BIDIRECTIONAL
 
 _PROC = ("nosuid", "noexec", "nodev")
+_DEFAULT_POLICY = Policy()
 _CGROUP_SHARED = ("nsdelegate", "memory_recursiveprot")
 
 
@@ -26,24 +27,35 @@ class Lookup(NamedTuple):
     """What the engine has to find out about one mount of the request, to make its MountSource."""
 
     host_path: str
-    """Resolve its links; make a directory (0755) of it when it is missing."""
+    """Resolve its links; make a directory (0755) of it when it is missing and `make` is set."""
     image: cri.ImageSpec | None
     """Show this image instead (host_path is empty)."""
     image_sub_path: str
     propagated: bool
     """The mount it lies on must be looked up as well."""
+    make: bool = True
 
 
-def lookups(config: cri.ContainerConfig) -> list[Lookup]:
+def lookups(config: cri.ContainerConfig, policy: Policy = _DEFAULT_POLICY) -> list[Lookup]:
     """One for each of config.mounts, in order. Raises InvalidArgument for mounts that cannot be, so that
     nothing is made on the host for them."""
-    return [_lookup(mount, place) for place, mount in enumerate(config.mounts)]
+    kept = {clean(path) for path in policy.absent_mount_sources_to_reject}
+    return [_lookup(mount, place, kept) for place, mount in enumerate(config.mounts)]
 
 
-def _lookup(mount: cri.Mount, place: int) -> Lookup:
+def absent(lookup: Lookup, place: int) -> FailedPrecondition:
+    """The error for a source that is missing and must not be made."""
+    return FailedPrecondition(
+        f"config.mounts[{place}].host_path: {lookup.host_path} is not there, and this node makes no "
+        f"directory of it (absent_mount_sources_to_reject)"
+    )
+
+
+def _lookup(mount: cri.Mount, place: int, kept: Container[str]) -> Lookup:
     _check(mount, f"config.mounts[{place}]")
     image = mount.image if _shows_image(mount) else None
-    return Lookup(mount.host_path, image, mount.image_sub_path, mount.propagation != _PRIVATE)
+    make = clean(mount.host_path) not in kept
+    return Lookup(mount.host_path, image, mount.image_sub_path, mount.propagation != _PRIVATE, make)
 
 
 def volumes_needed(config: cri.ContainerConfig, image: ImageConfig, policy: Policy) -> list[str]:
@@ -258,6 +270,9 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
 def _check(mount: cri.Mount, field: str) -> None:
     if not mount.container_path:
         raise InvalidArgument(f"{field}.container_path", "is empty")
+    if clean(mount.container_path) == "/":
+        # crun fails, runc shows the host's files in place of the image's.
+        raise InvalidArgument(f"{field}.container_path", "nothing can be mounted over the rootfs itself")
     if _shows_image(mount):
         if mount.host_path:
             raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
