@@ -21,6 +21,8 @@ NATIVE = ("crun", "runc")
 NODE_LIMIT = 3_333_333
 """Bytes a second of the block I/O class "slow"."""
 PIDS = 321
+CPU = min(os.sched_getaffinity(0))
+"""The processor of the pause processes."""
 NOFILE = (333, 444)
 OWNED = (1000, 2000)
 """Who owns what the image "filled" has in its volume."""
@@ -35,7 +37,10 @@ _ALLOWED = (
     "ulimits.noderesource.dev",
 )
 _VARIANTS: Mapping[str, str] = {
-    "": f"allowed_annotations = {json.dumps(_ALLOWED)}\n",
+    "": (
+        f"allowed_annotations = {json.dumps(_ALLOWED)}\n"
+        'pod_annotations = ["pod.example.com/*"]\ncontainer_annotations = ["example.com/*"]\n'
+    ),
     "strict": "",
     "modest": "privileged_without_host_devices = true\n",
     "open": (
@@ -118,6 +123,7 @@ class MatrixServer(OciServer):
             f'default_ulimits = ["nofile={soft}:{hard}"]\nshm_size = "32Mi"\nhugepages = true\n'
             f'timezone = "Etc/GMT+5"\npids_limit = {PIDS}\ngomaxprocs = true\nsystemd = true\n'
             f"device_ownership_from_security_context = true\n"
+            f'pause_cpuset = "{CPU}"\nabsent_mount_sources_to_reject = ["{self.root}/absent"]\n'
             f'additional_devices = ["/dev/zero:/dev/of-the-node:r"]\nallowed_devices = ["{self.fuse}"]\n'
         )
 

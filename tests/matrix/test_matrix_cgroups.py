@@ -9,8 +9,8 @@ import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, Container, rejected
-from tests.matrix.server import NODE_LIMIT, PIDS, MatrixServer
+from tests.behaviour.client import Client, Container, decoded, rejected
+from tests.matrix.server import CPU, NODE_LIMIT, PIDS, MatrixServer
 
 pytestmark = pytest.mark.root
 
@@ -72,6 +72,16 @@ def test_processors(client: Client, native: str) -> None:
     assert limit(container, "cpuset", "cpuset.cpus", "cpuset.cpus") == cpu
     assert limit(container, "cpuset", "cpuset.mems", "cpuset.mems") == "0"
     assert container.sh("nproc") == "1"
+
+
+def test_pause_processes_have_processors_of_their_own(client: Client, native: str) -> None:
+    pod = client.pod(handler=native, pid=cri.POD)
+    pause = int(decoded(pod.full_status(verbose=True).info)["pid"])
+    lines = Path(f"/proc/{pause}/cgroup").read_text().splitlines()
+    [path] = [line.split(":", 2)[2] for line in lines if V2 or "cpuset" in line.split(":")[1].split(",")]
+    assert (ROOT / ("" if V2 else "cpuset") / path.lstrip("/") / "cpuset.cpus").read_text().strip() == str(
+        CPU
+    )
 
 
 def test_go_programs_learn_their_quota(client: Client, native: str) -> None:

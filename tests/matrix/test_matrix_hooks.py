@@ -56,3 +56,27 @@ def test_a_hook_that_fails_fails_the_creation(client: Client, native: str, serve
         program.write_text(text)
     assert list(server.marks.iterdir()) == marks
     assert pod.run(annotations={"example.com/marked": "yes"}).exec("true").code == 0
+
+
+def test_annotations_that_the_runtime_is_given(client: Client, native: str) -> None:
+    """Who it is, and what the handler's patterns let through; nothing else of what a pod says."""
+    pod = client.pod(
+        handler=native,
+        annotations={"pod.example.com/a": "pod", "example.com/b": "not a pod's"},
+    )
+    container = pod.run(
+        name="main", annotations={"example.com/c": "own", "example.com/c/d": "deeper", "other": "no"}
+    )
+    given = container.info()["runtimeSpec"]["annotations"]
+    meta = pod.config.metadata
+    assert given == {
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-id": pod.id,
+        "io.kubernetes.cri.sandbox-name": meta.name,
+        "io.kubernetes.cri.sandbox-namespace": meta.namespace,
+        "io.kubernetes.cri.sandbox-uid": meta.uid,
+        "io.kubernetes.cri.container-name": "main",
+        "io.kubernetes.cri.image-name": container.config.image.user_specified_image,
+        "pod.example.com/a": "pod",
+        "example.com/c": "own",
+    }

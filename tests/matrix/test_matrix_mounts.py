@@ -12,7 +12,7 @@ from grpc import StatusCode
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, Container, mount, rejected
 from tests.behaviour.stage import until
-from tests.matrix.server import OWNED
+from tests.matrix.server import OWNED, MatrixServer
 
 pytestmark = pytest.mark.root
 
@@ -206,6 +206,27 @@ def test_a_mount_at_dev_takes_everything_below_it(client: Client, native: str, t
     assert {place for place in mounts if place.startswith("/dev")} >= {"/dev", "/dev/shm"}
     assert container.exec("ls", "/dev/full").code == 0
     assert "newinstance" not in mounts["/dev"][1]
+
+
+def test_a_source_that_is_missing(client: Client, native: str, server: MatrixServer, tmp_path: Path) -> None:
+    """A directory is made, unless the node says that this one must not be."""
+    pod = client.pod(handler=native)
+    made = tmp_path / "not/there"
+    pod.run(mounts=[mount(made, "/data")])
+    assert made.is_dir() and made.stat().st_mode & 0o777 == 0o755
+    kept = server.root / "absent"
+    with rejected(StatusCode.FAILED_PRECONDITION, "absent_mount_sources_to_reject"):
+        pod.create("/bin/true", mounts=[mount(f"{server.root}//absent/", "/data")])
+    assert not kept.exists()
+    kept.write_text("now it is")
+    assert pod.run(mounts=[mount(kept, "/data")]).sh("cat /data") == "now it is"
+    kept.unlink()
+
+
+@pytest.mark.parametrize("source", ["/", "/usr"])
+def test_nothing_is_mounted_over_the_root(client: Client, native: str, source: str) -> None:
+    with rejected(StatusCode.INVALID_ARGUMENT, "container_path"):
+        client.pod(handler=native).create("/bin/true", mounts=[mount(source, "/", readonly=True)])
 
 
 def test_read_only_rootfs(client: Client, handler: str, tmp_path: Path) -> None:

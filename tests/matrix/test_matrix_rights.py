@@ -191,6 +191,6 @@ def test_what_is_executed_later_has_the_same_rights(client: Client, handler: str
     limits = "grep -e 'open files' -e 'core file' /proc/{}/limits | tr -s ' '"
     now, then = (container.sh(limits.format(each)).splitlines() for each in ("self", "1"))
     if handler == "runc":
-        # Its `exec` raises the soft limit of open files now and then, until 1.1.13 (opencontainers/runc#4195).
+        # Until 1.1.13 its `exec` may raise the soft limit of open files (opencontainers/runc#4195).
         now, then = ([line.split()[-2] for line in each] for each in (now, then))
     assert now == then
