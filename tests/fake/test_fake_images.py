@@ -417,7 +417,7 @@ async def test_what_stays_the_same_stays_one_object() -> None:
         ({"reference": "a", "aliases": ["a:latest"]}, "a:latest is there twice"),
         ({"reference": "a", "size": 0}, "size: an image has at least one byte"),
         ({"reference": "a", "username": "u"}, "goes with a password"),
-        ({"reference": "a", "config": {"Env": ["A"]}}, r"items\[0\]\.config: Env: 'A' is not NAME=value"),
+        ({"reference": "a", "config": {"Env": ["A"]}}, r"items\[0\]\.config\.Env: 'A' is not NAME=value"),
         ({"reference": "a", "config": {"StopSignal": "SIGX"}}, "StopSignal: "),
         ({"reference": "a", "config": {"env": []}}, "unknown field env"),
     ],

@@ -17,10 +17,21 @@ from podwright import errors
 from podwright.engines.base import Presence
 from podwright.engines.fake import engine as engine_module
 from podwright.engines.fake import images as images_module
-from podwright.engines.fake.faults import ERRORS, PLACES, STEPS, Fault, FaultError, Faults, Meeting
+from podwright.engines.fake.faults import (
+    ERRORS,
+    EVENTS,
+    PLACES,
+    RPCS,
+    STEPS,
+    Fault,
+    FaultError,
+    Faults,
+    Meeting,
+)
 from podwright.engines.fake.scenario import apply, parse
 from podwright.engines.fake.subject import Match, Subject
 from podwright.errors import InvalidArgument, NotFound, PodwrightError, Unavailable
+from podwright.server.calls import served_methods
 from tests.fake.containers import Node
 
 WEB = Subject("1" * 64, "web-0", "shop", "web", "nginx:1", {"app": "web"})
@@ -156,9 +167,12 @@ def test_an_invalid_argument_names_its_field() -> None:
         ({"on": "CreateContianer", "error": error("x")}, "did you mean 'CreateContainer'"),
         ({"on": "create_container.rootfs2", "error": error("x")}, "did you mean 'create_container.rootfs'"),
         ({}, r"scenario\.faults\[0\]: a fault needs one of error, latency, lose or crash"),
-        ({"error": {"code": "Gone"}}, r"scenario\.faults\[0\]\.error: code: 'Gone' .* Unavailable"),
+        ({"error": {"code": "Gone"}}, r"scenario\.faults\[0\]\.error\.code: 'Gone' .* Unavailable"),
         ({"error": {"code": "NotFound", "field": "x"}}, "only InvalidArgument names a field"),
+        ({"on": "Exek", "latency": "1s"}, "no call, step or event"),
         ({"lose": True}, "'CreateContainer' fits no event"),
+        ({"on": "event.*", "error": error("x")}, r"faults\[0\]\.error: 'event\.\*' fits only events"),
+        ({"on": EVENTS[0], "latency": "1s"}, r"faults\[0\]\.latency: .* fits only events"),
         ({"crash": "before", "error": error("x")}, "leave one of the two out"),
         ({"crash": "now"}, r"scenario\.faults\[0\]\.crash: Invalid enum value 'now'"),
         ({"latency": "1s", "downtime": "1s"}, "follows a crash"),
@@ -173,6 +187,31 @@ def test_an_invalid_argument_names_its_field() -> None:
 def test_what_is_no_fault_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         fault(**fields)
+
+
+def test_a_fault_made_in_python_is_read_as_one_of_a_scenario() -> None:
+    of = Faults(random.Random(1))
+    words: Any = "2s"
+    of.add(Fault(on="CreateContainer", latency=words))
+    of.add({"on": "CreateContainer", "match": {"pod": WEB.pod}, "error": error("busy"), "count": 1})
+    assert of.meet("CreateContainer", WEB).latency == 2
+    of.clear()
+    soon: Any = "soon"
+    wrongs: list[tuple[Any, str]] = [
+        (Fault(on="Version", latency=soon), "fault.latency"),
+        (Fault(on="Version", crash=soon), "fault.crash"),
+        ({"latency": 1}, "fault"),
+    ]
+    for wrong, field in wrongs:
+        with pytest.raises(InvalidArgument) as caught:
+            of.add(wrong)
+        assert caught.value.field == field
+    assert not of.some
+
+
+def test_only_calls_that_are_answered_are_places() -> None:
+    served = {method.name for _, method in served_methods()}
+    assert set(RPCS) == served
 
 
 def test_faults_come_and_go() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from podwright.clock import SYSTEM, VirtualClock
 from podwright.engines.base import Sandbox
 from podwright.engines.fake.engine import FakeEngine
-from podwright.engines.fake.faults import PLACES
+from podwright.engines.fake.faults import EVENTS, PLACES
 from podwright.engines.fake.scenario import (
     Scenario,
     apply,
@@ -55,12 +55,12 @@ from tools import scenario_reference
             {"containers": [{"exec": [{"times": -1}]}]},
             "scenario.containers[0].exec[0].times: Expected int >= 0",
         ),
-        ({"containers": [{"ignore": ["SIGFOO"]}]}, "scenario.containers[0]: ignore: "),
+        ({"containers": [{"ignore": ["SIGFOO"]}]}, "scenario.containers[0].ignore: invalid"),
         (
             {"containers": [{"logs": [{"text": "a", "stream": "log"}]}]},
             "scenario.containers[0].logs[0].stream: ",
         ),
-        ({"containers": [{"stats": {"cpu": {"sine": 1}}}]}, "scenario.containers[0].stats.cpu: sine: wanted"),
+        ({"containers": [{"stats": {"cpu": {"sine": 1}}}]}, "scenario.containers[0].stats.cpu.sine: wanted"),
         ({"containers": {}}, "scenario.containers: Expected array, got object"),
         (
             {"handlers": {"fake": {}, "kata": {"eror": "x"}}},
@@ -69,11 +69,15 @@ from tools import scenario_reference
         ({"handlers": {"fake": {"error": 5}}}, "scenario.handlers.fake.error: Expected str, got int"),
         ({"handlers": {"runc": {}}}, "scenario: default_handler: 'fake' is none of the handlers: runc"),
         ({"addresses": {"ipv4": ""}}, "scenario.addresses: one of ipv4 and ipv6 is needed"),
-        ({"addresses": {"ipv4": "10.1.1.1/8"}}, "scenario.addresses: ipv4: 10.1.1.1/8 has host bits set"),
-        ({"addresses": {"ipv6": "10.0.0.0/8"}}, "scenario.addresses: ipv6: "),
+        ({"addresses": {"ipv4": "10.1.1.1/8"}}, "scenario.addresses.ipv4: 10.1.1.1/8 has host bits set"),
+        ({"addresses": {"ipv6": "10.0.0.0/8"}}, "scenario.addresses.ipv6: "),
         ({"images": {"items": [{}]}}, "scenario.images.items[0]: Object missing required field reference"),
         ({"images": {"rate": "5s"}}, "scenario.images.rate: '5s' is no rate"),
-        ({"pods": [{"lost": {"normal": 1}}]}, "scenario.pods[0].lost: normal: wanted is [mean, "),
+        ({"pods": [{"lost": {"normal": 1}}]}, "scenario.pods[0].lost.normal: wanted is [mean, "),
+        (
+            {"images": {"items": [{"reference": "a", "config": {"Env": ["A"]}}]}},
+            "scenario.images.items[0].config.Env: ",
+        ),
         ({"start": "2025-01-01T00:00:00"}, "scenario.start: "),
         ({"clock": "wall"}, "scenario.clock: Invalid enum value 'wall'"),
         ({True: 1}, "scenario: a key is wrong: Expected str"),
@@ -91,6 +95,15 @@ def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     for text, says in [
         ("seed: [1", f"{file}: scenario: is not YAML: "),
+        (
+            "seed: 1\nclock: system\nseed: 2",
+            f"{file}: scenario: is not YAML: the key 'seed' is here twice\n  at line 3",
+        ),
+        (
+            "containers:\n- exit: {code: 1, code: 2}",
+            f"{file}: scenario: is not YAML: the key 'code' is here twice",
+        ),
+        ("? [a]\n: 1", f"{file}: scenario: is not YAML: while constructing a mapping"),
         ("seed: x", f"{file}: scenario.seed: Expected int"),
     ]:
         file.write_text(text)
@@ -185,7 +198,7 @@ matches = some(
 )
 errors = some({"code": st.sampled_from(["Unavailable", "Unknown", "NotFound"])}, message=texts)
 faults = some(
-    {"on": st.sampled_from([*PLACES, "*"]), "latency": spans},
+    {"on": st.sampled_from([*(each for each in PLACES if each not in EVENTS), "*"]), "latency": spans},
     match=matches,
     error=errors,
     skip=counts,

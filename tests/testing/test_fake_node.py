@@ -18,6 +18,7 @@ from podwright.api import Cri
 from podwright.client import connect
 from podwright.config import Config
 from podwright.engines.fake.faults import STEPS
+from podwright.engines.fake.scenario import ContainerScript, ExitScript, Scenario, parse
 from podwright.engines.fake.values import Span
 from podwright.house import open_house
 from podwright.testing import FakeNode, Fault
@@ -67,6 +68,9 @@ async def test_a_container_ends_as_it_is_told(node: FakeNode) -> None:
         node.exit("main")
     with pytest.raises(errors.NotFound, match="no container has the id or name 'web/no'"):
         node.exit("web/no")
+    for code in (-1, 256):
+        with pytest.raises(errors.InvalidArgument, match=f"code: {code} is no exit code"):
+            node.exit("db/main", code)
 
 
 async def test_a_sandbox_breaks(node: FakeNode) -> None:
@@ -107,6 +111,11 @@ async def test_a_scenario_may_be_a_file_a_text_or_a_tree(tmp_path: Path) -> None
                 await requests.run_pod(node.cri)
     with pytest.raises(errors.InvalidArgument, match="network_eror"):
         FakeNode({"network_eror": "cut"})
+    words: Any = "10m"
+    node = FakeNode(Scenario(containers=[ContainerScript(stopping=words)]))
+    assert node.world.scenario == parse({"containers": [{"stopping": "10m"}]})
+    with pytest.raises(errors.InvalidArgument, match=r"scenario\.containers\[0\]\.exit\.code"):
+        FakeNode(Scenario(containers=[ContainerScript(exit=ExitScript(code=256))]))
 
 
 async def test_the_librarys_objects_work_on_it(node: FakeNode) -> None:

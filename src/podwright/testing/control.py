@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from podwright.engines.fake import documents, scenario
-from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.values import seconds
 from podwright.errors import (
     AlreadyExists,
@@ -198,7 +197,7 @@ class Control:
         return {"faults": [trees.fault(each) for each in self._node.faults.active()]}
 
     def add_fault(self, request: Request) -> Any:
-        return {"id": self._node.faults.add(documents.convert(_mapping(request), Fault, "fault"))}
+        return {"id": self._node.faults.add(_mapping(request))}
 
     def clear_faults(self, _: Request) -> Any:
         self._node.faults.clear()

@@ -25,7 +25,7 @@ from podwright.cli import find
 from podwright.clock import Clock, VirtualClock
 from podwright.config import Config
 from podwright.engines.fake.faults import Fault, Faults
-from podwright.engines.fake.scenario import Scenario, load, parse, parse_yaml
+from podwright.engines.fake.scenario import Scenario, load, parse, parse_yaml, to_tree
 from podwright.engines.fake.subject import Match
 from podwright.engines.fake.values import seconds
 from podwright.engines.fake.world import World
@@ -171,6 +171,8 @@ class FakeNode:
         `oom`: the kernel killed it for want of memory, and `code` is 137 unless it is given. NotFound;
         FailedPrecondition when it does not run.
         """
+        if not 0 <= code <= 255:
+            raise InvalidArgument("code", f"{code} is no exit code: those are 0 to 255")
         found = self.find(container, "container")
         made = self.world.containers.get(found.id)
         if made is None or made.process is None:
@@ -357,7 +359,8 @@ class FakeNode:
     def _read(self, scenario: Script) -> Scenario:
         match scenario:
             case Scenario():
-                found = scenario
+                # Made of its classes, in which nobody has checked the values.
+                found = parse(to_tree(scenario))
             case Path():
                 found = load(scenario)
             case str():

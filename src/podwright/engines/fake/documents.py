@@ -20,6 +20,8 @@ _AMOUNTS = (Span, Size, Rate, Curve)
 _PLACE = re.compile(
     r"^(?P<words>.*?)(?: - at (?:`(?P<inside>key|value)` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL
 )
+_UNNAMED = re.compile(r'in "<(?:byte|unicode) string>", ')
+"""YAML's words for a document that is no file."""
 T = TypeVar("T")
 
 
@@ -35,10 +37,14 @@ def convert(tree: Any, kind: type[T], where: str) -> T:
         if "[...]" in path:
             path = _named(tree, kind, path)
         words = f"a {found['inside']} is wrong: {found['words']}" if found["inside"] else found["words"]
+        key, _, rest = words.partition(": ")
+        if rest and key in _keys(tree, path):
+            # A part that checks its own keys says which of them is wrong.
+            path, words = f"{path}.{key}", rest
         raise InvalidArgument(f"{where}{path}", words.replace("`", "")) from error
 
 
-def to_tree(value: msgspec.Struct) -> Any:
+def to_tree(value: msgspec.Struct | Mapping[str, Any]) -> Any:
     """What `convert` makes the same value of again: dicts, lists, texts and numbers; defaults are left
     out."""
     return msgspec.to_builtins(value, enc_hook=_encode)
@@ -49,7 +55,7 @@ def read_yaml(text: str | bytes, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise InvalidArgument(where, f"is not YAML: {error}") from error
+        raise InvalidArgument(where, f"is not YAML: {_UNNAMED.sub('at ', str(error))}") from error
 
 
 def write_yaml(tree: Any) -> str:
@@ -71,10 +77,8 @@ def _encode(value: Any) -> Any:
 def _named(tree: Any, kind: type, path: str) -> str:
     """`path` with the name of the key for which msgspec writes [...]."""
     before, _, after = path.partition("[...]")
-    steps = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", before)]
-    entries = tree
-    for step in steps:
-        entries = entries[step]
+    steps = _steps(before)
+    entries = _at(tree, steps)
     for key in entries if isinstance(entries, Mapping) else ():
         try:
             msgspec.convert(_with(tree, steps, {key: entries[key]}), kind, dec_hook=_decode)
@@ -82,6 +86,25 @@ def _named(tree: Any, kind: type, path: str) -> str:
             if path in str(error):
                 return f"{before}.{key}{after}"
     return path
+
+
+def _keys(tree: Any, path: str) -> Mapping[str, Any]:
+    """What there is at `path` by its keys, if anything is."""
+    try:
+        found = _at(tree, _steps(path))
+    except (KeyError, IndexError, TypeError):  # handlers may have names with dots in them
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _steps(path: str) -> list[int | str]:
+    return [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
+
+
+def _at(tree: Any, steps: list[int | str]) -> Any:
+    for step in steps:
+        tree = tree[step]
+    return tree
 
 
 def _with(tree: Any, steps: list[int | str], leaf: Any) -> Any:
@@ -94,7 +117,18 @@ def _with(tree: Any, steps: list[int | str], leaf: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                # YAML forbids it, and what the first one said would be gone without a word.
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is here twice", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

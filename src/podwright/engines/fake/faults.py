@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from podwright import errors
+from podwright.api import Cri, method_name
+from podwright.engines.fake import documents
 from podwright.engines.fake.subject import Match, Subject
 from podwright.engines.fake.values import Span
 from podwright.errors import NotFound, PodwrightError
@@ -35,8 +37,12 @@ STEPS = (
 )
 """Every step of the engine, as "operation.step"; a fault there strikes before what the step does."""
 RPCS = tuple(
-    method.name for service in cri.DESCRIPTOR.services_by_name.values() for method in service.methods
+    method.name
+    for service in cri.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if hasattr(Cri, method_name(method.name))
 )
+"""Every call that is answered: at others, which gRPC itself refuses, nothing could strike."""
 EVENTS = tuple(f"event.{name}" for name in cri.ContainerEventType.DESCRIPTOR.values_by_name)
 PLACES = (*RPCS, *STEPS, *EVENTS)
 
@@ -115,7 +121,8 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     """So long after its crash the server starts again."""
 
     def __post_init__(self) -> None:
-        if not any(fnmatchcase(place, self.on) for place in PLACES):
+        places = [place for place in PLACES if fnmatchcase(place, self.on)]
+        if not places:
             near = get_close_matches(self.on, PLACES, 1)
             raise ValueError(
                 f"on: no call, step or event is called {self.on!r}"
@@ -125,8 +132,11 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
             raise ValueError("a fault needs one of error, latency, lose or crash")
         if self.error is not None and self.crash is not None:
             raise ValueError("crash: a server that is gone answers with no error; leave one of the two out")
-        if self.lose and not any(fnmatchcase(place, self.on) for place in EVENTS):
+        if self.lose and not set(places) & set(EVENTS):
             raise ValueError(f"lose: {self.on!r} fits no event, only events are lost")
+        for name, value in (("error", self.error), ("latency", self.latency)):
+            if value is not None and set(places) <= set(EVENTS):
+                raise ValueError(f"{name}: {self.on!r} fits only events, which get lost or crash the server")
         if self.downtime != Span() and self.crash is None:
             raise ValueError("downtime: follows a crash, and this fault has none")
         if not 0 < self.probability <= 1:
@@ -175,8 +185,10 @@ class Faults:
         self.some = False
         """Whether there is any: whoever is in a hurry looks here first."""
 
-    def add(self, fault: Fault) -> int:
-        """The fault's id for `remove`."""
+    def add(self, fault: Fault | Mapping[str, Any]) -> int:
+        """The fault's id for `remove`. Times may be as in a scenario, "2s"; InvalidArgument."""
+        # What Python makes of these classes nobody has checked.
+        fault = documents.convert(documents.to_tree(fault), Fault, "fault")
         return self._add(fault, len(self._faults), scripted=False).id
 
     def remove(self, id: int) -> None:
