@@ -163,9 +163,32 @@ def test_assert_not_called_lists_the_calls_that_there_were(calls: Calls) -> None
     assert "web/side" in str(failed.value) and "CreateContainer" not in str(failed.value)
 
 
+async def test_a_name_that_is_no_calls_is_no_answer(calls: Calls) -> None:
+    for ask in (
+        calls.of,
+        calls.last,
+        calls.assert_called,
+        calls.assert_not_called,  # would hold for ever
+        lambda rpc: calls.assert_order([f"{rpc} web/main"]),
+        calls.wait,  # would wait for ever
+    ):
+        with pytest.raises(errors.InvalidArgument, match="did you mean 'StartContainer'"):
+            async with asyncio.timeout(10):
+                answer: Any = ask("StartContainr")
+                await answer
+
+
+def test_an_outcome_has_the_errors_code_and_its_words_once() -> None:
+    calls = Calls()
+    assert made(calls, "Version", error=errors.PodwrightError("odd")).outcome == "Unknown: odd"
+    busy = made(calls, "Version", error=errors.RegistryUnavailable("503"))
+    assert busy.outcome == "RegistryUnavailable: 503"
+
+
 def test_assert_order_allows_others_between(calls: Calls) -> None:
     calls.assert_order(["CreateContainer", "CreateContainer db/main", "StartContainer web/side"])
     calls.assert_order([])
+    calls.assert_order("StartContainer web/side")
     with pytest.raises(
         AssertionError, match=r"^CreateContainer db/main was not called after StartContainer web/main\."
     ):
@@ -193,6 +216,9 @@ def test_assert_pulled_goes_by_the_credentials_that_count() -> None:
         calls.assert_pulled("redis")
     with pytest.raises(AssertionError, match="by 'bob' once, not twice"):
         calls.assert_pulled("nginx:1.25", username="bob", times=2)
+    pulled(calls, "envoy")
+    with pytest.raises(AssertionError, match="never; there was 1 pull of it: by nobody in particular"):
+        calls.assert_pulled("envoy", username="bob")
 
 
 def test_no_text_of_a_call_shows_credentials() -> None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,7 +23,7 @@ from podwright.core.images import credentials_for
 from podwright.engines.base import Credentials
 from podwright.engines.fake.scenario import Match
 from podwright.engines.fake.subject import Subject
-from podwright.errors import PodwrightError
+from podwright.errors import InvalidArgument, PodwrightError
 from podwright.wire import cri_pb2 as cri
 
 KEPT = 100_000
@@ -93,7 +94,9 @@ class Call:
         if self.error is not None:
             if isinstance(self.error, asyncio.CancelledError):
                 return "the client left"
-            return f"{type(self.error).__name__}: {self.error}"
+            name = type(self.error).__name__
+            words = str(self.error).removeprefix(f"{name}: ")  # some name themselves
+            return f"{'Unknown' if name == 'PodwrightError' else name}: {words}"
         return "ok" if self.ended else "under way"
 
     @property
@@ -179,7 +182,11 @@ class Calls:
         labels: dict[str, str] | None = None,
         failed: bool | None = None,
     ) -> list[Call]:
-        """The calls that fit, oldest first. Texts are patterns (fnmatch(3)); `failed` asks for errors."""
+        """The calls that fit, oldest first. Texts are patterns (fnmatch(3)); `failed` asks for errors.
+
+        InvalidArgument when no call is named so: it would never be found, whatever happened.
+        """
+        _named(rpc)
         match = Match(
             id=id, pod=pod, namespace=namespace, container=container, image=image, labels=labels or {}
         )
@@ -240,9 +247,11 @@ class Calls:
 
         Each is an rpc, or an rpc and whom it is about as a pattern: "StartContainer web/main".
         """
+        expected = [expected] if isinstance(expected, str) else expected
         calls = iter(self)
         for index, step in enumerate(expected):
             rpc, _, title = step.partition(" ")
+            _named(rpc)
             if not any(
                 fnmatchcase(call.rpc, rpc) and fnmatchcase(call.title, title or "*") for call in calls
             ):
@@ -269,9 +278,8 @@ class Calls:
             secret = "" if password is None else " with that password"
             seen = ", ".join(sorted({_who(_credentials(call)) for call in pulls}))
             found = f"{_times(count)}, not {_times(times)}" if times is not None else "never"
-            raise AssertionError(
-                f"{image} was pulled{who}{secret} {found}; there were {len(pulls)} pulls of it: by {seen}"
-            )
+            all = "was 1 pull" if len(pulls) == 1 else f"were {len(pulls)} pulls"
+            raise AssertionError(f"{image} was pulled{who}{secret} {found}; there {all} of it: by {seen}")
         return fitting
 
     def _told(self, rpc: str) -> str:
@@ -285,6 +293,13 @@ def _fits(call: Call, rpc: str, match: Match, failed: bool | None) -> bool:
         and match.fits(call.subject)
         and (failed is None or (call.error is not None) is failed)
     )
+
+
+def _named(rpc: str) -> None:
+    if not any(fnmatchcase(name, rpc) for name in REQUESTS):
+        near = get_close_matches(rpc, REQUESTS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InvalidArgument("rpc", f"no call of the CRI is named {rpc!r}{hint}")
 
 
 def _without_frames(error: BaseException) -> BaseException:

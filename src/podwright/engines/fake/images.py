@@ -169,7 +169,9 @@ class FakeImages:
             raise
         except PodwrightError as error:
             # Some begin with their name as it is: the kubelet looks for it.
-            pull.outcome = f"{type(error).__name__}: {str(error).removeprefix(f'{type(error).__name__}: ')}"
+            name = type(error).__name__
+            words = str(error).removeprefix(f"{name}: ")  # some name themselves
+            pull.outcome = f"{'Unknown' if name == 'PodwrightError' else name}: {words}"
             raise
         return image
 
