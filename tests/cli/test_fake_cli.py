@@ -102,8 +102,8 @@ def run_pod(podwright: Run, directory: Path) -> None:
 def test_calls_are_listed_as_they_came(server: FakeServer, podwright: Run, directory: Path) -> None:
     run_pod(podwright, directory)
     table = printed(podwright("fake", "calls", "--pod", "web")).splitlines()
-    assert table[0].split() == ["NUMBER", "TIME", "RPC", "SUBJECT", "OUTCOME", "MS"]
-    seen = [tuple(line.split()[2:5]) for line in table[1:]]
+    assert table[0].split() == ["NUMBER", "TIME", "RPC", "SUBJECT", "MS", "OUTCOME"]
+    seen = [(*line.split()[2:4], line.split()[5]) for line in table[1:]]
     assert seen[0] == ("RunPodSandbox", "web", "ok")
     assert ("PullImage", "nginx:1.25", "ok") in seen and seen[-1] == ("StartContainer", "web/side", "ok")
     one = podwright("fake", "calls", "--rpc", "Create*", "--container", "side", "-o", "json")
@@ -184,6 +184,9 @@ def test_scenarios_are_applied(server: FakeServer, podwright: Run, directory: Pa
     assert podwright("status").returncode == 1
     done = podwright("fake", "apply", "-", input="netwrk_error: cut\n")
     assert done.returncode == 1 and "netwrk_error" in done.stderr and done.stderr.count("\n") == 1
+    file.write_text("seed: [1")
+    done = podwright("fake", "apply", str(file))
+    assert done.returncode == 1 and done.stderr.startswith(f"podwright: {file}: is not YAML: ")
     printed(podwright("fake", "reset"))
     assert podwright("status").returncode == 0
 
@@ -277,6 +280,10 @@ def test_options_of_the_fake_engine_are_refused_for_another(podwright: Run, dire
     done = podwright("serve", "--engine", "fake", "--scenario", "/nowhere.yaml")
     words = "podwright: /nowhere.yaml: cannot be read: No such file or directory\n"
     assert (done.returncode, done.stderr) == (1, words)
+    done = podwright("serve", "--engine", "foke")
+    assert done.returncode == 2 and "'foke' is not one of 'oci', 'fake'" in done.stderr
+    done = podwright("serve", "--engine", "fake", "--control", str(directory / "podwright.sock"))
+    assert done.returncode == 1 and "podwright.sock is where the CRI is served" in done.stderr
 
 
 def test_the_control_socket_may_be_elsewhere(
@@ -284,6 +291,9 @@ def test_the_control_socket_may_be_elsewhere(
 ) -> None:
     start("--control", str(directory / "c"))
     assert Client(directory / "c").get("/v1/state")["server"] == "up"
+    second = ("--root", str(directory / "second"), "--socket", str(directory / "second.sock"))
+    done = podwright(*second, "serve", "--engine", "fake", "--control", str(directory / "c"))
+    assert done.returncode == 1 and done.stderr.endswith("stop it, or choose another --control\n")
     assert printed(podwright("fake", "--control", str(directory / "c"), "state")).startswith("server up")
     done = podwright("fake", "state")
     assert done.returncode == 1

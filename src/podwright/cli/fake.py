@@ -60,7 +60,11 @@ def apply(
     """Replace the scenario, or parts of it."""
     import sys
 
-    text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    from podwright.engines.fake.documents import read_yaml
+
+    standard = str(file) == "-"
+    text = sys.stdin.buffer.read() if standard else file.read_bytes()
+    read_yaml(text, "standard input" if standard else str(file))  # the server would not know whose it is
     _client(context).call("PATCH" if change else "PUT", "/v1/scenario", text)
 
 
@@ -103,15 +107,15 @@ def calls(
         json(found)
         return
     table(
-        ("NUMBER", "TIME", "RPC", "SUBJECT", "OUTCOME", "MS"),
+        ("NUMBER", "TIME", "RPC", "SUBJECT", "MS", "OUTCOME"),
         [
             (
                 str(call["number"]),
                 _clock_time(call["started"]),
                 call["rpc"],
                 call["title"],
-                call["outcome"],
                 f"{call['milliseconds']:.1f}" if call["ended"] else "-",
+                call["outcome"],
             )
             for call in found["calls"]
         ],

@@ -50,6 +50,11 @@ class Kind(enum.StrEnum):
     IMAGE = "image"
 
 
+class Engine(enum.StrEnum):
+    OCI = "oci"
+    FAKE = "fake"
+
+
 class FakeClock(enum.StrEnum):
     SYSTEM = "system"
     VIRTUAL = "virtual"
@@ -377,9 +382,8 @@ def serve(
     context: typer.Context,
     log_level: Annotated[LogLevel, typer.Option(help="debug has a line for each call.")] = LogLevel.INFO,
     engine: Annotated[
-        str | None,
+        Engine | None,
         typer.Option(
-            metavar="NAME",
             help="What runs the containers: oci; or fake, in memory, for tests (default: as configured).",
         ),
     ] = None,
@@ -410,7 +414,7 @@ def serve(
     from podwright.cli import serve as room
 
     options = room.FakeOptions(scenario, control, seed, None if clock is None else clock.value)
-    room.serve(replace(context.obj, engine=engine), log_level, options)
+    room.serve(replace(context.obj, engine=None if engine is None else engine.value), log_level, options)
 
 
 @app.command(rich_help_panel=NODE)

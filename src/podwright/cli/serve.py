@@ -68,6 +68,7 @@ def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
 
 
 def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[Any, Any, None]:
+    from podwright.errors import InvalidArgument
     from podwright.hooks.running import Hooks
     from podwright.server.endpoint import socket_path
     from podwright.testing.client import beside
@@ -75,6 +76,8 @@ def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[
     from podwright.testing.serving import serve as run
 
     control = socket_path(options.control) if options.control else beside(socket_path(config.listen))
+    if control == socket_path(config.listen):
+        raise InvalidArgument("--control", f"{control} is where the CRI is served: choose another path")
     node = FakeNode(
         options.scenario,
         config=config,

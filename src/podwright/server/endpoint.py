@@ -65,11 +65,11 @@ def silence(error: OSError) -> str:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claimed(path: Path, option: str = "--socket") -> Iterator[None]:
     """Hold the right to listen at `path`; its directory is made, a socket left by a dead server removed.
 
     FailedPrecondition when a live server listens there, or when something else than a socket lies there.
-    The socket is gone afterwards.
+    The socket is gone afterwards. `option` is where another path could be given.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -78,9 +78,9 @@ def claimed(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FailedPrecondition(
-                f"another podwright serves at {path}: stop it, or choose another --socket"
+                f"another podwright serves at {path}: stop it, or choose another {option}"
             ) from None
-        _remove_stale(path)
+        _remove_stale(path, option)
         try:
             yield
         finally:
@@ -100,13 +100,13 @@ def private_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, option: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FailedPrecondition(f"{path} exists and is no socket: move it away, or choose another --socket")
+        raise FailedPrecondition(f"{path} exists and is no socket: move it away, or choose another {option}")
     if knock(path) is None:
-        raise FailedPrecondition(f"another program listens at {path}: stop it, or choose another --socket")
+        raise FailedPrecondition(f"another program listens at {path}: stop it, or choose another {option}")
     path.unlink()

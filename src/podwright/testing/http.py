@@ -66,7 +66,7 @@ async def listening(path: Path, answer: Answer) -> AsyncIterator[None]:
             connections.discard(task)
             writer.close()
 
-    with claimed(path):
+    with claimed(path, "--control"):
         try:
             with private_umask():
                 server = await asyncio.start_unix_server(connected, os.fspath(path))
