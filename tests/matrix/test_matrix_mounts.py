@@ -221,6 +221,11 @@ def test_a_source_that_is_missing(client: Client, native: str, server: MatrixSer
     kept.write_text("now it is")
     assert pod.run(mounts=[mount(kept, "/data")]).sh("cat /data") == "now it is"
     kept.unlink()
+    (tmp_path / "link").symlink_to("nothing")
+    for below in ("link", "link/deep"):
+        with rejected(StatusCode.FAILED_PRECONDITION, "a link to nothing"):
+            pod.create("/bin/true", mounts=[mount(tmp_path / below, "/data")])
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize("source", ["/", "/usr"])

@@ -15,7 +15,7 @@ from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import caps, cgroups, mounts, proc
 from podwright.spec.inputs import DeviceNode, HostFacts, MountSource
 from podwright.spec.linux.devices import SKIPPED_DIRECTORIES, SKIPPED_NODES
-from podwright.spec.linux.mounts import Lookup
+from podwright.spec.linux.mounts import Lookup, absent
 from podwright.spec.linux.seccomp import SeccompProfile
 
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -67,6 +67,21 @@ def kernel() -> tuple[int, int]:
     """Major and minor version of the running kernel."""
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)
+
+
+def check_source(lookup: Lookup, place: int) -> None:
+    """FailedPrecondition when the source of config.mounts[place] is missing and cannot be made."""
+    path = Path(lookup.host_path)
+    try:
+        if path.exists():
+            return
+    except PermissionError:
+        return  # whoever may look will see
+    if not lookup.make:
+        raise absent(lookup, place)
+    # Where the link leads, nobody meant a directory to be.
+    if any(each.is_symlink() and not each.exists() for each in (path, *path.parents)):
+        raise FailedPrecondition(f"config.mounts[{place}].host_path: {path} leads over a link to nothing")
 
 
 def mount_source(lookup: Lookup, made: list[Path]) -> MountSource:

@@ -18,7 +18,7 @@ from podwright.images.store import ImageStore
 from podwright.linux import mounts
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
-from podwright.spec.linux.mounts import Lookup, absent
+from podwright.spec.linux.mounts import Lookup
 
 
 class Made:
@@ -65,8 +65,7 @@ class Made:
     async def source(self, place: int, wanted: Lookup) -> MountSource:
         if wanted.image is not None:
             return await self._image(place, wanted)
-        if not wanted.make and not Path(wanted.host_path).exists():
-            raise absent(wanted, place)
+        host.check_source(wanted, place)
         try:
             return host.mount_source(wanted, self._made)
         except OSError as error:

@@ -221,8 +221,7 @@ class _Foreseen:
             return await self._image(place, wanted)
         path = Path(os.path.realpath(wanted.host_path))
         if not _there(path) and not any(path.is_relative_to(each) for each in self._to_come):
-            if not wanted.make:
-                raise mount_rules.absent(wanted, place)
+            host.check_source(wanted, place)
             self.warnings.append(
                 f"config.mounts[{place}].host_path: {path} is not there; a directory would be made"
             )
