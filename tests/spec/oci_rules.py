@@ -87,6 +87,8 @@ LINUX: Members = {
     "readonlyPaths": list,
     "mountLabel": str,
     "intelRdt": dict,
+    "personality": dict,
+    "timeOffsets": dict,
 }
 RESOURCES: Members = {
     "devices": list,

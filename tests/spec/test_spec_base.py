@@ -78,6 +78,14 @@ def test_what_nobody_asks_for_is_the_base_specs() -> None:
         assert built.origins[place] == BASE_ORIGIN
 
 
+def test_members_that_no_field_of_a_request_has_are_the_base_specs() -> None:
+    more = {"personality": {"domain": "LINUX32"}, "timeOffsets": {"monotonic": {"secs": 5, "nanosecs": 0}}}
+    tree = {**BASE, "linux": {**BASE["linux"], **more}}
+    handler = HandlerOptions(base_spec=base_spec.parse(json.dumps(tree).encode(), "/base.json"))
+    linux = build(handler=handler).spec["linux"]
+    assert {name: linux[name] for name in more} == more
+
+
 def test_what_the_runtime_decides_is_not_the_base_specs() -> None:
     spec = based().spec
     assert spec["process"]["args"] == ["/c"]

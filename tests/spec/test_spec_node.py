@@ -37,6 +37,14 @@ def test_allowed_annotations(allowed: list[str], key: str, expected: bool) -> No
     assert is_allowed(key, HandlerOptions(allowed_annotations=allowed)) == expected
 
 
+def test_the_older_spelling_of_an_annotation_counts_where_the_newer_is_absent() -> None:
+    handler = HandlerOptions(allowed_annotations=["*"])
+    older, newer = {"io.kubernetes.cri-o.umask": "077"}, {"umask.crio.io": "027"}
+    for given, expected in ((older, 0o077), (newer, 0o027), ({**older, **newer}, 0o027)):
+        built = build(handler=handler, sandbox=pod(annotations=given))
+        assert built.spec["process"]["user"]["umask"] == expected
+
+
 # Devices
 
 FUSE = DeviceNode(path="/dev/fuse", type="c", major=10, minor=229)
