@@ -45,6 +45,7 @@ class Points:
     async def step(self, name: str, subject: Subject) -> None:
         """World.on_step."""
         self._pass(name)
+        await asyncio.sleep(0)  # as whatever a real engine does there: others run, a cancellation strikes
         if gate := self.gates.get(name):
             await gate.wait()
         if error := self.failures.pop(name, None):

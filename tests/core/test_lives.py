@@ -98,6 +98,30 @@ async def test_stop_of_created_exited_and_unknown_containers_succeeds_at_once(no
     assert node.engine.signals == [(container, signal.SIGTERM)]
 
 
+async def test_calls_that_kill_at_once_share_one_signal(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    gate = node.points.gates["signal_container.signal"] = asyncio.Event()
+    request = cri.StopContainerRequest(container_id=container)
+    stops = [asyncio.ensure_future(node.runtime.stop_container(request)) for _ in range(3)]
+    await until(lambda: node.engine.signals)
+    stops.pop(0).cancel()  # the others need not know who began
+    gate.set()
+    await node.shortly(asyncio.gather(*stops))
+    assert node.engine.signals == [(container, signal.SIGKILL)]
+
+
+async def test_stop_of_a_client_that_goes_away_still_sends_its_signal(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    gate = node.points.gates["signal_container.signal"] = asyncio.Event()
+    request = cri.StopContainerRequest(container_id=container, timeout=10)
+    stop = asyncio.ensure_future(node.runtime.stop_container(request))
+    await until(lambda: node.engine.signals)
+    stop.cancel()
+    gate.set()
+    status = await node.shortly(node.runtime.wait(container), 1)
+    assert status.exit_code == 128 + signal.SIGTERM
+
+
 async def test_stop_of_a_client_that_goes_away_still_kills_in_time(node: Node) -> None:
     node.world.scenario = parse({"containers": [{"ignore": ["SIGTERM"]}]})
     container = await node.container(await node.sandbox())

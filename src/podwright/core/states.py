@@ -54,7 +54,6 @@ _S, _SE = SandboxState, SandboxEvent
 SANDBOX: Mapping[tuple[SandboxState, SandboxEvent], SandboxState] = {
     (_S.CREATING, _SE.CREATED): _S.READY,
     (_S.CREATING, _SE.LOSE): _S.LOST,  # its roll-back failed: StopPodSandbox can finish it
-    (_S.CREATING, _SE.REMOVE): _S.REMOVING,
     (_S.READY, _SE.LOSE): _S.LOST,
     (_S.READY, _SE.STOP): _S.STOPPING,
     (_S.LOST, _SE.STOP): _S.STOPPING,
