@@ -181,6 +181,8 @@ async def test_a_name_that_is_no_calls_is_no_answer(calls: Calls) -> None:
 def test_an_outcome_has_the_errors_code_and_its_words_once() -> None:
     calls = Calls()
     assert made(calls, "Version", error=errors.PodwrightError("odd")).outcome == "Unknown: odd"
+    failed = made(calls, "ExecSync", error=errors.CommandFailed("fake", 127, "no ls"))
+    assert failed.outcome == "Unknown: fake failed with status 127: no ls"
     busy = made(calls, "Version", error=errors.RegistryUnavailable("503"))
     assert busy.outcome == "RegistryUnavailable: 503"
 

@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from podwright.core.images import credentials_for
 from podwright.engines.base import Credentials
+from podwright.engines.fake.faults import ERRORS
 from podwright.engines.fake.scenario import Match
 from podwright.engines.fake.subject import Subject
 from podwright.errors import InvalidArgument, PodwrightError
@@ -40,6 +41,9 @@ _OWN = 1 << 10
 
 SHOWN = 30
 """Calls that a failed assertion lists."""
+
+_CODES = {*ERRORS, "InvalidArgument"}
+"""What scenarios call errors; others are Unknown to a client."""
 
 _METHODS = {
     method.name: method for service in cri.DESCRIPTOR.services_by_name.values() for method in service.methods
@@ -96,7 +100,9 @@ class Call:
                 return "the client left"
             name = type(self.error).__name__
             words = str(self.error).removeprefix(f"{name}: ")  # some name themselves
-            return f"{'Unknown' if name == 'PodwrightError' else name}: {words}"
+            if isinstance(self.error, PodwrightError) and name not in _CODES:
+                name = "Unknown"
+            return f"{name}: {words}"
         return "ok" if self.ended else "under way"
 
     @property
