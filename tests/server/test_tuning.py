@@ -15,20 +15,17 @@ tuning.settle()
 node = Node()
 node.itself, seen = node, weakref.ref(node)
 gc.collect()
-frozen = gc.get_freeze_count()
 del node
 gc.collect()
 print("kept" if seen() else "collected")
-many = [[] for _ in range(tuning.RISE + frozen)]
-gc.collect()
-print(gc.get_freeze_count() > frozen + tuning.RISE)
-gc.collect()
+for _ in range(tuning.THOROUGH):
+    gc.collect()
 print("kept" if seen() else "collected")
 """
 
 
-def test_what_lives_is_not_looked_at_again_before_there_is_much_more_of_it() -> None:
+def test_what_survives_a_collection_is_looked_at_again_but_seldom() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.split() == ["kept", "True", "collected"]
+    assert done.stdout.split() == ["kept", "collected"]

@@ -15,8 +15,8 @@ import os
 EXPERIMENTS = "GRPC_EXPERIMENTS"
 _NO_EVENT_ENGINE_LISTENER = "-event_engine_listener"
 
-RISE = 200_000
-"""Objects that may be added before a collection looks at all again; and as many as there were then."""
+THOROUGH = 64
+"""Every so many collections of the oldest generation one looks at everything."""
 
 KEPT = 64 << 20
 """Bytes of freed memory, at most, that are kept for the next answers: a list of 30,000 containers, twice."""
@@ -49,22 +49,21 @@ def settle() -> None:
     _keep_freed_memory()
 
 
-_looked_at = 0
-"""Objects that there were when a collection last looked at all of them."""
+_full = 0
+"""Collections of the oldest generation so far."""
 
 
 def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    global _looked_at
+    global _full
     if info["generation"] != 2:
         return
-    if phase == "start":
-        # What was frozen in the middle of a call and became a dead cycle afterwards: not for ever.
-        if gc.get_freeze_count() > 2 * _looked_at + RISE:
-            gc.unfreeze()
-            _looked_at = 0
+    if phase == "stop":
+        gc.freeze()
         return
-    gc.freeze()
-    _looked_at = _looked_at or gc.get_freeze_count()
+    _full += 1
+    if _full % THOROUGH == 0:
+        # What was frozen in the middle of a call and became a dead cycle afterwards: not for ever.
+        gc.unfreeze()
 
 
 def _keep_freed_memory() -> None:
