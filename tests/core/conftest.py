@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.core.node import Node
+pytest.register_assert_rewrite("tests.core.invariants", "tests.core.driving")
+
+from tests.core.node import Node  # noqa: E402
 
 
 @pytest.fixture

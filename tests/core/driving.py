@@ -6,7 +6,8 @@ Time passes only when nothing else can happen, from one timer to the next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from podwright.errors import NotFound, PodwrightError
@@ -17,6 +18,16 @@ from tests.core.workloads import Ids, Workload
 
 LONGEST = 1000
 """Timers that may pass before a call has ended."""
+
+
+@contextmanager
+def telling(*what: object) -> Iterator[None]:
+    """An error says at which of thousands of runs it came up."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(" ".join(map(str, what)))
+        raise
 
 
 class Injected(PodwrightError):

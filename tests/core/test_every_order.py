@@ -14,7 +14,7 @@ from podwright.core.creations import PARKED_FOR
 from podwright.errors import AlreadyExists, FailedPrecondition, NotFound, PodwrightError
 from tests.core import invariants, workloads
 from tests.core.client import Client
-from tests.core.driving import Run, tick
+from tests.core.driving import Run, telling, tick
 from tests.core.orders import Act, Call, Order
 from tests.core.points import idle
 from tests.core.workloads import IGNORES, Ids, Workload
@@ -272,11 +272,8 @@ async def in_every_order(together: Together, *, crash: bool = False) -> int:
     orders = 0
     while wanted is not None:
         order = Order(wanted)
-        try:
+        with telling(orders, order):
             await in_one_order(together, order, crash=crash)
-        except BaseException as error:
-            error.add_note(f"order {orders}: {'; '.join(order.story)}")
-            raise
         wanted = order.next()
         orders += 1
     print(f"{orders} orders of {together}")

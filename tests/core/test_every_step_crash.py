@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core import invariants
-from tests.core.driving import Run
+from tests.core.driving import Run, telling
 from tests.core.workloads import WORKLOADS, Workload
 
 
@@ -45,8 +45,9 @@ async def goes_on(run: Run) -> None:
 async def test_crash_at_every_point(workload: Workload) -> None:
     point, reached = 0, [True]
     while all(reached):
-        run, reached = await carry_out(workload, point)
-        await goes_on(run)
+        with telling("crash at", point):
+            run, reached = await carry_out(workload, point)
+            await goes_on(run)
         point += 1
 
 
@@ -56,7 +57,8 @@ async def test_crash_at_every_point_of_every_recovery(workload: Workload) -> Non
     while reached[0]:
         second, reached = 0, [True, True]
         while reached[1]:
-            run, reached = await carry_out(workload, point, second)
-            await goes_on(run)
+            with telling("crash at", point, second):
+                run, reached = await carry_out(workload, point, second)
+                await goes_on(run)
             second += 1
         point += 1

@@ -7,7 +7,7 @@ import pytest
 
 from podwright.errors import FailedPrecondition, PodwrightError
 from tests.core import invariants
-from tests.core.driving import Injected, Run
+from tests.core.driving import Injected, Run, telling
 from tests.core.workloads import WORKLOADS, Workload
 
 
@@ -53,37 +53,46 @@ async def goes_on(run: Run, failed: str, *, disk: bool) -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=str)
 async def test_error_at_every_point(workload: Workload) -> None:
-    point = 0
-    while True:
-        run, injected, raised = await carry_out(workload, point)
-        if injected:
-            is_told(run, injected[0], raised)
-        else:
-            assert raised is None
-        # After an error in a creation nothing is left of it: that is not `trouble`.
-        trouble = not any(each in str(injected) for each in ("create_", "insert"))
-        disk = not injected or "." in injected[0].point
-        await invariants.check(run.node, run.account, run.watch, trouble=trouble, disk=disk)
-        await goes_on(run, injected[0].point if injected else "", disk=disk)
-        if not injected:
-            return
+    point, reached = 0, True
+    while reached:
+        with telling("error at", point):
+            reached = await one_error(workload, point)
         point += 1
+
+
+async def one_error(workload: Workload, point: int) -> bool:
+    """Whether the point was reached."""
+    run, injected, raised = await carry_out(workload, point)
+    failed = injected[0].point if injected else ""
+    if injected:
+        is_told(run, injected[0], raised)
+    else:
+        assert raised is None
+    # After an error in a creation nothing is left of it: that is not `trouble`.
+    trouble = bool(failed) and not failed.startswith(("create_", "insert"))
+    disk = not failed or "." in failed
+    await invariants.check(run.node, run.account, run.watch, trouble=trouble, disk=disk)
+    await goes_on(run, failed, disk=disk)
+    return bool(injected)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=str)
 async def test_two_errors_at_every_pair_of_points(workload: Workload) -> None:
-    first = 0
-    while True:
-        second = first + 1
-        while True:
-            run, injected, raised = await carry_out(workload, first, second)
-            assert raised is None or isinstance(raised, PodwrightError)
-            await invariants.check(run.node, run.account, run.watch, trouble=True, disk=False)
-            await invariants.take_apart(run.node, run.client())
-            await run.node.stop()
-            if len(injected) < 2:
-                break
+    first, reached = 0, 2
+    while reached:
+        second, reached = first + 1, 2
+        while reached == 2:
+            with telling("errors at", first, second):
+                reached = await two_errors(workload, first, second)
             second += 1
-        if not injected:
-            return
         first += 1
+
+
+async def two_errors(workload: Workload, *points: int) -> int:
+    """How many of the points were reached."""
+    run, injected, raised = await carry_out(workload, *points)
+    assert raised is None or isinstance(raised, PodwrightError)
+    await invariants.check(run.node, run.account, run.watch, trouble=True, disk=False)
+    await invariants.take_apart(run.node, run.client())
+    await run.node.stop()
+    return len(injected)
