@@ -27,7 +27,7 @@ from podwright.server import tuning
 from podwright.server.calls import Gate, served_methods
 from podwright.server.endpoint import socket_path
 from podwright.server.errors import MESSAGE_BYTES, error_of, status_of
-from podwright.server.serve import listening
+from podwright.server.serve import drain, listening
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import cri_pb2_grpc as stubs
 
@@ -448,3 +448,26 @@ async def test_after_kill_9_the_next_server_takes_the_socket(tmp_path: Path, sta
     assert await line(second) == "ready"
     async with connect(str(tmp_path / "s"), timeout=20) as client:
         assert (await client.version(cri.VersionRequest())).version == "0.1.0"
+
+
+async def test_calls_that_wait_when_the_server_stops_are_told_so(tmp_path: Path) -> None:
+    """gRPC itself would cancel what is in its queue: a client cannot tell that from its own cancelling."""
+    gate = Gate()
+    gate.open(cast(Cri, House()))
+    ends: list[errors.PodwrightError] = []
+
+    async def ask_on() -> None:
+        async with connect(str(tmp_path / "s")) as client:
+            try:
+                while True:
+                    await client.version(cri.VersionRequest())
+            except errors.PodwrightError as error:
+                ends.append(error)
+
+    async with listening(str(tmp_path / "s"), gate) as server:
+        clients = [asyncio.create_task(ask_on()) for _ in range(50)]
+        await asyncio.sleep(0.2)
+        await drain(server, gate)
+        await asyncio.wait_for(asyncio.gather(*clients), 30)
+    assert {(type(error), str(error)) for error in ends} == {(errors.Unavailable, "stopping")}
+    assert len(ends) == 50

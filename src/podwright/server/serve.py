@@ -32,6 +32,9 @@ MESSAGE_LIMIT = 80 << 20
 DRAIN = 5.0
 """Seconds that calls in flight get to end after a signal to stop; then they are cancelled and rolled back."""
 
+LINGER = 0.1
+"""Seconds in which calls that arrived before the signal are still taken from gRPC's queue."""
+
 _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -67,6 +70,17 @@ async def bound(path: Path, gate: Gate) -> AsyncIterator[grpc.aio.Server]:
         await server.stop(DRAIN)
 
 
+async def drain(server: grpc.aio.Server, gate: Gate) -> None:
+    """Let nothing begin any more, and what has begun end.
+
+    gRPC cancels whatever waits in its queue when it is told to stop. So those calls are taken out first and
+    told Unavailable, which clients try again.
+    """
+    gate.shut("stopping")
+    await asyncio.sleep(LINGER)
+    await server.stop(DRAIN)
+
+
 async def serve(
     address: str,
     house: AbstractAsyncContextManager[Cri],
@@ -90,9 +104,8 @@ async def serve(
                 await stop.wait()
                 log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
                 notify("STOPPING=1")
-                gate.shut("stopping")
                 # Before the house closes, for calls in flight still need it.
-                await server.stop(DRAIN)
+                await drain(server, gate)
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise

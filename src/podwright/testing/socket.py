@@ -16,7 +16,7 @@ import grpc
 from podwright.api import Cri
 from podwright.server.calls import Gate
 from podwright.server.endpoint import claimed
-from podwright.server.serve import DRAIN, bound
+from podwright.server.serve import bound, drain
 
 _numbers = itertools.count()
 
@@ -66,7 +66,6 @@ class Socket:
     async def close(self) -> None:
         """Let calls in flight end, and go."""
         if self._server is not None:
-            self._gate.shut("stopping")
-            await self._server.stop(DRAIN)
+            await drain(self._server, self._gate)
             self._server = None
         await self._listening.aclose()
