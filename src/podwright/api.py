@@ -3,8 +3,8 @@ its answer is an asynchronous iterator of messages.
 
 `core.runtime.Runtime` is such an object in this process, `client.connect()` gives one for a socket. Doors
 (`kube/`, `cli/`, the library) speak to this protocol and so work on both. Errors are those of
-`podwright.errors` on both sides. The server offers exactly these calls; a method added here and in
-core's Runtime is served without another line.
+`podwright.errors` on both sides. The server offers these calls, and to others the answer is
+Unimplemented; a method added here and in core's Runtime is served without another line.
 """
 
 from __future__ import annotations

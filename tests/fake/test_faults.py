@@ -31,7 +31,7 @@ from podwright.engines.fake.faults import (
 from podwright.engines.fake.scenario import apply, parse
 from podwright.engines.fake.subject import Match, Subject
 from podwright.errors import InvalidArgument, NotFound, PodwrightError, Unavailable
-from podwright.server.calls import served_methods
+from podwright.server.calls import other_methods, served_methods
 from tests.fake.containers import Node
 
 WEB = Subject("1" * 64, "web-0", "shop", "web", "nginx:1", {"app": "web"})
@@ -209,9 +209,9 @@ def test_a_fault_made_in_python_is_read_as_one_of_a_scenario() -> None:
     assert not of.some
 
 
-def test_only_calls_that_are_answered_are_places() -> None:
-    served = {method.name for _, method in served_methods()}
-    assert set(RPCS) == served
+def test_every_call_of_the_cri_is_a_place() -> None:
+    assert set(RPCS) == {method.name for _, method in (*served_methods(), *other_methods())}
+    assert {"Exec", "StreamContainers", "PullImage"} < set(RPCS)
 
 
 def test_faults_come_and_go() -> None:

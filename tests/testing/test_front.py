@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from podwright.client import connect
 from podwright.core.events import Subscription
 from podwright.core.runtime import Runtime
 from podwright.engines.fake.values import Span, seconds
-from podwright.server.calls import served_methods
+from podwright.server.calls import other_methods, served_methods
 from podwright.testing import FakeNode, Fault, Match
+from podwright.testing.calls import REQUESTS
 from podwright.testing.front import Face, Front
 from podwright.wire import cri_pb2 as cri
 from tests.testing import requests
@@ -64,6 +65,59 @@ async def test_a_call_is_recorded_with_whom_it_is_about(node: FakeNode) -> None:
     assert created.response.container_id == id
     assert node.calls.last("RunPodSandbox", id=sandbox, labels={"app": "web"}).outcome == "ok"
     assert isinstance(node.calls.last("ContainerStatus").error, errors.NotFound)
+
+
+OTHERS = [method for _, method in other_methods()]
+
+
+def test_calls_that_core_does_not_have() -> None:
+    assert {"Exec", "CheckpointContainer", "StreamContainerStats"} <= {each.name for each in OTHERS}
+    assert [each.name for each in OTHERS if hasattr(Runtime, method_name(each.name))] == []
+
+
+async def _refused(client: Any, rpc: str, request: Any = None) -> errors.PodwrightError:
+    """What the client hears who makes a call that podwright does not have."""
+    answer = getattr(client, method_name(rpc))(request or REQUESTS[rpc]())
+    with pytest.raises(errors.PodwrightError) as caught:
+        await (answer if isinstance(answer, Awaitable) else anext(answer))
+    return caught.value
+
+
+@pytest.mark.parametrize("rpc", [each.name for each in OTHERS])
+async def test_a_call_that_podwright_does_not_have_is_recorded_and_struck(
+    node: FakeNode, remote: Cri, rpc: str
+) -> None:
+    for client in (node.cri, remote):
+        heard = await _refused(client, rpc)
+        assert (type(heard), str(heard)) == (errors.Unimplemented, f"podwright has no {rpc}")
+        node.inject_error(rpc, errors.ResourceExhausted("no room"))
+        assert isinstance(await _refused(client, rpc), errors.ResourceExhausted)
+    await node.calls.wait(rpc, times=4)
+    refused, struck = f"Unimplemented: podwright has no {rpc}", "ResourceExhausted: no room"
+    assert [(call.outcome, call.remote) for call in node.calls] == [
+        (refused, False),
+        (struck, False),
+        (refused, True),
+        (struck, True),
+    ]
+
+
+async def test_a_call_that_podwright_does_not_have_is_recorded_with_its_arguments(
+    node: FakeNode, remote: Cri
+) -> None:
+    id = await requests.run_container(node.cri, await requests.run_pod(node.cri))
+    request = cri.ExecRequest(container_id=id, cmd=["sh"], tty=True)
+    await _refused(remote, "Exec", request)
+    call = node.calls.last("Exec", container="main", failed=True)
+    assert (call.title, call.request) == ("web/main", request)
+
+
+async def test_a_crash_after_a_call_that_podwright_does_not_have(node: FakeNode) -> None:
+    node.faults.add(Fault(on="Attach", crash="after", count=1))
+    assert isinstance(await _refused(node.cri, "Attach"), errors.Unavailable)
+    await node.started()
+    assert node.crashes == 1
+    assert isinstance(await _refused(node.cri, "Attach"), errors.Unimplemented)
 
 
 async def test_calls_over_a_socket_pass_encoded_and_are_recorded_all_the_same(

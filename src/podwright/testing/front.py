@@ -21,7 +21,7 @@ from podwright.core.runtime import Runtime
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import World, forever
-from podwright.errors import Unavailable
+from podwright.errors import Unavailable, Unimplemented
 from podwright.testing.calls import Call, Calls, with_id
 from podwright.testing.subjects import subject_of, subject_of_id
 from podwright.wire import cri_pb2 as cri
@@ -122,7 +122,12 @@ class Front:
     async def _ask(self, call: Call, name: str, request: Message, remote: bool) -> Any:
         crash = await self._strike(call, remote)
         runtime = await self.answering(remote)
-        answer = await self.fly(getattr(runtime, name)(request), remote)
+        method = getattr(runtime, name, None)
+        if method is None:
+            if crash is not None:
+                await self._crash(crash, remote)
+            raise Unimplemented(f"podwright has no {call.rpc}")
+        answer = await self.fly(method(request), remote)
         if call.rpc in _MADE:
             call.subject = with_id(call.subject, getattr(answer, _MADE[call.rpc]))
         if crash is not None:
@@ -275,15 +280,30 @@ def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, A
     return call
 
 
+def _refused_stream(rpc: str, name: str) -> Callable[[Face, Message], AsyncIterator[Any]]:
+    async def call(self: Face, request: Message, /) -> AsyncIterator[Any]:
+        yield await self._front.ask(rpc, name, request, self._remote)
+
+    call.__name__ = name
+    return call
+
+
 def _methods() -> None:
-    """Give Face every unary call of the CRI, and the twin that answers with bytes where core has one."""
+    """Give Face every call of the CRI, and the twin that answers with bytes where core has one.
+
+    Those that core does not have are recorded and struck like others, and then refused.
+    """
     for service in cri.DESCRIPTOR.services_by_name.values():
         for method in service.methods:
             name = method_name(method.name)
-            if hasattr(Cri, name) and not method.server_streaming:
-                for each in (name, f"{name}_wire"):
-                    if hasattr(Runtime, each):
-                        setattr(Face, each, _recorded(method.name, each))
+            if hasattr(Face, name):
+                continue
+            if method.server_streaming:
+                setattr(Face, name, _refused_stream(method.name, name))
+                continue
+            setattr(Face, name, _recorded(method.name, name))
+            if hasattr(Runtime, f"{name}_wire"):
+                setattr(Face, f"{name}_wire", _recorded(method.name, f"{name}_wire"))
 
 
 _methods()

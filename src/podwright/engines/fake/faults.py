@@ -17,7 +17,6 @@ from typing import Any, Literal
 import msgspec
 
 from podwright import errors
-from podwright.api import Cri, method_name
 from podwright.engines.fake import documents
 from podwright.engines.fake.subject import Match, Subject
 from podwright.engines.fake.values import Span
@@ -37,12 +36,9 @@ STEPS = (
 )
 """Every step of the engine, as "operation.step"; a fault there strikes before what the step does."""
 RPCS = tuple(
-    method.name
-    for service in cri.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-    if hasattr(Cri, method_name(method.name))
+    method.name for service in cri.DESCRIPTOR.services_by_name.values() for method in service.methods
 )
-"""Every call that is answered: at others, which gRPC itself refuses, nothing could strike."""
+"""Every call of the CRI; those that podwright does not have pass here, too, before they are refused."""
 EVENTS = tuple(f"event.{name}" for name in cri.ContainerEventType.DESCRIPTOR.values_by_name)
 PLACES = (*RPCS, *STEPS, *EVENTS)
 
