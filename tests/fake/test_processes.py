@@ -56,6 +56,9 @@ async def test_exit_status(argv: list[str], code: int, tmp_path: Path) -> None:
         ["tail", "-f", "/dev/null"],
         ["nginx", "-g", "daemon off;"],
         ["/no/such/program"],
+        ["sh", "-c", "exec nginx"],
+        ["sh", "-c", "top"],
+        ["sh", "-c", "cd /tmp && x=1 nginx -g x > log"],
     ],
 )
 async def test_what_only_waits_runs_until_it_is_signalled(argv: list[str], tmp_path: Path) -> None:
@@ -73,6 +76,7 @@ async def test_what_only_waits_runs_until_it_is_signalled(argv: list[str], tmp_p
         ["nginx"],
         ["sh", "-c", "sleep 1000"],
         ["sh", "-c", "echo up; exec sleep inf"],
+        ["sh", "-c", "echo up; nginx"],
     ],
 )
 async def test_what_only_waits_has_no_task_and_no_file(argv: list[str], tmp_path: Path) -> None:
@@ -108,6 +112,23 @@ async def test_a_missing_program_fails_the_start_where_the_scenario_wants_it(tmp
         with pytest.raises(PodwrightError, match=words):
             await node.start(*argv)
     assert (await node.run("true")).code == 0
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["top; true", "trap : TERM; top", "! top || exit 127", "(top)", "top | cat; exit 127", "f() { top; }; f"],
+)
+async def test_a_program_that_the_first_process_does_not_become_is_missing(
+    script: str, tmp_path: Path
+) -> None:
+    case = await Node(tmp_path).shell(script)
+    assert case.code in (0, 127)
+    assert case.output("stderr") == "sh: top: not found\n"
+
+
+async def test_a_missing_program_ends_a_shell_where_the_scenario_wants_it(tmp_path: Path) -> None:
+    case = await Node(tmp_path, {"unknown_programs": "fail"}).shell("echo up; nginx")
+    assert (case.code, case.output("stderr")) == (127, "sh: nginx: not found\n")
 
 
 async def test_without_a_command_there_is_nothing_to_create(tmp_path: Path) -> None:

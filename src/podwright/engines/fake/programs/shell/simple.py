@@ -131,7 +131,7 @@ async def _exec(
         state.status = 0
         return
     found = inside.resolve(argv, state.cwd)
-    if found is None and not (told and process.pid == 1 and inside.unknown_programs_run):
+    if found is None and not (process.pid == 1 and inside.unknown_programs_run):
         raise ExitShell(await _not_found(shell, argv[0]))
     process.handlers = None
     if found is None:
