@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from podwright.linux import mounts, syscalls
-from podwright.linux.namespaces import _raise_loopback
+from podwright.linux.namespaces import raise_loopback
 from podwright.linux.threads import run_in_fresh_thread
 
 OwnNetwork = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
@@ -25,7 +25,7 @@ def own_network() -> OwnNetwork:
             syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
             syscalls.mount("sysfs", "/sys", "sysfs")
             assert mounts.read_table()[-1].target == "/sys"
-            _raise_loopback()
+            raise_loopback()
             asyncio.run(test())
 
         run_in_fresh_thread(body)

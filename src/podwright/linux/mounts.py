@@ -62,9 +62,30 @@ def bind(source: Path, target: Path, *, recursive: bool = False, readonly: bool 
             raise
 
 
-def tmpfs(target: Path, *, size: int, mode: int = 0o1777, flags: int = SHM_FLAGS) -> None:
-    """A tmpfs of `size` bytes on `target`; its root has `mode`. Raises OSError."""
-    syscalls.mount("tmpfs", target, "tmpfs", flags, f"size={size},mode={mode:o}")
+def bind_mapped(source: Path, target: Path, user_namespace: Path, *, recursive: bool = False) -> None:
+    """Show `source` on the existing `target` with its owners mapped as the pinned `user_namespace` says. What
+    is mounted below it comes along, with the owners it has, when `recursive`.
+
+    Raises OSError, with EINVAL when the file system of `source` cannot be mapped.
+    """
+    tree = syscalls.open_tree(source, syscalls.AT_RECURSIVE if recursive else 0)
+    try:
+        namespace = os.open(user_namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.map_ids(tree, namespace)
+        finally:
+            os.close(namespace)
+        syscalls.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def tmpfs(
+    target: Path, *, size: int, mode: int = 0o1777, owner: tuple[int, int] = (0, 0), flags: int = SHM_FLAGS
+) -> None:
+    """A tmpfs of `size` bytes on `target`; its root has `mode` and belongs to `owner`. Raises OSError."""
+    uid, gid = owner
+    syscalls.mount("tmpfs", target, "tmpfs", flags, f"size={size},mode={mode:o},uid={uid},gid={gid}")
 
 
 def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path, *, options: str = "") -> None:

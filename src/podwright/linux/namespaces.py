@@ -11,7 +11,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +31,8 @@ KINDS: Mapping[str, int] = {
     "user": syscalls.CLONE_NEWUSER,
     "cgroup": syscalls.CLONE_NEWCGROUP,
 }
-PINNABLE = ("net", "ipc", "uts")
+PINNABLE = ("net", "ipc", "uts", "user")
+"""The first three by `create_pinned`, with a user namespace by `user_namespaces.create_pinned`."""
 MAX_HOSTNAME = 64
 
 
@@ -50,13 +52,22 @@ async def create_pinned(
     for a hostname it does not take, AlreadyExists for a pin that is there, OSError for the rest.
     """
     wanted = dict(sysctls or {})
-    for name in wanted:
+    check(pins, hostname, wanted)
+    if pins:
+        await pin_in_thread(pins, lambda: _create(pins, hostname, wanted, loopback))
+
+
+def check(pins: Mapping[str, Path], hostname: str, sysctls: Mapping[str, str]) -> None:
+    """InvalidArgument as `create_pinned`, before anything is made."""
+    for name in sysctls:
         check_sysctl(name, pins)
     if len(hostname.encode()) > MAX_HOSTNAME:
         raise InvalidArgument("config.hostname", f"{hostname!r} is longer than {MAX_HOSTNAME} bytes")
-    if not pins:
-        return
-    job = in_fresh_thread(lambda: _create(pins, hostname, wanted, loopback))
+
+
+async def pin_in_thread(pins: Mapping[str, Path], create: Callable[[], None]) -> None:
+    """Run `create`, which makes `pins` or leaves none, in a thread of its own; a cancellation undoes it."""
+    job = in_fresh_thread(create)
     try:
         await asyncio.shield(job)
     except asyncio.CancelledError:
@@ -114,6 +125,16 @@ def check_sysctl(name: str, kinds: Mapping[str, object]) -> None:
         )
 
 
+def sysctl_file(name: str) -> Path:
+    """Where the calling thread's value is read and written."""
+    return Path("/proc/sys", _sysctl_path(name))
+
+
+def sysctl_kind(name: str) -> str | None:
+    """The kind of the namespace that the sysctl belongs to; None for one of the whole host."""
+    return _sysctl_kind(_sysctl_path(name))
+
+
 _IPC_SYSCTLS = frozenset(
     f"kernel/{name}"
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
@@ -140,25 +161,32 @@ def _sysctl_path(name: str) -> str:
 
 def _create(pins: Mapping[str, Path], hostname: str, sysctls: Mapping[str, str], loopback: bool) -> None:
     """The thread's work: it becomes the first and only member, and leaves by ending."""
+    flags = 0
+    for kind in pins:
+        if kind not in PINNABLE or kind == "user":
+            raise ValueError(f"a namespace of kind {kind!r} cannot be pinned by a thread")
+        flags |= KINDS[kind]
+    with touched(pins):
+        syscalls.unshare(flags)
+        if hostname and "uts" in pins:
+            syscalls.sethostname(hostname)
+        for name, value in sysctls.items():
+            write_sysctl(name, value)
+        if loopback and "net" in pins:
+            raise_loopback()
+        for kind, pin in pins.items():
+            syscalls.mount(f"/proc/thread-self/ns/{kind}", pin, None, syscalls.MS_BIND)
+
+
+@contextmanager
+def touched(pins: Mapping[str, Path]) -> Iterator[None]:
+    """Make the empty files; when what happens inside fails, they and what is mounted on them go again."""
     made: list[Path] = []
     try:
         for pin in pins.values():
             _touch(pin)
             made.append(pin)
-        flags = 0
-        for kind in pins:
-            if kind not in PINNABLE:
-                raise ValueError(f"a namespace of kind {kind!r} cannot be pinned by a thread")
-            flags |= KINDS[kind]
-        syscalls.unshare(flags)
-        if hostname and "uts" in pins:
-            syscalls.sethostname(hostname)
-        for name, value in sysctls.items():
-            _write_sysctl(name, value)
-        if loopback and "net" in pins:
-            _raise_loopback()
-        for kind, pin in pins.items():
-            syscalls.mount(f"/proc/thread-self/ns/{kind}", pin, None, syscalls.MS_BIND)
+        yield
     except BaseException:
         for pin in made:
             unpin(pin)
@@ -174,8 +202,9 @@ def _touch(pin: Path) -> None:
         ) from None
 
 
-def _write_sysctl(name: str, value: str) -> None:
-    path = Path("/proc/sys", _sysctl_path(name))
+def write_sysctl(name: str, value: str) -> None:
+    """In the calling thread's namespaces. InvalidArgument when the kernel does not take it."""
+    path = sysctl_file(name)
     try:
         # /proc/sys shows the namespaces of the thread that opens the file.
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -198,7 +227,8 @@ _IFF_UP = 0x1
 _IFREQ_FLAGS = struct.Struct("16sh14x")  # struct ifreq as the flags calls use it (netdevice(7))
 
 
-def _raise_loopback() -> None:
+def raise_loopback() -> None:
+    """In the calling thread's network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         request = _IFREQ_FLAGS.pack(b"lo", 0)
         _, flags = _IFREQ_FLAGS.unpack(fcntl.ioctl(control, _SIOCGIFFLAGS, request)[: _IFREQ_FLAGS.size])

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +111,42 @@ async def check(
         words = done.stderr.strip() or done.stdout.strip()
         raise CommandFailed(Path(argv[0]).name, done.status, words.decode(errors="replace"))
     return done.stdout
+
+
+@contextmanager
+def echoing(argv: Sequence[str], timeout: float) -> Iterator[tuple[int, str]]:
+    """Run `argv`, which ends up as cat(1), inside the context: its pid once it echoes, and ""; or 0 and what
+    it said when it ended instead. It ends with its input, so also with this process.
+
+    Blocks: for threads. Raises DeadlineExceeded when it does neither within `timeout` seconds.
+    """
+    child = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={"LC_ALL": "C"},
+    )
+    assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    try:
+        try:
+            os.write(child.stdin.fileno(), b"\n")
+        except BrokenPipeError:
+            pass  # it has ended: that is seen below
+        echo = select.poll()
+        echo.register(child.stdout, select.POLLIN)
+        if not echo.poll(timeout * 1000):
+            raise DeadlineExceeded(f"{argv[0]} did nothing within {timeout:g} s")
+        if os.read(child.stdout.fileno(), 1):
+            yield child.pid, ""
+        else:
+            yield 0, child.stderr.read().decode(errors="replace").strip()
+    finally:
+        kill_group(child.pid)
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            pipe.close()
 
 
 async def exited(pid: int) -> None:

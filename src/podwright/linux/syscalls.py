@@ -42,11 +42,17 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-# mount_setattr(2); the number is the same on every architecture.
+# open_tree(2), move_mount(2), mount_setattr(2); the numbers are the same on every architecture.
 AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_IDMAP = 0x100000
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 0x1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
 _PathLike = str | os.PathLike[str]
 
@@ -75,17 +81,43 @@ def umount2(target: _PathLike, flags: int = 0) -> None:
 
 def mount_setattr(target: _PathLike, flags: int, *, set: int = 0, clear: int = 0) -> None:
     """mount_setattr(2), Linux 5.12: change attributes of a mount, with AT_RECURSIVE of all below it."""
-    attributes = (ctypes.c_uint64 * 4)(set, clear, 0, 0)
+    _mount_setattr(_AT_FDCWD, target, flags, set, clear, 0)
+
+
+def map_ids(tree: int, user_namespace: int) -> None:
+    """mount_setattr(2) with MOUNT_ATTR_IDMAP, on what `open_tree` gave: id 0 on the disk is seen as the
+    namespace's id 0, and so on. EINVAL from a file system that cannot be mapped."""
+    _mount_setattr(tree, "", _AT_EMPTY_PATH, MOUNT_ATTR_IDMAP, 0, user_namespace)
+
+
+def open_tree(path: _PathLike, flags: int = 0) -> int:
+    """open_tree(2), Linux 5.2: a copy of the mount that `path` lies on, from there down, attached nowhere; of
+    those below it too with AT_RECURSIVE. It goes with its descriptor."""
+    fd = int(
+        _libc.syscall(
+            ctypes.c_long(_SYS_OPEN_TREE),
+            ctypes.c_int(_AT_FDCWD),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | flags),
+        )
+    )
+    if fd < 0:
+        raise _error("open_tree", path)
+    return fd
+
+
+def move_mount(tree: int, target: _PathLike) -> None:
+    """move_mount(2), Linux 5.2: attach what `open_tree` gave at `target`."""
     result = _libc.syscall(
-        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        ctypes.c_int(tree),
+        ctypes.c_char_p(b""),
         ctypes.c_int(_AT_FDCWD),
         ctypes.c_char_p(os.fsencode(target)),
-        ctypes.c_uint(flags),
-        ctypes.byref(attributes),
-        ctypes.c_size_t(ctypes.sizeof(attributes)),
+        ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
     )
     if result != 0:
-        raise _error(f"mount_setattr (flags {flags:#x}, set {set:#x}, clear {clear:#x})", target)
+        raise _error("move_mount", target)
 
 
 def unshare(flags: int) -> None:
@@ -127,6 +159,20 @@ def inotify_rm_watch(fd: int, watch: int) -> None:
     """inotify_rm_watch(2)."""
     if _libc.inotify_rm_watch(fd, watch) != 0:
         raise _error(f"inotify_rm_watch {watch}")
+
+
+def _mount_setattr(fd: int, path: _PathLike, flags: int, set: int, clear: int, namespace: int) -> None:
+    attributes = (ctypes.c_uint64 * 4)(set, clear, 0, namespace)
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(flags),
+        ctypes.byref(attributes),
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    if result != 0:
+        raise _error(f"mount_setattr (flags {flags:#x}, set {set:#x}, clear {clear:#x})", path)
 
 
 def _error(what: str, path: _PathLike | None = None) -> OSError:

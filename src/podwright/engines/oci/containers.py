@@ -12,7 +12,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation
-from podwright.engines.oci import conmon, exec, host, labels, rootfs, runtimes
+from podwright.engines.oci import conmon, exec, host, labels, mapped_mounts, rootfs, runtimes, user_namespaces
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
@@ -65,18 +65,25 @@ class Containers:
         made: list[Path] = []
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)
-        root = rootfs.mount(self._places, container.id, self._images.lower_dirs(container.image.id))
+        ids = user_namespaces.id_maps(self._places, container.sandbox)
+        root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
         facts = self._requests.facts(container.config)
-        parts = Made(container, root, self._places, self._tasks, self._images, self._levels, made)
+        parts = Made(container, root, self._places, self._tasks, self._images, self._levels, made, ids)
         request = await self._requests.container(container, runtime, wanted, facts, parts)
         built = build_container(request, facts)
         for warning in built.warnings:
             log.info("container %s: %s", container.id, warning)
+        user = built.user
+        host_user = ids.to_host(user.uid, user.gid) if ids is not None else None
         spec = built.spec
         if self._hooks.adjusts:
             spec = await self._hooks.adjust(spec, hook_target(container, runtime))
         await asyncio.to_thread(labels.relabel, built.relabels)
         bundle = self._places.container_run(container.id)
+        if ids is not None and (
+            mapped_mounts.misread(spec, runtime) or not await self._runtimes.maps_ids(runtime.handler)
+        ):
+            spec = mapped_mounts.show(self._places.mapped_mounts(container.id), spec, ids)
         (bundle / "config.json").write_bytes(encode(spec))
         if container.log_path:
             Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +105,8 @@ class Containers:
             started = proc.start_time(pid)
         except ProcessLookupError:
             raise FailedPrecondition(f"container {container.id} died before its start") from None
-        user = built.user
+        if host_user is not None:
+            host.own_streams(pid, host_user)
         return ContainerFacts(
             pid=pid,
             uid=user.uid,
@@ -118,7 +126,7 @@ class Containers:
         id = container.id
         await self._tasks.end(id, container.facts.pid, started(container))
         rootfs.unmount(self._places, id)
-        self._unmount_images(id)
+        self._unmount_sources(id)
         await asyncio.to_thread(self._remove_files, id)
         # By the store's own account: after a reboot no mount tells any more which images were volumes.
         self._images.release_all(id)
@@ -165,7 +173,7 @@ class Containers:
             "pid": container.facts.pid,
             "supervisorPid": conmon.supervisor(bundle),
             "bundle": str(bundle),
-            "rootfs": str(self._places.rootfs(container.id)),
+            "rootfs": str(user_namespaces.rootfs(self._places, container)),
             "snapshot": str(self._places.container_root(container.id)),
             "cgroup": self._tasks.cgroup(container.id),
             "runtimeHandler": container.sandbox.handler or self._config.default_handler,
@@ -174,18 +182,20 @@ class Containers:
 
     # Undoing
 
-    def _unmount_images(self, id: str) -> None:
-        """Unmount the images that container `id` has mounted as volumes."""
-        directory = self._places.image_mounts(id)
-        if not directory.is_dir():
-            return
-        for each in sorted(directory.iterdir()):
-            mounts.unmount(each)
+    def _unmount_sources(self, id: str) -> None:
+        """Unmount what was mounted for container `id` to be bound: images, and what has mapped owners."""
+        for directory in (self._places.mapped_mounts(id), self._places.image_mounts(id)):
+            if directory.is_dir():
+                mounts.unmount_below(directory)
 
     async def _unmake(self, container: Container, made: Sequence[Path]) -> None:
         await self.remove(container)
         host.unmake_directories(made)
 
     def _remove_files(self, id: str) -> None:
-        for each in (self._places.container_run(id), self._places.container_root(id)):
+        for each in (
+            self._places.container_run(id),
+            self._places.container_root(id),
+            self._places.mapped(id),
+        ):
             trees.remove(each)

@@ -100,7 +100,7 @@ class OciEngine:
         # at it. Containers' own users need no way to it, the runtimes have opened it before.
         self._places.run.chmod(0o711)
         for directory in self._places.directories():
-            directory.chmod(0o700)
+            directory.chmod(0o711 if directory == self._places.all_mapped else 0o700)
         self._runtimes.find()
         self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
@@ -267,7 +267,7 @@ class OciEngine:
                 return
         except FileNotFoundError:
             pass
-        for name in ("sandboxes", "containers", "runtime", "exits"):
+        for name in ("sandboxes", "containers", "mapped", "runtime", "exits"):
             directory = self._places.run / name
             if directory.exists():
                 mounts.unmount_below(directory)

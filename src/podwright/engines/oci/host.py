@@ -126,6 +126,18 @@ def unmake_directories(made: Sequence[Path]) -> None:
             pass
 
 
+def own_streams(pid: int, user: tuple[int, int]) -> None:
+    """Let `user` open the pipes of process `pid` again, by /dev/stdout. runc sees to that itself, but cannot
+    inside a user namespace in which their owner, root, has no number."""
+    for number in range(3):
+        stream = Path(f"/proc/{pid}/fd/{number}")
+        try:
+            if stat.S_ISFIFO(stream.stat().st_mode):
+                os.chown(stream, *user)
+        except FileNotFoundError:
+            continue  # closed, or the process has just ended: that is noticed elsewhere
+
+
 def devices_at(host_path: str) -> list[DeviceNode] | None:
     """The node at `host_path`, or the nodes below it if it is a directory; None when it does not exist."""
     try:

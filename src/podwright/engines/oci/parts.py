@@ -13,9 +13,9 @@ from podwright.engines.oci.labels import Levels
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import namespace_paths
 from podwright.engines.oci.tasks import Tasks
+from podwright.engines.oci.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
 from podwright.images.store import ImageStore
-from podwright.linux import mounts
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
 from podwright.spec.linux.mounts import Lookup
@@ -31,6 +31,7 @@ class Made:
         images: ImageStore,
         levels: Levels,
         made: list[Path],
+        ids: IdMaps | None,
     ) -> None:
         """`root` is where the rootfs is mounted; directories made for mounts are appended to `made`."""
         self._container = container
@@ -40,6 +41,7 @@ class Made:
         self._images = images
         self._levels = levels
         self._made = made
+        self._ids = ids
 
     def users(self) -> RootfsFiles:
         return rootfs.user_files(self._root)
@@ -85,11 +87,7 @@ class Made:
         self._images.acquire(image.id, f"{id}#{place}")
         keep = self._places.container_root(id) / "images" / str(place)
         target = self._places.image_mount(id, place)
-        for each in (keep / "upper", keep / "work", target):
-            each.mkdir(parents=True, exist_ok=True)
-        mounts.overlay(
-            target, self._images.lower_dirs(image.id), keep / "upper", keep / "work", options="volatile"
-        )
+        rootfs.overlay(self._places, id, self._images.lower_dirs(image.id), keep, target, self._ids)
         shown = rootfs.inside(target, wanted.image_sub_path)
         if not shown.is_relative_to(target) or not shown.is_dir():
             raise InvalidArgument(
@@ -102,7 +100,8 @@ class Made:
         for number, path in enumerate(paths):
             volume = self._places.volume(self._container.id, number)
             # A copy that went on would fill, or make again, what is being removed.
-            await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume))
+            owner = self._ids.root if self._ids else (0, 0)
+            await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume, owner))
             volumes[path] = str(volume)
         return volumes
 

@@ -24,6 +24,8 @@ class Places:
         self.cover = self.run / "empty"
         """An empty directory, to hide others behind."""
         self.pause_rootfs = self.run / "pause-rootfs"
+        self.all_mapped = self.run / "mapped"
+        """Ids may be passed through here, each directory below lets only its own pod in."""
 
     # Sandboxes
 
@@ -56,6 +58,19 @@ class Places:
 
     def rootfs(self, id: str) -> Path:
         return self.container_run(id) / "rootfs"
+
+    def mapped(self, id: str) -> Path:
+        """What the root of a user namespace has to reach of container `id`: the mounted rootfs. Apart from
+        `container_run`, which is closed to everybody else."""
+        return self.all_mapped / id
+
+    def mapped_layers(self, id: str) -> Path:
+        """Where the layers are shown with a user namespace's owners, while an overlay is made of them."""
+        return self.container_run(id) / "layers"
+
+    def mapped_mounts(self, id: str) -> Path:
+        """Where what container `id` mounts is shown with mapped owners, when its runtime cannot do that."""
+        return self.container_run(id) / "mounts"
 
     def image_mounts(self, id: str) -> Path:
         """Where the images are shown that container `id` mounts, one directory each."""
@@ -91,6 +106,7 @@ class Places:
             self.run / "runtime",
             self.exits,
             self.cover,
+            self.all_mapped,
             self.root / "sandboxes",
             self.root / "containers",
         )

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from podwright.config import Config
 from podwright.engines.base import Container, Explanation, Image, Sandbox
-from podwright.engines.oci import host, layered
+from podwright.engines.oci import host, layered, user_namespaces
 from podwright.engines.oci.labels import Levels
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import (
@@ -83,13 +83,15 @@ class Plan:
         return await self._images.find(reference) if self._images is not None else None
 
     async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
-        check_sandbox(container.sandbox)
+        await check_sandbox(self._places, self._runtimes, container.sandbox)
         runtime, warnings = self._runtime(container.sandbox.handler)
         wanted = mount_rules.lookups(container.config, self._facts.policy)
         facts = self._requests.facts(container.config)
         parts = _Foreseen(container, self._places, self._images, self._levels, to_come)
         request = await self._requests.container(container, runtime, wanted, facts, parts)
         built = build_container(request, facts, explain=True)
+        if ids := user_namespaces.id_maps(self._places, container.sandbox):
+            ids.to_host(built.user.uid, built.user.gid)
         origins = dict(built.origins)
         if parts.unknown_names:
             origins["process.user"] = f"image: the number of {parts.unknown_names} is not known here"
@@ -99,7 +101,7 @@ class Plan:
         return Explanation(spec, origins, (*warnings, *parts.warnings, *_warnings(built)))
 
     async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
-        check_sandbox(sandbox)
+        await check_sandbox(self._places, self._runtimes, sandbox)
         sandbox_sysctls(sandbox.config, self._facts.policy)
         cgroups_path(self._config, sandbox, sandbox.id)
         if not has_pause(sandbox):

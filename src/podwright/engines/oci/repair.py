@@ -16,8 +16,11 @@ from podwright.engines.base import Orphan
 from podwright.engines.oci.places import ID, Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import NotFound
-from podwright.linux import cgroups, mounts, spawn, trees
+from podwright.linux import cgroups, mounts, namespaces, spawn, trees
 from podwright.network.cni import Attachment, Cni
+
+_PINS = tuple(f"{kind}ns" for kind in namespaces.PINNABLE)
+"""Kinds of orphans that are pinned namespaces."""
 
 
 class Repair:
@@ -54,7 +57,7 @@ class Repair:
         elif orphan.kind == "cni":
             netns = self._places.pin(orphan.name, "net")
             await self._network.delete(Attachment(id=orphan.name, netns=str(netns)))
-        elif orphan.kind in ("mount", "netns"):
+        elif orphan.kind == "mount" or orphan.kind in _PINS:
             mounts.unmount(Path(orphan.name))
         elif orphan.kind == "directory":
             mounts.unmount_below(Path(orphan.name))
@@ -119,12 +122,15 @@ class Repair:
         for row in reversed(rows):
             id = _id_in(row.target)
             if id and id not in known:
-                yield Orphan("netns" if row.fstype == "nsfs" else "mount", row.target, row.fstype)
+                pin = f"{Path(row.target).name}ns"
+                kind = pin if row.fstype == "nsfs" and pin in _PINS else "mount"
+                yield Orphan(kind, row.target, row.fstype)
 
     def _files(self, known: set[str]) -> Iterator[Orphan]:
         for parent in (
             self._places.run / "sandboxes",
             self._places.run / "containers",
+            self._places.all_mapped,
             self._places.root / "sandboxes",
             self._places.root / "containers",
         ):

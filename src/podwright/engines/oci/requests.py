@@ -11,7 +11,7 @@ from typing import Protocol
 
 from podwright.config import Config
 from podwright.engines.base import Container, Sandbox
-from podwright.engines.oci import host, node_files
+from podwright.engines.oci import host, node_files, user_namespaces
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import Unimplemented
@@ -31,12 +31,12 @@ from podwright.spec.inputs import (
 from podwright.spec.linux import cdi as cdi_rules
 from podwright.spec.linux import devices, security
 from podwright.spec.linux import mounts as mount_rules
-from podwright.spec.linux.namespaces import mappings
 from podwright.wire import cri_pb2 as cri
 
 PAUSE = "catatonit"
 
 _NODE = cri.NamespaceMode.NODE
+_OPTIONS = "config.linux.security_context.namespace_options"
 
 
 class Parts(Protocol):
@@ -88,6 +88,12 @@ class Requests:
             base_spec=self._base_specs.get(runtime.handler),
             recursive_read_only=any(mount.recursive_read_only for mount in config.mounts)
             and await self._runtimes.recursive_read_only(runtime.handler),
+            # In a pod with a user namespace the engine can map what the runtime cannot.
+            idmapped_mounts=user_namespaces.wanted(sandbox)
+            or (
+                any(mount.uidMappings for mount in config.mounts)
+                and await self._runtimes.maps_ids(runtime.handler)
+            ),
         )
         nodes = devices.lookups(config, handler, sandbox.config, facts.policy)
         found = {path: host.devices_at(path) for path in (*nodes.paths, *cdi_rules.lookups(config, facts))}
@@ -102,7 +108,7 @@ class Requests:
             sandbox=sandbox.config,
             image=image,
             cgroups_path=cgroups_path(self._config, sandbox, container.id),
-            rootfs_path=str(self._places.rootfs(container.id)),
+            rootfs_path=str(user_namespaces.rootfs(self._places, container)),
             rootfs=parts.users(),
             namespaces=parts.namespaces(),
             system=system_files(self._places, sandbox),
@@ -150,18 +156,12 @@ def options(sandbox: Sandbox) -> cri.NamespaceOption:
     return sandbox.config.linux.security_context.namespace_options
 
 
-def check_sandbox(sandbox: Sandbox) -> None:
-    """Unimplemented for the namespaces that this engine cannot make."""
-    asked = options(sandbox)
-    if mappings(asked, "config.linux.security_context.namespace_options") is not None:
-        raise Unimplemented(
-            "config.linux.security_context.namespace_options.userns_options: "
-            "the oci engine makes no user namespaces for pods; use mode NODE"
-        )
-    if asked.pid == cri.NamespaceMode.TARGET:
-        raise Unimplemented(
-            "config.linux.security_context.namespace_options.pid: a sandbox cannot have mode TARGET"
-        )
+async def check_sandbox(places: Places, runtimes: Runtimes, sandbox: Sandbox) -> None:
+    """Unimplemented, InvalidArgument or FailedPrecondition for the namespaces that this engine, or the
+    handler's runtime, cannot make."""
+    if options(sandbox).pid == cri.NamespaceMode.TARGET:
+        raise Unimplemented(f"{_OPTIONS}.pid: a sandbox cannot have mode TARGET")
+    await user_namespaces.check(places, runtimes, sandbox)
 
 
 def has_pause(sandbox: Sandbox) -> bool:
@@ -173,8 +173,10 @@ def own_kinds(sandbox: Sandbox) -> tuple[str, ...]:
     """Namespaces that the pod has for itself. The hostname belongs to the network: with the host's network
     goes the host's name."""
     asked = options(sandbox)
-    kinds = () if asked.network == _NODE else ("net", "uts")
-    return kinds if asked.ipc == _NODE else (*kinds, "ipc")
+    kinds: tuple[str, ...] = () if asked.network == _NODE else ("net", "uts")
+    if asked.ipc != _NODE:
+        kinds = (*kinds, "ipc")
+    return (*kinds, "user") if user_namespaces.wanted(sandbox) else kinds
 
 
 def namespace_paths(places: Places, sandbox: Sandbox, pause: int | str = 0) -> NamespacePaths:
@@ -185,6 +187,7 @@ def namespace_paths(places: Places, sandbox: Sandbox, pause: int | str = 0) -> N
         ipc=own.get("ipc", ""),
         uts=own.get("uts", ""),
         pid=f"/proc/{pause}/ns/pid" if pause else "",
+        user=own.get("user", ""),
     )
 
 

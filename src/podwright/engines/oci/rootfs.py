@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from podwright.engines.base import Container
+from podwright.engines.oci import user_namespaces
 from podwright.engines.oci.places import Places
+from podwright.engines.oci.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
 from podwright.linux import mounts
 from podwright.spec.inputs import RootfsFiles
@@ -19,12 +23,55 @@ MAX_DATABASE = 1 << 20
 """Bytes read of an image's /etc/passwd or /etc/group."""
 
 
-def mount(places: Places, id: str, lower: Sequence[Path]) -> Path:
-    """Mount the root of container `id` and return where; `lower` topmost first. Raises OSError."""
-    keep = places.container_root(id)
-    upper, work, target = keep / "upper", keep / "work", places.rootfs(id)
+def mount(places: Places, container: Container, lower: Sequence[Path], ids: IdMaps | None) -> Path:
+    """Mount the root of `container` and return where; errors as `overlay`."""
+    target = user_namespaces.rootfs(places, container)
+    places.container_run(container.id).mkdir(parents=True, exist_ok=True)
+    if ids is not None:
+        # The runtime goes on as the pod's root before it enters the rootfs.
+        way = places.mapped(container.id)
+        way.mkdir(mode=0o710)
+        os.chown(way, 0, ids.root[1])
+        way.chmod(0o710)
+    overlay(places, container.id, lower, places.container_root(container.id), target, ids)
+    return target
+
+
+def overlay(
+    places: Places, id: str, lower: Sequence[Path], keep: Path, target: Path, ids: IdMaps | None = None
+) -> None:
+    """Mount the layers `lower`, topmost first, on `target`; what is changed goes below `keep`. In a pod with
+    a user namespace the files belong to the ids that are the layers' owners there.
+
+    Raises OSError; FailedPrecondition when the file system of the layers cannot be mapped.
+    """
+    upper, work = keep / "upper", keep / "work"
     for each in (upper, work, target):
         each.mkdir(parents=True, exist_ok=True)
+    if ids is None:
+        _mount(target, lower, upper, work)
+        return
+    # The layers as the pod's ids own them are only shown while the overlay is made: it keeps them itself.
+    base = Path(os.path.commonpath(lower))
+    shown = places.mapped_layers(id)
+    shown.mkdir(exist_ok=True)
+    try:
+        try:
+            mounts.bind_mapped(base, shown, ids.namespace)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise FailedPrecondition(
+                f"the file system of {base} cannot map ids: pods with user namespaces need the images on one"
+                f" that can, such as ext4, xfs or btrfs"
+            ) from error
+        _mount(target, [shown / each.relative_to(base) for each in lower], upper, work)
+    finally:
+        mounts.unmount(shown)
+        shown.rmdir()
+
+
+def _mount(target: Path, lower: Sequence[Path], upper: Path, work: Path) -> None:
     if len(lower) > 0:
         # The container's / is what its image says, not what we made.
         origin = lower[0].stat()
@@ -33,11 +80,11 @@ def mount(places: Places, id: str, lower: Sequence[Path]) -> Path:
     # Without `volatile` each unmount would sync the whole disk below; what a container wrote is never
     # used again after a crash of the host.
     mounts.overlay(target, lower, upper, work, options="volatile")
-    return target
 
 
 def unmount(places: Places, id: str) -> None:
-    mounts.unmount(places.rootfs(id))
+    for each in (places.rootfs(id), places.mapped(id) / "rootfs", places.mapped_layers(id)):
+        mounts.unmount(each)
 
 
 def user_files(root: Path) -> RootfsFiles:
@@ -73,11 +120,13 @@ def inside(root: Path, path: str) -> Path:
     return root.joinpath(*here)
 
 
-def fill_volume(root: Path, path: str, volume: Path) -> None:
-    """Make `volume`, the directory for the image's VOLUME `path`, with what the image has there."""
+def fill_volume(root: Path, path: str, volume: Path, owner: tuple[int, int] = (0, 0)) -> None:
+    """Make `volume`, the directory for the image's VOLUME `path`, with what the image has there; an empty one
+    that is `owner`'s when it has nothing."""
     source = inside(root, path)
     if not source.is_dir():
         volume.mkdir(parents=True, exist_ok=True)
+        os.chown(volume, *owner)
         return
     volume.parent.mkdir(parents=True, exist_ok=True)
     _copy(source, volume)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import signal
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ from podwright.linux.waiting import to_the_end
 PROBE_TIMEOUT = 10.0
 RRO_KERNEL = (5, 12)
 """mount_setattr(2), which recursive read-only mounts need."""
+IDMAP_KERNEL = (5, 19)
+"""overlayfs takes id-mapped layers."""
+JOIN_USER_NAMESPACES = ("crun", "runc")
+"""Known to; of others their features tell."""
+CRUN_RRO = (1, 4)
+CRUN_IDMAP = (1, 8)
+"""Maps the ids of single mounts; tried with 1.8.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class Runtimes:
         self._found: dict[str, Runtime] = {}
         self._broken: dict[str, str] = {}
         self._probed: dict[str, Handler] = {}
+        self._maps_ids: set[str] = set()
         self.versions: dict[str, str] = {}
         """Filled by `handlers`."""
 
@@ -172,16 +181,44 @@ class Runtimes:
         wanted = name or self._config.default_handler
         return any(each.recursive_read_only for each in await self.handlers() if each.name == wanted)
 
+    async def maps_ids(self, name: str) -> bool:
+        """Whether the handler's runtime itself maps the ids of single mounts."""
+        await self.handlers()
+        return (name or self._config.default_handler) in self._maps_ids
+
+    async def no_user_namespaces(self, name: str) -> str:
+        """Why the handler cannot run pods with user namespaces of their own; "" if it can."""
+        name = name or self._config.default_handler
+        if any(each.user_namespaces for each in await self.handlers() if each.name == name):
+            return ""
+        why = self._broken.get(name) or self._unfit(self._found[name])
+        return f"runtime handler {name!r} cannot run pods with user namespaces: {why}"
+
+    def _unfit(self, runtime: Runtime) -> str:
+        closed = _closed(self._places.all_mapped)
+        if runtime.kind not in JOIN_USER_NAMESPACES and runtime.handler not in self._maps_ids:
+            return f"{runtime.kind} does not enter them"
+        if host.kernel() < IDMAP_KERNEL:
+            return "the kernel is older than {}.{}".format(*IDMAP_KERNEL)
+        if closed:
+            return f"others cannot pass through {closed}, below which their files are: chmod o+x {closed}"
+        return ""
+
     async def _probe(self, runtime: Runtime) -> Handler:
         try:
             version = await _ask(runtime, "--version")
             self.versions[runtime.handler] = version.splitlines()[0] if version else ""
-            mount_options = await _mount_options(runtime, self.versions[runtime.handler])
+            features = await _features(runtime, self.versions[runtime.handler])
         except (PodwrightError, OSError) as error:
             self._broken[runtime.handler] = str(error)
             return Handler(runtime.handler, False, str(error))
+        if features.id_maps and host.kernel() >= IDMAP_KERNEL:
+            self._maps_ids.add(runtime.handler)
         return Handler(
-            runtime.handler, True, recursive_read_only="rro" in mount_options and host.kernel() >= RRO_KERNEL
+            runtime.handler,
+            True,
+            recursive_read_only=features.recursive_read_only and host.kernel() >= RRO_KERNEL,
+            user_namespaces=not self._unfit(runtime),
         )
 
 
@@ -244,22 +281,55 @@ def _without_unified(cover: Path) -> int:
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
-class _Features(msgspec.Struct, rename="camel"):
+def _closed(path: Path) -> Path | None:
+    """The directory on the way to `path` that others cannot pass through, None when there is none."""
+    for each in reversed((path, *path.parents)):
+        try:
+            if not each.stat().st_mode & stat.S_IXOTH:
+                return each
+        except OSError:
+            return None  # not made yet, or closed to us as well
+    return None
+
+
+class _IdMap(msgspec.Struct):
+    enabled: bool | None = None
+
+
+class _MountExtensions(msgspec.Struct):
+    idmap: _IdMap | None = None
+
+
+class _LinuxFeatures(msgspec.Struct, rename="camel"):
+    mount_extensions: _MountExtensions | None = None
+
+
+class _Document(msgspec.Struct, rename="camel"):
     """`runc features`, and of newer cruns (features.md of the runtime-spec)."""
 
     mount_options: list[str] = []
+    linux: _LinuxFeatures | None = None
 
 
-async def _mount_options(runtime: Runtime, version: str) -> Sequence[str]:
+@dataclass(frozen=True, slots=True)
+class _Features:
+    recursive_read_only: bool = False
+    id_maps: bool = False
+
+
+async def _features(runtime: Runtime, version: str) -> _Features:
     done = await spawn.run([runtime.program, "features"], timeout=PROBE_TIMEOUT)
-    if done.status == 0:
-        try:
-            return msgspec.json.decode(done.stdout, type=_Features).mount_options
-        except msgspec.DecodeError:
-            return ()
-    if runtime.kind == "crun" and _numbers(version) >= (1, 4):
-        return ("rro",)  # it could do it before it could tell
-    return ()
+    # crun could do both before it could tell.
+    crun = _numbers(version) if runtime.kind == "crun" else ()
+    if done.status != 0:
+        return _Features(crun >= CRUN_RRO, crun >= CRUN_IDMAP)
+    try:
+        document = msgspec.json.decode(done.stdout, type=_Document)
+    except msgspec.DecodeError:
+        return _Features()
+    extensions = document.linux.mount_extensions if document.linux else None
+    enabled = extensions.idmap.enabled if extensions and extensions.idmap else None
+    return _Features("rro" in document.mount_options, crun >= CRUN_IDMAP if enabled is None else enabled)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

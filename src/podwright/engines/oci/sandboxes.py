@@ -30,9 +30,10 @@ from podwright.engines.oci.requests import (
 )
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
+from podwright.engines.oci.user_namespaces import id_maps
 from podwright.errors import FailedPrecondition, Unavailable
 from podwright.hooks.running import Hooks
-from podwright.linux import mounts, namespaces, proc, trees
+from podwright.linux import mounts, namespaces, proc, trees, user_namespaces
 from podwright.linux.waiting import to_the_end
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni, Result
@@ -73,23 +74,28 @@ class Sandboxes:
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
-        check_sandbox(sandbox)
+        await check_sandbox(self._places, self._runtimes, sandbox)
         asked = options(sandbox)
+        ids = id_maps(self._places, sandbox)
         sysctls = sandbox_sysctls(sandbox.config, self._host.policy)
         cgroups_path(self._config, sandbox, sandbox.id)  # refuses a bad parent before anything is made
         undo.push_async_callback(self._unmake, sandbox)
         pins = {kind: self._places.pin(sandbox.id, kind) for kind in own_kinds(sandbox)}
         self._places.pins(sandbox.id).mkdir(parents=True, exist_ok=True)
-        pinned = asyncio.ensure_future(
-            namespaces.create_pinned(
-                pins, hostname=sandbox.config.hostname or self._host.hostname, sysctls=sysctls
+        hostname = sandbox.config.hostname or self._host.hostname
+        if ids is None:
+            making = namespaces.create_pinned(pins, hostname=hostname, sysctls=sysctls)
+        else:
+            making = user_namespaces.create_pinned(
+                pins, [ids.uids], [ids.gids], hostname=hostname, sysctls=sysctls
             )
-        )
+        pinned = asyncio.ensure_future(making)
         try:
             self._write_files(sandbox)
             if asked.ipc != _NODE:
                 handler = node_files.handler_options(self._config, sandbox.handler)
-                self._make_shm(sandbox.id, shm_size(sandbox.config, handler, self._host.policy))
+                size = shm_size(sandbox.config, handler, self._host.policy)
+                self._make_shm(sandbox.id, size, ids.root if ids else (0, 0))
         finally:
             # What it makes must be there, or gone, before anything is undone.
             await to_the_end(pinned)
@@ -176,10 +182,10 @@ class Sandboxes:
             # Byte for byte: a comment in the host's file may be in any encoding.
             (keep / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
-    def _make_shm(self, id: str, size: int) -> None:
+    def _make_shm(self, id: str, size: int, owner: tuple[int, int]) -> None:
         shm = self._places.shm(id)
         shm.mkdir(exist_ok=True)
-        mounts.tmpfs(shm, size=size, mode=0o1777)
+        mounts.tmpfs(shm, size=size, mode=0o1777, owner=owner)
 
     async def _attach(self, sandbox: Sandbox) -> Result | None:
         if options(sandbox).network == _NODE:

@@ -16,12 +16,12 @@ from pathlib import Path
 import msgspec
 
 from podwright.engines.base import Exit, Observation, Presence
-from podwright.engines.oci import conmon, exits, runtimes
+from podwright.engines.oci import conmon, exits, rootfs, runtimes
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import CommandFailed, FailedPrecondition
-from podwright.linux import cgroups, mounts, proc, spawn, trees
+from podwright.linux import cgroups, proc, spawn, trees
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class Tasks:
             # A program may end before the `start` that let it go: that fails if its state is gone by then.
             await asyncio.wait([starting])
         await self._clear(id, self.cgroup(id))
-        mounts.unmount(self._places.rootfs(id))
+        rootfs.unmount(self._places, id)
 
     async def _clear(self, id: str, cgroup: str) -> None:
         """What the runtimes know of `id`, and its cgroup."""
