@@ -6,8 +6,11 @@ import msgspec
 
 from podwright.config import Config
 from podwright.core.words import json_texts
-from podwright.engines.base import EngineStatus, Handler
+from podwright.engines.base import EngineStatus, Handler, Json
 from podwright.wire import cri_pb2 as cri
+
+CORES_OWN = ("engine", "root", "run", "hooks", "create_timeout")
+"""Keys of the configuration that hold with every engine."""
 
 
 def status(engine: EngineStatus, verbose: bool, config: Config) -> cri.StatusResponse:
@@ -48,9 +51,18 @@ def status(engine: EngineStatus, verbose: bool, config: Config) -> cri.StatusRes
             for handler in engine.handlers
         }
         response.info.update(
-            json_texts({"config": msgspec.to_builtins(config), "handlers": reasons, **engine.info})
+            json_texts({"config": _config(config, engine), "handlers": reasons, **engine.info})
         )
     return response
+
+
+def _config(config: Config, engine: EngineStatus) -> dict[str, Json]:
+    """The configuration that holds: of the house's only what core itself goes by, where the engine has its
+    own."""
+    told: dict[str, Json] = msgspec.to_builtins(config)
+    if engine.config is None:
+        return told
+    return {name: told[name] for name in CORES_OWN} | dict(engine.config)
 
 
 def runtime_config(driver: str) -> cri.RuntimeConfigResponse:

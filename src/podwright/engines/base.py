@@ -51,6 +51,8 @@ class EngineStatus:
     """Why pods get no network; empty when ready."""
     info: Mapping[str, Json] = field(default_factory=dict)
     """For a verbose Status: each value becomes JSON text."""
+    config: Mapping[str, Json] | None = None
+    """What an engine goes by that has a configuration of its own; None: by the house's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ import signal as signals
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+import msgspec
+
 from podwright import __version__
-from podwright.clock import Clock
+from podwright.clock import Clock, VirtualClock
 from podwright.engines.base import (
     Container,
     ContainerFacts,
@@ -90,6 +92,12 @@ class FakeEngine:
             runtime_error=scenario.runtime_error,
             network_error=scenario.network_error,
             info={"engine": self.name},
+            config={
+                "default_handler": scenario.default_handler,
+                "handlers": {name: msgspec.structs.asdict(each) for name, each in scenario.handlers.items()},
+                "seed": scenario.seed,
+                "clock": "virtual" if isinstance(self.clock, VirtualClock) else "system",
+            },
         )
 
     def check_handler(self, name: str) -> None:
