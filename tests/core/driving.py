@@ -6,9 +6,12 @@ Time passes only when nothing else can happen, from one timer to the next.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pytest
 
 from podwright.errors import NotFound, PodwrightError
 from tests.core.client import Account, Client, Watch
@@ -16,6 +19,8 @@ from tests.core.node import Node
 from tests.core.points import Crashed, idle
 from tests.core.workloads import Ids, Workload
 
+DEEP = os.environ.get("PODWRIGHT_PROOF") == "deep"
+deep = pytest.mark.skipif(not DEEP, reason="takes minutes: PODWRIGHT_PROOF=deep")
 LONGEST = 1000
 """Timers that may pass before a call has ended."""
 

@@ -116,7 +116,8 @@ class Node:
         self.boot()
         await self.engine.open()
         await self.runtime.open()
-        await self.engine.images.pull(IMAGE, None)
+        if not await self.engine.images.list():
+            await self.engine.images.pull(IMAGE, None)
 
     def boot(self) -> None:
         self._others = asyncio.all_tasks()

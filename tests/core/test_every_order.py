@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,10 @@ from podwright.core.creations import PARKED_FOR
 from podwright.errors import AlreadyExists, FailedPrecondition, NotFound, PodwrightError
 from tests.core import invariants, workloads
 from tests.core.client import Client
-from tests.core.driving import Run, telling, tick
+from tests.core.driving import Run, deep, telling, tick
 from tests.core.orders import Act, Call, Order
 from tests.core.points import idle
 from tests.core.workloads import IGNORES, Ids, Workload
-
-DEEP = os.environ.get("PODWRIGHT_PROOF") == "deep"
 
 
 def run_pod(run: Run) -> Any:
@@ -260,7 +257,7 @@ async def test_every_order(together: Together) -> None:
     assert await in_every_order(together) > 1
 
 
-@pytest.mark.skipif(not DEEP, reason="takes long: PODWRIGHT_PROOF=deep")
+@deep
 @pytest.mark.parametrize("together", TOGETHER, ids=str)
 async def test_crash_in_every_order(together: Together) -> None:
     assert await in_every_order(together, crash=True) > 1

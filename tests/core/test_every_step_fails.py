@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from podwright.core.recovery import LOOK_AGAIN
 from podwright.errors import FailedPrecondition, PodwrightError
 from tests.core import invariants
-from tests.core.driving import Injected, Run, telling
+from tests.core.driving import Injected, Run, deep, telling
 from tests.core.workloads import WORKLOADS, Workload
 
 
@@ -96,3 +97,44 @@ async def two_errors(workload: Workload, *points: int) -> int:
     await invariants.take_apart(run.node, run.client())
     await run.node.stop()
     return len(injected)
+
+
+@pytest.mark.parametrize("next_start", [False, pytest.param(True, marks=deep)])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=str)
+async def test_error_at_every_point_of_every_recovery(workload: Workload, next_start: bool) -> None:
+    """What it keeps from being settled is settled by clients that remove it, or by the next start."""
+    point, crashed = 0, True
+    while crashed:
+        second, failed = 0, True
+        while failed:
+            with telling("crash at", point, "error at", second):
+                crashed, failed = await error_in_recovery(workload, point, second, next_start)
+            second += 1
+        point += 1
+
+
+async def error_in_recovery(
+    workload: Workload, point: int, second: int, next_start: bool
+) -> tuple[bool, bool]:
+    """Whether the points were reached."""
+    run = Run(workload)
+    await run.prepare()
+    run.crash_at(point)
+    await run.act()
+    crashed = run.node.dead
+    await run.crash()
+    injected = run.fail_at(second)
+    await run.restart()
+    run.node.points.hook = None
+    await invariants.check(run.node, run.account, run.watch, trouble=bool(injected), disk=False)
+    if next_start:
+        await run.crash()
+        await run.restart()
+        invariants.everything_is_in_a_state_of_rest(run.node, trouble=False)
+    await run.node.clock.advance(LOOK_AGAIN)
+    assert not invariants._is_unsure(run.node)
+    await invariants.check(run.node, run.account, run.watch, trouble=bool(injected), disk=False)
+    await invariants.take_apart(run.node, run.client())
+    await invariants.check(run.node, run.account, run.watch)
+    await run.node.stop()
+    return crashed, bool(injected)

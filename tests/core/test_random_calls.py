@@ -7,7 +7,6 @@ Where a call is cut off half-way it says what may have become of the objects, an
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -19,11 +18,10 @@ from podwright.errors import AlreadyExists, FailedPrecondition, NotFound
 from podwright.wire import cri_pb2 as cri
 from tests.core import invariants
 from tests.core.client import Client
-from tests.core.driving import Run
+from tests.core.driving import DEEP, Run
 from tests.core.points import idle
 from tests.core.workloads import Ids, Workload
 
-DEEP = os.environ.get("PODWRIGHT_PROOF") == "deep"
 IS_CREATED, RUNS, HAS_EXITED = 0, 1, 2
 SCENARIO = {"containers": [{"match": {"container": "stubborn"}, "ignore": ["SIGTERM"]}]}
 PODS = st.sampled_from(["a", "b"])

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
+from podwright.clock import Timer
 from podwright.config import Config
 from podwright.core.creations import Creations
 from podwright.core.events import Events
@@ -35,6 +36,8 @@ class Ground:
         self.starts: dict[str, Start] = {}
         self.endings: dict[str, asyncio.Task[None]] = {}
         """Starts under way, and containers that are being killed, by the container's id."""
+        self.look_again: Timer | None = None
+        """Some object could not be looked at; it will be once more."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Awaitable[T]) -> asyncio.Task[T]:
@@ -63,6 +66,8 @@ class Ground:
                 log.error("%d operations did not end within %.0f s", len(self._tasks), patience)
                 break
         self.creations.close()
+        if self.look_again is not None:
+            self.look_again.cancel()
         for container in self.records.containers:
             if container.kill_timer is not None:
                 container.kill_timer.cancel()

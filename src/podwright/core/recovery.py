@@ -2,7 +2,8 @@
 
 What was being created is undone, what was being removed or stopped is finished, what runs is known again,
 and exits that happened meanwhile are collected. Nothing here fails the start: what cannot be repaired now
-keeps its record, is logged, and is tried again by the next removal or the next start.
+keeps its record, is logged, and is tried again: a look a little later, a removal when a client asks for it or
+at the next start.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ AT_ONCE = 8
 PATIENCE = 20.0
 """Seconds that calls wait for sandboxes to be settled."""
 
+LOOK_AGAIN = 10.0
+"""Seconds after which an object that could not be looked at is looked at once more."""
+
 log = logging.getLogger(__name__)
 R = TypeVar("R", SandboxRecord, ContainerRecord)
 
@@ -37,10 +41,7 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
         elif record.state is ContainerState.REMOVING:
             await containers.finish_removal(record)
         elif record.state is not ContainerState.EXITED:
-            await look(ground, record)
-            if record.state in LIVING and record.resources != record.config.linux.resources:
-                # The last update may have come no further than its record.
-                await containers.apply_resources(record)
+            await _look(ground, containers, record)
 
     async def settle_sandbox(record: SandboxRecord) -> None:
         if record.state is SandboxState.CREATING:
@@ -58,7 +59,8 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
     late = False
 
     async def settle_rest() -> None:
-        await _each(settle_sandbox, records.sandboxes)
+        if any(each.state is SandboxState.READY for each in await _each(settle_sandbox, records.sandboxes)):
+            look_later(ground, sandboxes, containers)
         if late:
             return  # new sandboxes are being made: the next start does it
         try:
@@ -66,7 +68,8 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
         except Exception as error:
             log.error("recovery: %s", error)
 
-    await _each(settle, records.containers)
+    if any(each.state in LIVING for each in await _each(settle, records.containers)):
+        look_later(ground, sandboxes, containers)
     # Sandboxes that are being undone, stopped or removed are safe from clients (unseen, or locked): a network
     # plugin that hangs need not keep the others waiting.
     rest = ground.start(settle_rest())
@@ -76,8 +79,8 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
         log.warning("recovery goes on beside new calls: something did not end within %.0f s", PATIENCE)
 
 
-async def look_again(ground: Ground, sandboxes: Sandboxes) -> None:
-    """Exits may have been missed."""
+async def look_again(ground: Ground, sandboxes: Sandboxes, containers: Containers) -> None:
+    """Exits may have been missed. What cannot be looked at now is looked at a little later."""
 
     async def look_at_sandbox(record: SandboxRecord) -> None:
         if record.state is SandboxState.READY and not await ground.engine.sandbox_alive(
@@ -87,14 +90,31 @@ async def look_again(ground: Ground, sandboxes: Sandboxes) -> None:
 
     async def look_at_container(record: ContainerRecord) -> None:
         if record.state in LIVING:
-            await look(ground, record)
+            await _look(ground, containers, record)
 
-    await _each(look_at_container, ground.records.containers)
-    await _each(look_at_sandbox, ground.records.sandboxes)
+    unseen = await _each(look_at_container, ground.records.containers)
+    if await _each(look_at_sandbox, ground.records.sandboxes) or unseen:
+        look_later(ground, sandboxes, containers)
 
 
-async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> None:
+def look_later(ground: Ground, sandboxes: Sandboxes, containers: Containers) -> None:
+    if ground.look_again is None or ground.look_again.cancelled():
+        ground.look_again = ground.clock.call_later(
+            LOOK_AGAIN, lambda: ground.start(look_again(ground, sandboxes, containers))
+        )
+
+
+async def _look(ground: Ground, containers: Containers, record: ContainerRecord) -> None:
+    await look(ground, record)
+    if record.state in LIVING and record.resources != record.config.linux.resources:
+        # The last update may have come no further than its record.
+        await containers.apply_resources(record)
+
+
+async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> list[R]:
+    """Do it for all, some at a time; those for which it failed."""
     rest = iter(records)
+    failed = []
 
     async def some() -> None:
         for record in rest:
@@ -102,5 +122,7 @@ async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) ->
                 await settle(record)
             except Exception as error:
                 log.error("%s (%s) could not be settled: %s", record.id, record.state.value, error)
+                failed.append(record)
 
     await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    return failed

@@ -93,7 +93,7 @@ class Runtime:
                 log.error("the engine tells no exits any more, it is asked again: %s", error)
             await self._ground.clock.sleep(FOLLOW_AGAIN)
             # It runs when the exits are followed already: none falls in between.
-            self._ground.start(look_again(self._ground, self._sandboxes))
+            self._ground.start(look_again(self._ground, self._sandboxes, self._containers))
 
     def _ended(self, exit: Exit) -> None:
         records = self._ground.records
