@@ -230,6 +230,36 @@ def test_a_crash_in_the_middle_of_a_call_as_its_client_sees_it(
         assert len(answer.items) == pods
 
 
+@pytest.mark.parametrize(("when", "downtime"), [("before", "0s"), ("after", "0s"), ("after", "500ms")])
+@pytest.mark.parametrize("rpc", ["RunPodSandbox", "CreateContainer", "StartContainer"])
+def test_a_run_goes_on_when_the_server_crashes_in_the_middle_of_a_call(
+    start: Callable[..., FakeServer], podwright: Run, directory: Path, rpc: str, downtime: str, when: str
+) -> None:
+    server = start()
+    server.control.post("/v1/faults", on=rpc, crash=when, downtime=downtime, count=1)
+    (directory / "pod.yaml").write_text(POD)
+    done = podwright("run", "-d", str(directory / "pod.yaml"))
+    assert (done.returncode, "did not start" in done.stderr) == (0, False), done.stderr
+    state = json.loads(printed(podwright("fake", "state", "-o", "json")))
+    [pod] = state["pods"]
+    assert [(one["name"], one["state"]) for one in pod["containers"]] == [
+        ("main", "running"),
+        ("side", "running"),
+    ]
+    assert state["crashes"] == 1
+
+
+def test_a_pod_of_another_run_is_not_taken_for_the_own_one(
+    server: FakeServer, podwright: Run, directory: Path
+) -> None:
+    file = directory / "pod.yaml"
+    file.write_text(POD.replace("namespace: shop", "namespace: shop, uid: same"))
+    assert podwright("run", "-d", str(file)).returncode == 0
+    done = podwright("run", "-d", str(file))
+    assert done.returncode == 1 and "web" in done.stderr
+    assert printed(podwright("ps")).count("running") == 2
+
+
 def test_the_same_seed_gives_the_same_ids(directory: Path) -> None:
     seen = []
     for name in ("one", "two"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from podwright.api import Cri
 from podwright.errors import PodwrightError, Unavailable
+from podwright.kube.lost import answer_of
 from podwright.state.lock import Taken
 from podwright.wire import cri_pb2 as cri
 
@@ -107,16 +108,24 @@ class _Relay:
             raise AttributeError(name)
 
         async def call(request: Any) -> Any:
+            again = False
             while True:
                 current, owned = self.current, self.owns
                 try:
                     return await getattr(current, name)(request)
-                except PodwrightError:
-                    if owned or await _answers(current):
+                except PodwrightError as error:
+                    if owned:
                         raise
+                    if await _answers(current):
+                        # It may be the next server that answers now, and not the one that was asked.
+                        if again or type(error) is not Unavailable:
+                            raise
+                        again = True
                 async with self._renewing:
-                    if current is self.current:
+                    if current is self.current and not await _answers(current):
                         await self._renew()
+                if (answer := await answer_of(cast(Cri, self), name, request)) is not None:
+                    return answer
 
         setattr(self, name, call)
         return call
