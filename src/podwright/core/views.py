@@ -9,15 +9,12 @@ changes, so that is its last byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
+from podwright.core.record import ContainerRecord, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
 from podwright.wire import cri_pb2 as cri
-
-if TYPE_CHECKING:
-    from podwright.core.records import ContainerRecord, SandboxRecord
 
 HIDDEN_SANDBOX = frozenset({SandboxState.CREATING})
 HIDDEN_CONTAINER = frozenset({ContainerState.CREATING})
