@@ -124,7 +124,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             tree(volumes=[{"name": "c", "configMap": {"name": "c"}}]),
             "spec.volumes[0].configMap: is not supported",
         ),
-        (tree(hostUsers=False), "spec.hostUsers: is not supported"),
+        (tree(hostUsers=False, hostNetwork=True), "spec.hostNetwork: cannot be combined with hostUsers"),
+        (tree(hostUsers=False, hostPID=True), "spec.hostPID: cannot be combined with hostUsers"),
+        (tree(hostUsers=False, hostIPC=True), "spec.hostIPC: cannot be combined with hostUsers"),
         (tree(imagePullSecrets=[{"name": "s"}]), "spec.imagePullSecrets: is not supported"),
         (
             tree({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}]}),
@@ -194,7 +196,9 @@ def test_volume_mounts_that_cannot_be(mount: dict[str, Any], path: str) -> None:
 
 
 def test_all_faults_come_at_once() -> None:
-    text = fault(tree({"imag": "x", "livenessProbe": {"tcpSocket": {"port": 1}}}, hostUsers=False))
+    text = fault(
+        tree({"imag": "x", "livenessProbe": {"tcpSocket": {"port": 1}}}, imagePullSecrets=[{"name": "s"}])
+    )
     assert text.count("\n") == 3
 
 

@@ -25,7 +25,7 @@ from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
-from podwright.kube import host, manifest, translate, volumes
+from podwright.kube import host, id_ranges, manifest, translate, volumes
 from podwright.kube.directory import PodDirectory
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
@@ -111,8 +111,9 @@ class ManifestSource:
     ) -> AsyncIterator[Asked]:
         handler = self.handler if self.handler is not None else one.spec.runtimeClassName or ""
         recursive = host.asks_recursive_read_only(one) and await planner.recursive_read_only(handler)
-        facts = host.look(root, recursive_read_only=recursive)
         directory = PodDirectory.of(root, one.namespace, one.name, one.uid)
+        user_ids = id_ranges.foreseen(root, directory) if one.spec.hostUsers is False else None
+        facts = host.look(root, recursive_read_only=recursive, user_ids=user_ids)
         config = translate.sandbox_config(one, facts, str(directory.path))
         sandbox = _sandbox(config, handler)
         ips = () if one.spec.hostNetwork else (POD_IP,)

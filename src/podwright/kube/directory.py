@@ -28,6 +28,11 @@ class PodDirectory:
     def hosts(self) -> Path:
         return self.own / "etc-hosts"
 
+    @property
+    def user_ids(self) -> Path:
+        """Which range of the host's ids the pod has (`id_ranges`)."""
+        return self.own / "user-ids"
+
     def logs(self, container: str) -> Path:
         return self.path / container
 

@@ -19,7 +19,7 @@ HONOURED: dict[str, str] = {
     "Pod": "apiVersion kind metadata spec",
     "ObjectMeta": "name namespace uid labels annotations",
     "PodSpec": "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID "
-    "hostname hostnameOverride initContainers nodeName os priority priorityClassName restartPolicy "
+    "hostUsers hostname hostnameOverride initContainers nodeName os priority priorityClassName restartPolicy "
     "runtimeClassName securityContext serviceAccount serviceAccountName setHostnameAsFQDN "
     "shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     "PodOS": "name",
@@ -121,8 +121,6 @@ def unknown(tree: object, model: object, path: str = "") -> Iterator[tuple[str, 
 
 def _nothing(kind: str, name: str, field: object) -> bool:
     """Whether the value says what is the case anyway: nothing asked for, or a default spelled out."""
-    if (kind, name) == ("PodSpec", "hostUsers"):
-        return field is True
     if (kind, name) in {("EnvVarSource", "configMapKeyRef"), ("EnvVarSource", "secretKeyRef")}:
         return getattr(field, "optional", None) is True
     return not field or (

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
 
 from podwright.api import Cri
+from podwright.kube import id_ranges
+from podwright.kube.directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.translate import Host, parse_resolver
 from podwright.wire import cri_pb2 as cri
 
 
 async def observe(runtime: Cri, manifest: Manifest, root: Path) -> Host:
-    """Facts for `manifest`; the runtime is asked only for what the manifest needs."""
+    """Facts for `manifest`, whose pod gets ids of its own when it wants them; the runtime is asked only for
+    what the manifest needs."""
+    user_ids = None
+    if manifest.spec.hostUsers is False:
+        directory = PodDirectory.of(root, manifest.namespace, manifest.name, manifest.uid)
+        user_ids = await asyncio.to_thread(id_ranges.claim, root, directory)
     recursive = asks_recursive_read_only(manifest) and await _recursive_read_only(
         runtime, manifest.spec.runtimeClassName or ""
     )
-    return look(root, recursive_read_only=recursive)
+    return look(root, recursive_read_only=recursive, user_ids=user_ids)
 
 
 def asks_recursive_read_only(manifest: Manifest) -> bool:
@@ -30,7 +38,7 @@ def asks_recursive_read_only(manifest: Manifest) -> bool:
     return any(mount.recursiveReadOnly in ("IfPossible", "Enabled") for mount in mounts)
 
 
-def look(root: Path, *, recursive_read_only: bool = False) -> Host:
+def look(root: Path, *, recursive_read_only: bool = False, user_ids: int | None = None) -> Host:
     """The facts that no runtime has to be asked for."""
     return Host(
         node_name=socket.gethostname(),
@@ -40,6 +48,7 @@ def look(root: Path, *, recursive_read_only: bool = False) -> Host:
         resolver=parse_resolver(text(Path("/etc/resolv.conf"))),
         recursive_read_only=recursive_read_only,
         seccomp_root=str(root / "seccomp"),
+        user_ids=user_ids,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import env, resources
+from podwright.kube import env, id_ranges, resources
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, ContainerPort, PodSpec, SeccompProfile, VolumeMount
 from podwright.wire import cri_pb2 as cri
@@ -51,6 +51,9 @@ class Host:
     """Whether the runtime handler can make mounts read-only all the way down."""
     seccomp_root: str = "/var/lib/podwright/seccomp"
     """Where relative names of Localhost seccomp profiles begin."""
+    user_ids: int | None = None
+    """The first of the host's ids that the pod's users have, `id_ranges.LENGTH` of them; None: its users are
+    the host's."""
 
 
 def sandbox_config(
@@ -72,7 +75,7 @@ def sandbox_config(
         annotations=_strings(manifest, "annotations"),
         linux=cri.LinuxPodSandboxConfig(
             security_context=cri.LinuxSandboxSecurityContext(
-                namespace_options=_namespaces(spec),
+                namespace_options=_namespaces(spec, host),
                 privileged=any(_privileged(one) for one in [*manifest.init_containers, *manifest.containers]),
                 seccomp=cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault),
                 supplemental_groups=_groups(spec),
@@ -157,6 +160,8 @@ def volume_mount(mount: VolumeMount, source: str, host: Host) -> cri.Mount:
         readonly=bool(mount.readOnly),
         recursive_read_only=recursive,
         propagation=_PROPAGATION[mount.mountPropagation or "None"],
+        uidMappings=_ids(host),
+        gidMappings=_ids(host),
     )
 
 
@@ -225,7 +230,7 @@ def _security(
     capabilities = context.capabilities if context is not None else None
     unmasked = context is not None and context.procMount == "Unmasked"
     security = cri.LinuxContainerSecurityContext(
-        namespace_options=_namespaces(manifest.spec),
+        namespace_options=_namespaces(manifest.spec, host),
         privileged=_privileged(container),
         readonly_rootfs=bool(context and context.readOnlyRootFilesystem),
         no_new_privs=bool(context and context.allowPrivilegeEscalation is False),
@@ -279,13 +284,29 @@ def _effective(manifest: Manifest, container: Container, name: str) -> Any:
     return own if own is not None else getattr(manifest.spec.securityContext, name, None)
 
 
-def _namespaces(spec: PodSpec) -> cri.NamespaceOption:
+def _namespaces(spec: PodSpec, host: Host) -> cri.NamespaceOption:
     pid = cri.NODE if spec.hostPID else cri.POD if spec.shareProcessNamespace else cri.CONTAINER
     return cri.NamespaceOption(
         network=cri.NODE if spec.hostNetwork else cri.POD,
         pid=pid,
         ipc=cri.NODE if spec.hostIPC else cri.POD,
-        userns_options=cri.UserNamespace(mode=cri.NODE),
+        userns_options=cri.UserNamespace(
+            mode=cri.NODE if host.user_ids is None else cri.POD, uids=_ids(host), gids=_ids(host)
+        ),
+    )
+
+
+def _ids(host: Host) -> list[cri.IDMapping]:
+    """Users and groups have the same."""
+    if host.user_ids is None:
+        return []
+    return [cri.IDMapping(host_id=host.user_ids, container_id=0, length=id_ranges.LENGTH)]
+
+
+def own_mount(container_path: str, host_path: str, host: Host) -> cri.Mount:
+    """A file of the pod's own; a pod with users of its own sees it as its root's."""
+    return cri.Mount(
+        container_path=container_path, host_path=host_path, uidMappings=_ids(host), gidMappings=_ids(host)
     )
 
 

@@ -71,6 +71,10 @@ def _check_pod(pod: Pod) -> Faults:
         yield "spec.activeDeadlineSeconds", "must be at least 1"
     if spec.hostPID and spec.shareProcessNamespace:
         yield "spec.shareProcessNamespace", "cannot be combined with hostPID"
+    if spec.hostUsers is False:
+        for name in ("hostNetwork", "hostPID", "hostIPC"):
+            if getattr(spec, name):
+                yield f"spec.{name}", "cannot be combined with hostUsers: false"
     if spec.hostNetwork and spec.hostnameOverride:
         yield "spec.hostnameOverride", "cannot be combined with hostNetwork"
     context = spec.securityContext

@@ -94,11 +94,11 @@ def planned_mounts(
         found.append(translate.volume_mount(mount, str(source), host))
     taken = {mount.container_path for mount in found}
     if hosts.needed(manifest) and "/etc/hosts" not in taken:
-        found.append(cri.Mount(container_path="/etc/hosts", host_path=str(directory.hosts)))
+        found.append(translate.own_mount("/etc/hosts", str(directory.hosts), host))
     message = container.terminationMessagePath or ""
     if message and message not in taken:
         path = directory.termination_log(container.name, attempt)
-        found.append(cri.Mount(container_path=message, host_path=str(path)))
+        found.append(translate.own_mount(message, str(path), host))
     return found
 
 
