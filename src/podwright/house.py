@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from podwright.config import Config, prepare
 from podwright.core.records import SCHEMA
 from podwright.core.runtime import Runtime
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.state.lock import locked
@@ -85,6 +85,21 @@ def require_privileges(config: Config) -> None:
             f"engine 'oci' needs root, and this is uid {os.geteuid()}: run it as root, or try"
             f" `podwright serve --engine fake`, which needs no privileges"
         )
+
+
+def engine_of_pods(config: Config) -> str:
+    """The engine whose pods the state root holds; "" when it holds none, or cannot be read."""
+    try:
+        database = Database.look(config.root_path / "podwright.db")
+    except (OSError, PodwrightError):
+        return ""
+    try:
+        row = database.execute("SELECT engine FROM owner WHERE EXISTS (SELECT 1 FROM sandboxes)").fetchone()
+    except PodwrightError:
+        return ""
+    finally:
+        database.close()
+    return row[0] if row is not None else ""
 
 
 def keep_to_engine(database: Database, config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -75,6 +76,51 @@ def test_the_commands_work(user: User, server: Path) -> None:
     podwright("stop", "-t", "0", "web")
     podwright("rm", "web")
     assert podwright("pods", "-q") == ""
+
+
+def test_a_server_that_is_down_is_told_from_one_that_was_never_there(user: User) -> None:
+    def said(*command: str) -> str:
+        done = user.run("-m", "podwright", *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    root, run = user.home / "down/root", user.home / "down/run"
+    places = (f"--root={root}", f"--run={run}")
+    program = f"podwright --root={root} --run={run}"
+    no_answer = f"podwright: no server answers at {run}/podwright.sock: "
+    (user.home / "pod.yaml").write_text(POD)
+    server = user.start(["-m", "podwright", *places, "serve", "--engine", "fake"], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None and b" serves " in server.stdout.readline()
+        done = user.run("-m", "podwright", *places, "run", "-d", str(user.home / "pod.yaml"))
+        assert done.returncode == 0, done.stderr
+        done = user.run("-m", "podwright", *places, "fake", "crash", "--downtime", "1h")
+        assert done.returncode == 0, done.stderr
+        for command in (("ps",), ("rm", "web"), ("run", str(user.home / "pod.yaml"))):
+            assert said(*places, *command) == (
+                f"{no_answer}the server of this fake node is down: `{program} fake restart` starts it,"
+                f" `{program} fake state` tells more\n"
+            )
+    finally:
+        server.kill()
+        server.wait(30)
+        server.stdout.close()
+    again = f"`{program} serve --engine fake` starts it"
+    assert said(*places, "ps") == f"{no_answer}the server of this fake node has been killed: {again} again\n"
+    (run / "podwright.control.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as stale:
+        (run / "podwright.sock").unlink(missing_ok=True)
+        stale.bind(str(run / "podwright.sock"))
+    (run / "podwright.sock").chmod(0o666)
+    assert said(*places, "ps") == (
+        f"{no_answer}the pods in {root} are a fake node's, whose server is down: {again}\n"
+    )
+    (root / "podwright.db").unlink()
+    assert said(*places, "ps") == (
+        f"{no_answer}nobody listens there any more; `podwright serve` starts a server\n"
+    )
+    (run / "podwright.sock").unlink()
+    assert "engine 'oci' needs root" in said(*places, "ps")
 
 
 def test_the_oci_engine_says_that_it_needs_root(user: User) -> None:

@@ -32,14 +32,17 @@ async def stop(door: Door, words: Sequence[str], grace: int) -> None:
 async def rm(door: Door, words: Sequence[str], force: bool) -> None:
     # The library's door takes the built-in bridge away after the last pod.
     from podwright.cli.share import patient
-    from podwright.library import open
+    from podwright.library import Runtime, open
 
     config = door.config()
     async with AsyncExitStack() as stack:
-        opened = await patient(
-            lambda: stack.enter_async_context(open(config=config, endpoint=door.answering()))
-        )
-        runtime = opened.cri
+
+        async def enter() -> Runtime:
+            if (address := door.answering()) is None:
+                door.require_no_server()
+            return await stack.enter_async_context(open(config=config, endpoint=address))
+
+        runtime = (await patient(enter)).cri
         found = await find_all(runtime, words)
         if not force:
             for item in found:

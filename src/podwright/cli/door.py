@@ -51,6 +51,7 @@ class Door:
 
         Unavailable when there is one that this user may not reach, or --socket names one that is not there.
         """
+        from podwright.cli import down
         from podwright.errors import Unavailable
         from podwright.server.endpoint import knock, silence, socket_path
 
@@ -59,8 +60,17 @@ class Door:
         if error is None:
             return address
         if self.socket is not None or isinstance(error, PermissionError):
-            raise Unavailable(f"no server at {address}: {silence(error)}")
+            why = "" if isinstance(error, PermissionError) else down.words(self)
+            raise Unavailable(f"no server at {address}: {why or silence(error)}")
         return None
+
+    def require_no_server(self) -> None:
+        """Unavailable when the state is that of a server which is down: it must not be opened here."""
+        from podwright.cli import down
+        from podwright.errors import Unavailable
+
+        if why := down.words(self):
+            raise Unavailable(f"no server answers at {self.config().listen}: {why}")
 
     def neighbour(self) -> str | None:
         """The address of a `podwright run` that has the state and answers for it, None when there is none."""
@@ -92,6 +102,7 @@ class Door:
                     from podwright.client import connect
 
                     return await stack.enter_async_context(connect(address))
+                self.require_no_server()
                 return await stack.enter_async_context(self._own(bridge=True))
 
             yield await patient(enter)

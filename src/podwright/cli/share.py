@@ -83,6 +83,7 @@ class _Relay:
 
         if address := self._server or self._door.neighbour():
             return await self._stack.enter_async_context(connect(address))
+        self._door.require_no_server()
         opened = await self._stack.enter_async_context(library.open(config=self._door.config()))
         self.owns = True
         await self._stack.enter_async_context(_answering(opened.cri, self._door.neighbour_path()))

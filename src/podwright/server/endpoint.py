@@ -39,6 +39,11 @@ def socket_path(address: str) -> Path:
     return Path(path)
 
 
+def beside(path: Path) -> Path:
+    """The control socket of a fake node, which belongs to a CRI socket: x.sock -> x.control.sock."""
+    return path.with_name(f"{path.name.removesuffix('.sock')}.control.sock")
+
+
 def knock(path: Path) -> OSError | None:
     """Try to connect: None when a server answers at `path`, else what the system says."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:

@@ -16,14 +16,10 @@ from podwright.errors import (
     PodwrightError,
     Unavailable,
 )
+from podwright.server.endpoint import beside as beside
 from podwright.server.endpoint import knock, silence
 
 _ERRORS: dict[int, type[PodwrightError]] = {404: NotFound, 409: FailedPrecondition, 503: Unavailable}
-
-
-def beside(socket: Path) -> Path:
-    """The control socket that belongs to a CRI socket: x.sock -> x.control.sock."""
-    return socket.with_name(f"{socket.name.removesuffix('.sock')}.control.sock")
 
 
 class Client:
