@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from podwright.config import Config
-from podwright.engines.base import Container
+from podwright.engines.base import Container, Sandbox
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import mounts, trees
 from podwright.wire import cri_pb2 as cri
@@ -60,6 +60,10 @@ def host_uids(container: Container) -> list[str]:
 
 def user_namespace(pid: int | str) -> str:
     return str(Path(f"/proc/{pid}/ns/user").readlink())
+
+
+def user_pin(bench: Bench, sandbox: Sandbox) -> str:
+    return str(Path(bench.config.run, "sandboxes", sandbox.id, "ns", "user"))
 
 
 async def test_the_ids_inside_are_others_on_the_host(bench: Bench) -> None:
@@ -117,6 +121,23 @@ async def test_files_have_one_owner_inside_and_another_outside(
     assert owner(hosts) == (0, 0) and hosts.read_text().endswith("h\n")
 
 
+async def test_a_mapped_volume_of_a_pod_without_user_namespace(
+    bench: Bench, place: Config, tmp_path: Path
+) -> None:
+    sandbox = await bench.sandbox()
+    (tmp_path / "of-root").write_text("x")
+    ids = mapped()
+    config = cri.ContainerConfig()
+    config.mounts.add(
+        container_path="/v", host_path=str(tmp_path), uidMappings=ids.uids, gidMappings=ids.gids
+    )
+    if place.default_handler == "runc":
+        with pytest.raises(FailedPrecondition, match=r"config\.mounts\[0\]: .*no id-mapped mounts"):
+            await bench.run(sandbox, "true", config)
+    else:
+        assert await bench.run(sandbox, "stat -c %u:%g /v/of-root", config) == f"{FIRST}:{FIRST}\n"
+
+
 async def test_a_user_without_rights_and_the_log(bench: Bench) -> None:
     sandbox = await bench.sandbox(config=pod())
     config = cri.ContainerConfig()
@@ -169,6 +190,20 @@ async def test_kernel_file_systems_and_rights(bench: Bench) -> None:
     assert {"lo", "eth0", "q"} <= set(output)
     assert any(line.startswith("/sys/fs/cgroup/") for line in output)
     assert output.count("refused") == 2
+
+
+async def test_it_is_explained_as_it_is_made(bench: Bench) -> None:
+    sandbox = await bench.sandbox(config=pod(), pid=POD)
+    container = await bench.container(sandbox, "sleep", "1000")
+    explained = await bench.engine.explain_container(container)
+    made = (await bench.engine.container_info(container))["runtimeSpec"]
+    ids = [{"containerID": 0, "hostID": FIRST, "size": LENGTH}]
+    for document in (explained.document, made):
+        assert document["linux"]["uidMappings"] == document["linux"]["gidMappings"] == ids
+        assert {"type": "user", "path": user_pin(bench, sandbox)} in document["linux"]["namespaces"]
+    assert explained.document["root"] == made["root"]
+    pause = await bench.engine.explain_sandbox(sandbox)
+    assert pause is not None and pause.document["linux"]["uidMappings"] == ids
 
 
 async def test_two_pods_share_layers_and_nothing_else(bench: Bench, place: Config) -> None:
