@@ -15,22 +15,23 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import fake, measure, report
+from bench import fake, measure, report, spec
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
 from bench.stage import open_stage
 
-PARTS = ("life", "clients", "crowd", "fake")
+PARTS = ("life", "clients", "crowd", "spec", "fake")
+ROOTLESS = ("spec", "fake")
 SIDES = ("podwright", "containerd", "floor")
 CLONE_NEWNS, MS_PRIVATE = 0x00020000, 1 << 18
 
 
 def main() -> int:
     options = _options()
-    real = [part for part in options.only if part != "fake"]
+    real = [part for part in options.only if part not in ROOTLESS]
     if real and os.geteuid() != 0:
         print(
-            "bench: needs root: it makes namespaces, mounts and bridges; `--only fake` does not",
+            "bench: needs root: it makes namespaces, mounts and bridges; `--only spec fake` does not",
             file=sys.stderr,
         )
         return 1
@@ -39,6 +40,8 @@ def main() -> int:
     rows = report.Rows()
     if real:
         _measure_real_pods(options, rows)
+    if "spec" in options.only:
+        spec.spec_build(rows)
     if "fake" in options.only:
         fake.measure(fake.QUICK if options.quick else fake.FULL, rows)
     print(rows.table())
