@@ -328,8 +328,13 @@ async def test_a_cancelled_creation_leaves_nothing(bench: Bench, delay: float) -
         ({"ipc": NODE}, InvalidArgument, r"namespace_options\.ipc: NODE"),
         ({"config": pod(mapped(inside=1))}, InvalidArgument, r"userns_options\.uids: container_id is 1"),
         ({"config": pod(mapped(first=2**32 - 10))}, InvalidArgument, r"userns_options\.uids"),
+        (
+            {"config": pod(mapped(length=65535)), "pid": POD},
+            InvalidArgument,
+            r"run_as_user: .* no user 65535 ",
+        ),
     ],
-    ids=["runsc", "host-pid", "host-ipc", "no-root", "too-high"],
+    ids=["runsc", "host-pid", "host-ipc", "no-root", "too-high", "too-few"],
 )
 async def test_what_cannot_be_is_refused_by_name(
     bench: Bench, changed: dict[str, Any], error: type[Exception], words: str

@@ -226,6 +226,9 @@ class Sandboxes:
         self._make_pause_rootfs()
         level = self._levels.of_pod(sandbox.id, sandbox.config)
         built = build_sandbox(self._requests.sandbox(sandbox, runtime, level), self._host)
+        if ids := id_maps(self._places, sandbox):
+            # With less than 65536 ids the pause process needs a user that is named.
+            ids.to_host(built.user.uid, built.user.gid)
         spec = built.spec
         if self._hooks.adjusts:
             spec = await self._hooks.adjust(spec, hook_target(sandbox, runtime))
