@@ -264,6 +264,22 @@ def test_a_pod_of_another_run_is_not_taken_for_the_own_one(
     assert printed(podwright("ps")).count("running") == 2
 
 
+def test_a_reset_takes_the_files_of_pods_that_run_has_made(
+    server: FakeServer, podwright: Run, directory: Path
+) -> None:
+    run_pod(podwright, directory)
+    [made] = (directory / "root/pods").iterdir()
+    assert list(made.rglob("0.log"))
+    foreign = directory / "root/pods/of_somebody_else"
+    foreign.mkdir()
+    printed(podwright("fake", "reset"))
+    assert list((directory / "root/pods").iterdir()) == [foreign]
+    foreign.rmdir()
+    run_pod(podwright, directory)
+    printed(podwright("fake", "reset"))
+    assert not (directory / "root/pods").exists()
+
+
 def test_the_same_seed_gives_the_same_ids(directory: Path) -> None:
     seen = []
     for name in ("one", "two"):

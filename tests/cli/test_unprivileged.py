@@ -103,8 +103,7 @@ def test_a_server_that_is_down_is_told_from_one_that_was_never_there(user: User)
             )
     finally:
         server.kill()
-        server.wait(30)
-        server.stdout.close()
+        server.communicate(timeout=30)
     again = f"`{program} serve --engine fake` starts it"
     assert said(*places, "ps") == f"{no_answer}the server of this fake node has been killed: {again} again\n"
     (run / "podwright.control.sock").unlink()
@@ -134,6 +133,18 @@ def test_the_oci_engine_says_that_it_needs_root(user: User) -> None:
     done = user.run("-m", "podwright", "doctor")
     assert done.returncode == 1
     assert "needs root" in done.stdout and done.stderr == ""
+
+
+def test_a_place_that_is_closed_to_this_user_is_no_matter_of_root(user: User) -> None:
+    done = user.run(
+        *("-m", "podwright", "--root", "/proc/1/podwright", "--run", str(user.home / "r")),
+        *("serve", "--engine", "fake"),
+    )
+    assert done.returncode == 1 and done.stderr.startswith("podwright: /"), done.stderr
+    assert "needs root" not in done.stderr
+    done = user.run("-m", "podwright", "--root", "/root/podwright", "serve", "--engine", "fake")
+    assert done.returncode == 1
+    assert done.stderr.endswith(f": Permission denied (this is uid {user.uid})\n"), done.stderr
 
 
 def test_root_keeps_the_systems_places(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,31 @@ from tools import scenario_reference
             "scenario.images.items[0].config.Env: ",
         ),
         ({"start": "2025-01-01T00:00:00"}, "scenario.start: "),
-        ({"clock": "wall"}, "scenario.clock: Invalid enum value 'wall'"),
+        ({"clock": "wall"}, "scenario.clock: Invalid enum value 'wall'; wanted is one of system, virtual"),
+        (
+            {"faults": [{"on": "*", "crash": "x"}]},
+            "scenario.faults[0].crash: Invalid enum value 'x'; wanted is one of after, before",
+        ),
+        ({"seed": -1}, "scenario.seed: Expected int >= 0"),
+        (
+            {"containers": [{"logs": [{"text": "a", "count": 2}]}]},
+            "scenario.containers[0].logs[0].count: 2 lines need every",
+        ),
+        *(
+            (
+                {"containers": [{"stats": {"cpu_pressure": curve}}]},
+                f"scenario.containers[0].stats.cpu_pressure: it is a share of the time, "
+                f"0 to 1, and rises to {peak}",
+            )
+            for curve, peak in [
+                (7, "7"),
+                ([["0s", 0.5], ["1s", 1.5], ["2s", 0]], "1.5"),
+                ({"sine": {"base": 0.9, "amplitude": 0.2, "period": "1m"}}, "1.1"),
+                ({"ramp": {"from": 0, "per_second": 0.1}}, "inf"),
+                ({"ramp": {"from": 2, "per_second": -0.1}}, "2"),
+                ({"noise": [{"ramp": {"from": 0, "per_second": 0.1, "max": 3}}, 0.1]}, "3"),
+            ]
+        ),
         ({True: 1}, "scenario: a key is wrong: Expected str"),
         (["seed"], "scenario: Expected object, got array"),
     ],
@@ -205,13 +229,18 @@ faults = some(
     count=counts,
     probability=st.floats(0.01, 1),
 )
-usage = some({}, **dict.fromkeys(("cpu", "memory", "swap", "disk", "processes", "io_pressure"), curves))
+usage = some(
+    {},
+    io_pressure=st.none() | st.floats(0, 1),
+    **dict.fromkeys(("cpu", "memory", "swap", "disk", "processes"), curves),
+)
 containers = some(
     match=matches,
     program=st.none() | st.lists(texts, min_size=1, max_size=3),
     exit=some(after=spans, code=st.integers(0, 255), oom=st.booleans(), times=counts),
     logs=st.lists(
-        some({"text": texts}, every=spans, count=counts, stream=st.sampled_from(["stdout", "stderr"])),
+        some({"text": texts, "every": spans}, count=counts, stream=st.sampled_from(["stdout", "stderr"]))
+        | some({"text": texts}, after=spans),
         max_size=2,
     ),
     exec=st.lists(some(command=names, stdout=texts, code=st.integers(0, 255), after=spans), max_size=2),

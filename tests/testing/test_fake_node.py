@@ -501,3 +501,13 @@ async def test_after_the_process_has_gone_everything_is_as_after_a_reboot(tmp_pa
     async with FakeNode(root=tmp_path) as node:
         assert (await requests.status(node.cri, id)).exit_code == 255
         assert await requests.pods(node.cri) == {"web": cri.SANDBOX_NOTREADY}
+
+
+async def test_what_no_crash_does_and_what_no_seed_is_are_refused() -> None:
+    async with FakeNode() as node:
+        burn: Any = "burn"
+        with pytest.raises(errors.InvalidArgument, match="containers: 'burn' is none of 'keep' and 'lose'"):
+            await node.crash(containers=burn)
+        assert node.crashes == 0 and node.is_up
+    with pytest.raises(errors.InvalidArgument, match="seed: -1 is negative"):
+        FakeNode(seed=-1)

@@ -95,7 +95,8 @@ def in_words(error: Exception) -> str:
     """An error for people: what the system says of which file, without numbers."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    hint = " (podwright needs root)" if isinstance(error, PermissionError) else ""
+    # Whose right is missing says more than what an engine would need: the fake one needs none.
+    hint = f" (this is uid {os.geteuid()})" if isinstance(error, PermissionError) else ""
     return f"{error.filename}: {error.strerror}{hint}" if error.filename else f"{error.strerror}{hint}"
 
 

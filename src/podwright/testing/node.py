@@ -245,6 +245,8 @@ class FakeNode:
         go on meanwhile; "lose" is a crash of the whole machine, where they are gone, too. Returns when the
         connections are broken. FailedPrecondition when the server is down already.
         """
+        if containers not in ("keep", "lose"):
+            raise InvalidArgument("containers", f"{containers!r} is none of 'keep' and 'lose'")
         if self.state == "down":
             raise FailedPrecondition("the server is down already")
         buried = self._kill(None if downtime is None else _length(downtime, "downtime"), containers)
@@ -276,7 +278,11 @@ class FakeNode:
                 starting.result()
 
     async def reset(self) -> None:
-        """Begin anew: no pods, no images, no calls, and the scenario as it was at first. Connections stay."""
+        """Begin anew: no pods, no images, no calls, and the scenario as it was at first. Connections stay.
+
+        The files of pods that were made by `podwright run` go, too; a client's own are its own affair."""
+        from podwright.kube.volumes import discard
+
         await self._stop_starting()
         life = self._life
         assert life is not None, "the node has not been entered"
@@ -285,6 +291,9 @@ class FakeNode:
         await life.bury()
         self.world.reboot()
         self.world.close()
+        for sandbox in life.runtime.records.sandboxes:
+            # The logs and other files of pods that `podwright run` has made.
+            await asyncio.to_thread(discard, self.config.root_path, sandbox.config.metadata)
         self.world = self._front.world = World(self.world.clock, self._script)
         self.world.on_crash = self._struck
         for name in ("", "-wal", "-shm"):
@@ -367,7 +376,11 @@ class FakeNode:
                 found = parse_yaml(scenario) if "\n" in scenario else load(Path(scenario))
             case _:
                 found = parse(scenario)
-        return found if self._seed is None else msgspec.structs.replace(found, seed=self._seed)
+        if self._seed is None:
+            return found
+        if self._seed < 0:
+            raise InvalidArgument("seed", f"{self._seed} is negative")
+        return msgspec.structs.replace(found, seed=self._seed)
 
 
 def _length(time: str | float, field: str) -> float:

@@ -75,6 +75,11 @@ class Curve:
         """From 0 to `time`."""
         raise NotImplementedError
 
+    @property
+    def peak(self) -> float:
+        """What it never exceeds, noise left aside."""
+        raise NotImplementedError
+
     def tree(self) -> Any:
         raise NotImplementedError
 
@@ -97,6 +102,10 @@ class Constant(Curve):
 
     def integral(self, time: float, key: str = "") -> float:
         return self._value * time
+
+    @property
+    def peak(self) -> float:
+        return self._value
 
     def tree(self) -> Any:
         return self._value
@@ -128,6 +137,10 @@ class Points(Curve):
         passed = time - self._times[before]
         return area + self._areas[before] + passed * (self._values[before] + self._within(time)) / 2
 
+    @property
+    def peak(self) -> float:
+        return max(self._values)
+
     def tree(self) -> Any:
         points = [list(each) for each in zip(self._times, self._values, strict=True)]
         return {"points": points, "repeat": True} if self._repeat else points
@@ -154,6 +167,10 @@ class Sine(Curve):
         wave = self._amplitude * self._period / math.tau * (1 - math.cos(math.tau * time / self._period))
         return self._base * time + wave
 
+    @property
+    def peak(self) -> float:
+        return self._base + self._amplitude
+
     def tree(self) -> Any:
         return {"sine": {"base": self._base, "amplitude": self._amplitude, "period": self._period}}
 
@@ -173,6 +190,12 @@ class Ramp(Curve):
         rising = min(time, self._end)
         area = rising * (self._start + self.at(rising)) / 2
         return area if time <= self._end else area + (time - self._end) * self.at(time)
+
+    @property
+    def peak(self) -> float:
+        if self._per_second <= 0:
+            return self._start
+        return math.inf if self._limit is None else self._limit
 
     def tree(self) -> Any:
         tree = {"from": self._start, "per_second": self._per_second}
@@ -199,6 +222,10 @@ class Noise(Curve):
 
     def integral(self, time: float, key: str = "") -> float:
         return self._curve.integral(self._warped(time, _phases(key)), key)
+
+    @property
+    def peak(self) -> float:
+        return self._curve.peak
 
     def tree(self) -> Any:
         return {"noise": [self._curve.tree(), self._deviation]}

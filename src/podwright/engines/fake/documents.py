@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from podwright.engines.fake.curves import Curve
 from podwright.engines.fake.values import Rate, Size, Span
@@ -37,6 +38,8 @@ def convert(tree: Any, kind: type[T], where: str) -> T:
         if "[...]" in path:
             path = _named(tree, kind, path)
         words = f"a {found['inside']} is wrong: {found['words']}" if found["inside"] else found["words"]
+        if words.startswith("Invalid enum value") and (choices := _choices(kind, path)):
+            words += f"; wanted is one of {', '.join(choices)}"
         key, _, rest = words.partition(": ")
         if rest and key in _keys(tree, path):
             # A part that checks its own keys says which of them is wrong.
@@ -86,6 +89,31 @@ def _named(tree: Any, kind: type, path: str) -> str:
             if path in str(error):
                 return f"{before}.{key}{after}"
     return path
+
+
+def _choices(kind: type, path: str) -> list[str]:
+    """The words that may stand at `path` of a `kind`."""
+    here = [inspect.type_info(kind)]
+    for step in _steps(path):
+        here = [inner for each in here for inner in _inner(each, step)]
+    return [str(value) for each in here if isinstance(each, inspect.LiteralType) for value in each.values]
+
+
+def _inner(kind: inspect.Type, step: int | str) -> list[inspect.Type]:
+    """What may be one step further in."""
+    match kind:
+        case inspect.StructType():
+            fields = [each.type for each in kind.fields if each.encode_name == step]
+            return [inner for each in fields for inner in _alternatives(each)]
+        case inspect.ListType():
+            return _alternatives(kind.item_type)
+        case inspect.DictType():
+            return _alternatives(kind.value_type)
+    return []
+
+
+def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
+    return list(kind.types) if isinstance(kind, inspect.UnionType) else [kind]
 
 
 def _keys(tree: Any, path: str) -> Mapping[str, Any]:

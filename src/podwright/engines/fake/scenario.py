@@ -59,7 +59,11 @@ class LogScript(_Part, frozen=True):
     every: Span | None = None
     """Again and again after so long; not given: once."""
     count: Count = 0
-    """At most so many lines; 0: no end (with `every`)."""
+    """At most so many lines, with `every`; 0: no end."""
+
+    def __post_init__(self) -> None:
+        if self.count and self.every is None:
+            raise ValueError(f"count: {self.count} lines need `every`; without it there is one")
 
 
 class ExecScript(_Part, frozen=True):
@@ -104,6 +108,12 @@ class UsageScript(_Part, frozen=True):
     """The same for memory."""
     io_pressure: Curve | None = None
     """The same for disks."""
+
+    def __post_init__(self) -> None:
+        for name in ("cpu_pressure", "memory_pressure", "io_pressure"):
+            curve: Curve | None = getattr(self, name)
+            if curve is not None and curve.peak > 1:
+                raise ValueError(f"{name}: it is a share of the time, 0 to 1, and rises to {curve.peak:g}")
 
 
 class ContainerScript(_Part, frozen=True):
@@ -201,7 +211,7 @@ class Scenario(_Part, frozen=True):
     """The whole document. It may be replaced while the node runs; each key says what then takes effect
     when."""
 
-    seed: int = 0
+    seed: Count = 0
     """Of ids, distributions and probabilities: the same calls in the same order give the same node. 0:
     different each time, and ids that are safe to share. A new seed starts all chances anew."""
     clock: Literal["system", "virtual"] = "system"
