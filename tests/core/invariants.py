@@ -183,8 +183,11 @@ async def statuses_are_consistent(node: Node) -> None:
         assert (answer.status.id, answer.status.state) == (pod.id, pod.state)
         assert answer.status.created_at == pod.created_at > 0
         assert answer.status.metadata == pod.metadata
-        members = {each.id for each in containers if each.pod_sandbox_id == pod.id}
-        assert {each.id for each in answer.containers_statuses} == members
+        members = [each for each in containers if each.pod_sandbox_id == pod.id]
+        assert {each.id for each in answer.containers_statuses} == {each.id for each in members}
+        filter = cri.ContainerFilter(pod_sandbox_id=pod.id)
+        found = (await runtime.list_containers(cri.ListContainersRequest(filter=filter))).containers
+        assert sorted(found, key=_by_id) == sorted(members, key=_by_id)
         encoded = cri.PodSandboxStatusResponse.FromString(await runtime.pod_sandbox_status_wire(request))
         assert encoded.status == answer.status
         assert list(encoded.containers_statuses) == list(answer.containers_statuses)
@@ -195,6 +198,10 @@ async def statuses_are_consistent(node: Node) -> None:
         assert cri.ContainerStatusResponse.FromString(wire).status == status
         assert (status.state, status.created_at) == (container.state, container.created_at)
         status_is_consistent(status)
+
+
+def _by_id(item: cri.Container) -> str:
+    return item.id
 
 
 def status_is_consistent(status: cri.ContainerStatus) -> None:

@@ -92,7 +92,7 @@ class SandboxFacts:
     ips: tuple[str, ...] = ()
     """The pod's addresses, the preferred one first; empty with host network."""
     pid: int = 0
-    """Host pid of the pause process, 0 when there is none."""
+    """Host pid of the process that holds the pod together (a pause process), 0 when there is none."""
     own: Mapping[str, Json] = field(default_factory=dict)
     """The engine's own notes."""
 
@@ -148,7 +148,7 @@ class Presence(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A container (or the pause process of a sandbox) has ended, its log is flushed."""
+    """A container has ended, its log is flushed; or what holds a sandbox together has."""
 
     id: str
     code: int
@@ -265,10 +265,10 @@ class Engine(Protocol):
     # Sandboxes
 
     async def create_sandbox(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
-        """Make it ready: namespaces, files, shm, network, pause process if it needs one."""
+        """Make it ready for containers: its network, and whatever holds it together."""
 
     async def stop_sandbox(self, sandbox: Sandbox) -> None:
-        """Network DEL, end the pause process, close the namespaces. Its containers have ended before."""
+        """Let go of its network and of whatever holds it together. Its containers have ended before."""
 
     async def remove_sandbox(self, sandbox: Sandbox) -> None:
         """Remove everything that is left; it was stopped before."""
@@ -277,19 +277,24 @@ class Engine(Protocol):
         """Whether a sandbox recorded as ready still can take containers (after a restart or reboot)."""
 
     async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
-        """For a verbose PodSandboxStatus: pid, netns, CNI result, …"""
+        """For a verbose PodSandboxStatus: whatever helps to find out what is wrong with it."""
 
     # Containers
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
-        """Rootfs, spec, bundle, supervisor, runtime create: everything but the start of its program."""
+        """Everything but the start of its program."""
 
     async def start_container(self, container: Container) -> None:
-        """Start its program. On an error the container cannot be started again; core marks it exited."""
+        """Start its program. On an error the container cannot be started again; core marks it exited.
+
+        Its exit may be told before this returns. It may be signalled meanwhile, and once it has ended core
+        cancels a start that goes on.
+        """
 
     async def signal_container(self, container: Container, signal: int) -> None:
         """Send `signal` (a number of signal(7)) to its first process; SIGKILL goes to all of its
-        processes. Fine when it has ended."""
+        processes, also when its program has not been started. Fine when it has ended. Like stopping,
+        observing and removing it works though the handler has left the configuration."""
 
     async def remove_container(self, container: Container) -> None:
         """Remove everything of an ended, created or half-made container, the log file excepted."""
@@ -313,7 +318,7 @@ class Engine(Protocol):
         """What each pod uses as a whole, by id, without its containers: core fills those in."""
 
     async def observe_container(self, container: Container) -> Observation:
-        """What is really there (recovery)."""
+        """What is really there. From now on its exit is told."""
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         """For a verbose ContainerStatus: pid, runtimeSpec, bundle, …"""
@@ -327,14 +332,15 @@ class Engine(Protocol):
         """What `create_sandbox` would run to hold the pod; None when it needs no process."""
 
     def exits(self) -> AsyncIterator[Exit]:
-        """Exits from now on, of containers and of pause processes. One consumer. An exit may be yielded
-        again after a restart; core ignores repetitions."""
+        """Exits from now on, of containers and of what holds sandboxes together. One consumer. An exit may be
+        yielded again; core ignores repetitions. An engine that loses the source of its exits raises: core
+        asks for them again, and looks for itself what it may have missed."""
 
     # Repair
 
     async def forget_others(self, sandboxes: set[str]) -> None:
         """Recovery has ended and only `sandboxes` exist: let go what services outside podwright (network
-        plugins) hold for others. Failures are logged, not raised."""
+        plugins) hold for others."""
 
     async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:
         """What is on the host for ids that are in neither set."""
