@@ -16,7 +16,7 @@ from podwright.engines.fake.engine import FakeEngine
 from podwright.engines.fake.scenario import Scenario, parse
 from podwright.engines.fake.world import World
 from podwright.wire import cri_pb2 as cri
-from tests.core.points import Points, WatchedDatabase, idle
+from tests.core.points import Crashed, Points, WatchedDatabase, idle
 
 T = TypeVar("T")
 IMAGE = "box"
@@ -28,6 +28,12 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
+
+
+def _unless_dead(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody waits for the tasks of a process that has been killed."""
+    if not isinstance(context.get("exception"), Crashed):
+        loop.default_exception_handler(context)
 
 
 class CoreClock:
@@ -121,6 +127,7 @@ class Node:
 
     def boot(self) -> None:
         self._others = asyncio.all_tasks()
+        asyncio.get_running_loop().set_exception_handler(_unless_dead)
         self.world.on_step = self.points.step
         self.engine = WatchedEngine(self.world, self.clock)
         self.runtime = Runtime(CONFIG, self.engine, self.database)
@@ -146,16 +153,10 @@ class Node:
 
     async def _bury(self) -> None:
         """End the tasks of a dead process. They could do nothing any more, but would stay for ever."""
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda *_: None)
         while left := asyncio.all_tasks() - self._others - {asyncio.current_task()}:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=0.01)
-            for task in left:
-                if task.done() and not task.cancelled():
-                    task.exception()
-        loop.set_exception_handler(None)
 
     async def stop(self) -> None:
         for gate in self.points.gates.values():
