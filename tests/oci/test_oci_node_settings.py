@@ -95,6 +95,33 @@ async def test_a_cdi_device_and_a_hook(place: Config, busybox: Path, handler: st
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
+async def test_a_hook_that_reads_no_state_harms_nothing(
+    place: Config, busybox: Path, handler: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "hook.sh"
+    program.write_text(f"#!/bin/sh\necho called >> {tmp_path}/called\n")
+    program.chmod(0o755)
+    stages = ["createRuntime", "poststart", "poststop"]
+    hook = {"version": "1.0.0", "hook": {"path": str(program)}, "when": {"always": True}, "stages": stages}
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "h.json").write_text(json.dumps(hook))
+    config = configured(
+        place, {"container_annotations": ["example.com/*"]}, hooks_dirs=[str(tmp_path / "hooks")]
+    )
+    # More than a pipe holds, so that it breaks whenever the hook ends.
+    wanted = cri.ContainerConfig(annotations={f"example.com/{i}": "x" * 8000 for i in range(20)})
+    async with opened(config, busybox) as bench:
+        sandbox = await bench.sandbox(network=POD, handler=handler)
+        container = await bench.container(sandbox, "sleep", "1000", config=wanted)
+        assert (await bench.engine.exec_sync(container, ["echo", "runs"], 20, 100)).stdout == b"runs\n"
+        await bench.engine.signal_container(container, 9)
+        await bench.exit_of(container)
+        await bench.remove(container)
+        assert not bench.engine._runtimes.get(handler).knows(container.id)
+    assert (tmp_path / "called").read_text() == "called\n" * 3
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 async def test_a_base_spec_and_passed_annotations(
     place: Config, busybox: Path, handler: str, tmp_path: Path
 ) -> None:

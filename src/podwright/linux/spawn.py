@@ -44,11 +44,13 @@ async def run(
     limit: int | None = None,
     pass_fds: Sequence[int] = (),
     grace: float = 0.0,
+    sigpipe: bool = True,
 ) -> Finished:
     """Run `argv` to its end and return its output.
 
     At most `limit` bytes of each stream are kept; the rest is read and dropped. Output still open
     `grace` seconds after the program ended (a daemonised child holds it) is given up.
+    Without `sigpipe` the program and its children ignore SIGPIPE, so a broken pipe is an error to them.
     Raises DeadlineExceeded after `timeout` seconds; FileNotFoundError when there is no such program.
     On a timeout or a cancellation the program's process group is killed and reaped first.
     """
@@ -62,6 +64,7 @@ async def run(
         cwd=cwd,
         pass_fds=pass_fds,
         start_new_session=True,
+        restore_signals=sigpipe,
     )
     limits.restore_open_files(child.pid)
     assert child.stdout is not None and child.stderr is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Orphan
+from podwright.engines.oci import runtimes
 from podwright.engines.oci.places import ID, Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import NotFound
@@ -49,7 +50,7 @@ class Repair:
             handler, _, id = orphan.name.partition("/")
             runtime = self._runtimes.get(handler)
             if runtime.knows(id):
-                await spawn.run(runtime.argv("delete", "--force", id))
+                await runtimes.run_with_hooks(runtime, "delete", "--force", id)
         elif orphan.kind == "cgroup":
             for pid in cgroups.kill_all(orphan.name):
                 await spawn.exited(pid)

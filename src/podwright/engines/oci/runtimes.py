@@ -222,12 +222,21 @@ class Runtimes:
         )
 
 
+async def run_with_hooks(runtime: Runtime, *command: str) -> spawn.Finished:
+    """Run a command of `runtime` that may run hooks.
+
+    A hook that ends without having read the container's state breaks the pipe in which crun writes it, and
+    SIGPIPE would end crun in the middle of its work. An error of writing it only warns of.
+    """
+    return await spawn.run(runtime.argv(*command), sigpipe=False)
+
+
 async def delete(runtime: Runtime, id: str) -> str:
     """Make `runtime` forget `id`, whose process has ended; what it complained about, "" if it did not."""
-    done = await spawn.run(runtime.argv("delete", id))
+    done = await run_with_hooks(runtime, "delete", id)
     if done.status != 0 and runtime.knows(id):
         # Half made, or a process that the runtime still sees.
-        done = await spawn.run(runtime.argv("delete", "--force", id))
+        done = await run_with_hooks(runtime, "delete", "--force", id)
     if done.status == 0 or not runtime.knows(id):
         return ""
     return done.stderr.decode(errors="replace").strip()

@@ -83,7 +83,7 @@ class Tasks:
         """Raises CommandFailed with the runtime's own words."""
         returned = self._starting[id] = asyncio.get_running_loop().create_future()
         try:
-            done = await spawn.run(runtime.argv("start", id))
+            done = await runtimes.run_with_hooks(runtime, "start", id)
         finally:
             returned.set_result(None)
             del self._starting[id]
