@@ -340,3 +340,19 @@ def _is_runtime(pid: int) -> bool:
 
 def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
+
+
+@contextmanager
+def running(server: Server) -> Iterator[None]:
+    """Start `server`, and stop it: nothing may be left of its pods, then nothing of it."""
+    try:
+        server.start()
+        yield
+        Client(server).close()
+        until(lambda: not any(server.leftovers().values()), lambda: f"nothing left: {server.leftovers()}", 10)
+        server.stop()
+        assert not server.processes(), "the server has left processes"
+    finally:
+        if server.process is not None:
+            server.kill9()
+        server.clean_leftovers()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.client import Client
+from tests.behaviour.client import Client, running
 from tests.behaviour.differences import of_engine
 from tests.behaviour.fake_server import FakeServer
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
-from tests.behaviour.stage import open_network, open_registry, until
+from tests.behaviour.stage import open_network, open_registry
 from tests.behaviour.user import open_user
 
 OCI_PROGRAMS = ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip")
@@ -69,22 +69,8 @@ def _engine(name: str, test: str) -> object:
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server for the whole session; nothing may be left when it has ended."""
-    with SERVERS[request.param](tmp_path_factory) as server:
-        try:
-            server.start()
-            yield server
-            Client(server).close()
-            until(
-                lambda: not any(server.leftovers().values()),
-                lambda: f"nothing left: {server.leftovers()}",
-                10,
-            )
-            server.stop()
-            assert not server.processes(), "the server has left processes"
-        finally:
-            if server.process is not None:
-                server.kill9()
-            server.clean_leftovers()
+    with SERVERS[request.param](tmp_path_factory) as server, running(server):
+        yield server
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from podwright.spec.places import origin, places
 from podwright.testing import FakeNode
 from tests.behaviour.user import open_user
 from tests.spec import test_golden as golden
+from tests.spec.golden_cases import load
 from tests.testing import requests
 
 HELLO = Path(__file__).parents[2] / "examples" / "hello.yaml"
@@ -93,9 +94,9 @@ def crictl(tmp_path: Path) -> list[str]:
 # Why
 
 
-@pytest.mark.parametrize("name", [entry["name"] for entry in golden.CASES])
+@pytest.mark.parametrize("name", list(golden.CASES))
 def test_no_value_of_a_recorded_case_is_without_a_reason(name: str) -> None:
-    case = golden.load(next(entry["file"] for entry in golden.CASES if entry["name"] == name))
+    case = load(golden.CASES[name])
     if name in golden.ELSEWHERE:
         pytest.skip("not the builder's")
     try:

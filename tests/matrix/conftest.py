@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.client import Client
-from tests.behaviour.stage import open_registry, until
+from tests.behaviour.client import Client, running
+from tests.behaviour.stage import open_registry
 from tests.matrix.server import NATIVE, RUNTIMES, MatrixNetwork, MatrixServer, add_images
 
 
@@ -41,20 +41,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatrixServer]:
         add_images(registry, place / "images")
         server = MatrixServer(tmp_path_factory.mktemp("server-matrix"), network, registry)
         try:
-            server.start()
-            yield server
-            Client(server).close()
-            until(
-                lambda: not any(server.leftovers().values()),
-                lambda: f"nothing left: {server.leftovers()}",
-                10,
-            )
-            server.stop()
-            assert not server.processes(), "the server has left processes"
+            with running(server):
+                yield server
         finally:
-            if server.process is not None:
-                server.kill9()
-            server.clean_leftovers()
             subprocess.run(["ip", "link", "delete", network.bridge], capture_output=True, check=False)
 
 

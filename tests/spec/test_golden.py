@@ -9,7 +9,6 @@ that has gone. The cases and how to read them: tests/golden/spec/README.md.
 from __future__ import annotations
 
 import base64
-import json
 import posixpath
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -45,41 +44,25 @@ from podwright.spec.selinux import Context, SELinux
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 from tests.spec import oci_rules
+from tests.spec.golden_cases import index, load
 
 Json = Any
 
-ROOT = Path(__file__).parent.parent / "golden" / "spec"
 TABLE = tomllib.loads((Path(__file__).parent / "golden_differences.toml").read_text())
 FILES = "${ROOT}/io.containerd.grpc.v1.cri/sandboxes/${SANDBOX_ID}"
 STATE = "${STATE}/io.containerd.grpc.v1.cri"
 PROC = "/proc/${SANDBOX_PID}/ns"
 
 
-def load(path: str) -> Json:
-    return _resolved(json.loads((ROOT / path).read_text()))
-
-
-def _resolved(value: Json) -> Json:
-    """With every {"$ref": …} replaced by what it stands for."""
-    if isinstance(value, dict):
-        if "$ref" in value:
-            target = load(value["$ref"])
-            for key in value.get("path", ()):
-                target = target[key]
-            return target
-        return {key: _resolved(item) for key, item in value.items()}
-    return [_resolved(item) for item in value] if isinstance(value, list) else value
-
-
-CASES = [entry for entry in json.loads((ROOT / "index.json").read_text()) if entry["platform"] == "linux"]
+CASES = index("linux")
 ELSEWHERE = {name: entry["reason"] for entry in TABLE["elsewhere"] for name in entry["cases"]}
 
 
-@pytest.mark.parametrize("name", [entry["name"] for entry in CASES])
+@pytest.mark.parametrize("name", list(CASES))
 def test_recorded_case(name: str) -> None:
     if name in ELSEWHERE:
         pytest.skip(f"not the builder's: {ELSEWHERE[name]}")
-    case = load(next(entry["file"] for entry in CASES if entry["name"] == name))
+    case = load(CASES[name])
     intended = _intended(name)
     found = dict(_differences(case))
     unexpected = {path: found[path] for path in found if path not in intended}
@@ -91,7 +74,7 @@ def test_recorded_case(name: str) -> None:
 
 
 def test_every_listed_case_exists() -> None:
-    names = {entry["name"] for entry in CASES}
+    names = set(CASES)
     listed = [name for kind in TABLE.values() for entry in kind for name in entry.get("cases", ())]
     assert [name for name in listed if name != "*" and name not in names] == []
 

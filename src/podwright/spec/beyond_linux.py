@@ -5,6 +5,7 @@ from __future__ import annotations
 from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HostFacts
 from podwright.spec.linux.process import override, text
+from podwright.wire import cri_pb2 as cri
 
 PAUSE_IMAGE = "io.kubernetes.cri.podsandbox.image-name"
 
@@ -31,6 +32,18 @@ def set_env(draft: Draft, layer: list[str], origin: str) -> None:
     if variables:
         draft.process["env"] = variables
         draft.note("process.env", origin)
+
+
+def warn_of_mount(draft: Draft, mount: cri.Mount, field: str, platform: str) -> None:
+    """What a mount asks for that only Linux has."""
+    for name, given in (
+        ("propagation", mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE),
+        ("recursive_read_only", mount.recursive_read_only),
+        ("uidMappings", bool(mount.uidMappings)),
+        ("gidMappings", bool(mount.gidMappings)),
+    ):
+        if given:
+            draft.warn(f"{field}.{name}: {platform} has no such thing")
 
 
 def pause_image(draft: Draft, name: str) -> None:

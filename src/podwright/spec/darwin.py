@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from podwright.errors import InvalidArgument, Unimplemented
-from podwright.spec.beyond_linux import env, pause_image
+from podwright.spec.beyond_linux import env, pause_image, warn_of_mount
 from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, Policy, SandboxInput
 from podwright.spec.linux.annotations import container_annotations, pause_annotations
 from podwright.spec.linux.build import Built
-from podwright.spec.linux.mounts import Lookup
+from podwright.spec.linux.mounts import Lookup, check_source
 from podwright.spec.linux.process import args, base_origin, terminal
 from podwright.spec.linux.user import User
 from podwright.wire import cri_pb2 as cri
@@ -150,14 +150,7 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
         raise Unimplemented(f"{field}.image: this engine cannot mount images")
     entry = _entry(source, _absolute(mount.container_path), "ro" if mount.readonly else "rw")
     draft.note(f"mounts[{entry['destination']}]", f"request: {field}")
-    for name, given in (
-        ("propagation", mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE),
-        ("recursive_read_only", mount.recursive_read_only),
-        ("uidMappings", bool(mount.uidMappings)),
-        ("gidMappings", bool(mount.gidMappings)),
-    ):
-        if given:
-            draft.warn(f"{field}.{name}: Darwin has no such thing")
+    warn_of_mount(draft, mount, field, "Darwin")
     return entry
 
 
@@ -176,13 +169,7 @@ def _absolute(path: str) -> str:
 def _check(mount: cri.Mount, field: str) -> None:
     if not mount.container_path:
         raise InvalidArgument(f"{field}.container_path", "is empty")
-    if mount.image.image:
-        if mount.host_path:
-            raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
-        if not mount.readonly:
-            raise InvalidArgument(f"{field}.readonly", "must be true in a mount of an image")
-    elif not mount.host_path:
-        raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
+    check_source(mount, field)
 
 
 def _left_out(draft: Draft, request: ContainerInput, host: HostFacts) -> None:

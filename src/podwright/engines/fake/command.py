@@ -6,6 +6,7 @@ own, so its passwd is made up: root, nobody, and the user whom the image itself 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from podwright.engines.base import Container
@@ -18,6 +19,10 @@ HOSTNAME = "fake-node"
 """Of the node, for pods that have none of their own."""
 IMAGE_USER = 1000
 """The number of a user whom an image names."""
+
+
+Rule = Callable[[Draft, ContainerInput, HostFacts], None]
+RULES: tuple[Rule, ...] = (args, env, cwd, user)
 
 
 class Command(NamedTuple):
@@ -44,6 +49,13 @@ def command(container: Container) -> Command:
     )
 
 
+def argv(container: Container) -> list[str]:
+    """The arguments of `command` alone: a start needs nothing else."""
+    draft = _drafted(container, explain=False, rules=(args,))
+    arguments: list[str] = draft.process["args"]
+    return arguments
+
+
 def explained(container: Container) -> tuple[dict[str, Json], dict[str, str]]:
     """The `process` of an OCI spec as far as it counts here, and the origins of its values. Errors as
     `command`."""
@@ -52,7 +64,7 @@ def explained(container: Container) -> tuple[dict[str, Json], dict[str, str]]:
     return draft.process, draft.origins
 
 
-def _drafted(container: Container, *, explain: bool) -> Draft:
+def _drafted(container: Container, *, explain: bool, rules: Sequence[Rule] = RULES) -> Draft:
     image = ImageConfig.parse(container.image.config)
     request = ContainerInput(
         id=container.id,
@@ -64,7 +76,7 @@ def _drafted(container: Container, *, explain: bool) -> Draft:
         rootfs=RootfsFiles(passwd(container), group(container)),
     )
     draft, host = Draft(explain), HostFacts(hostname=HOSTNAME)
-    for rule in (args, env, cwd, user):
+    for rule in rules:
         rule(draft, request, host)
     return draft
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from podwright.clock import Timer
 from podwright.engines.base import Container, Presence
-from podwright.engines.fake.command import command
+from podwright.engines.fake import command
 from podwright.engines.fake.inside import Inside
 from podwright.engines.fake.output import Log, Output
 from podwright.engines.fake.process import First
@@ -29,7 +29,7 @@ def start(
     """
     if script.start_error:
         raise PodwrightError(script.start_error)
-    argv = script.program or command(container).argv
+    argv = script.program or command.argv(container)
     found = find(argv[0])
     if found is None and "/" in argv[0] and container.config.mounts:
         resolved = _inside(world, made, container).resolve(argv)

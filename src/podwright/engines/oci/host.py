@@ -92,9 +92,11 @@ def mount_source(lookup: Lookup, made: list[Path]) -> MountSource:
     path = Path(os.path.realpath(lookup.host_path))
     if not path.exists():
         make_directory(path, made)
-    if not lookup.propagated:
-        return MountSource(path=str(path))
-    below = mounts.containing(path)
+    return source_on(path, mounts.containing(path) if lookup.propagated else None)
+
+
+def source_on(path: Path, below: mounts.Mount | None) -> MountSource:
+    """The source `path`, with what counts of the mount it lies on; None where that does not matter."""
     if below is None:
         return MountSource(path=str(path))
     return MountSource(

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from podwright.engines.oci.rootfs import MAX_DATABASE, MAX_LINKS
+from podwright.engines.oci.rootfs import MAX_DATABASE, followed
 from podwright.errors import FailedPrecondition
 from podwright.spec.inputs import RootfsFiles
 
@@ -26,28 +26,13 @@ def is_directory(lower: Sequence[Path], path: str) -> bool:
 
 
 def inside(lower: Sequence[Path], path: str) -> tuple[str, ...]:
-    """The components of `path` with its links followed as if the image were /; the rest as it stands where
-    something is missing. FailedPrecondition for more links than the kernel follows."""
-    here: list[str] = []
-    links = 0
-    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            del here[-1:]
-            continue
-        found = _find(lower, (*here, part))
-        if found is not None and found.is_symlink():
-            links += 1
-            if links > MAX_LINKS:
-                raise FailedPrecondition(f"{path} of the image leads through more than {MAX_LINKS} links")
-            target = str(found.readlink())
-            if target.startswith("/"):
-                here.clear()
-            todo.extend(each for each in reversed(target.split("/")) if each not in ("", "."))
-            continue
-        here.append(part)
-    return tuple(here)
+    """As `rootfs.followed`; the rest as it stands where something is missing."""
+
+    def link(parts: Sequence[str]) -> str | None:
+        found = _find(lower, parts)
+        return str(found.readlink()) if found is not None and found.is_symlink() else None
+
+    return followed(path, link)
 
 
 def _text(lower: Sequence[Path], path: str) -> str | None:

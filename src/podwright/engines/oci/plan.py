@@ -227,15 +227,7 @@ class _Foreseen:
             self.warnings.append(
                 f"config.mounts[{place}].host_path: {path} is not there; a directory would be made"
             )
-        below = _mount_below(path) if wanted.propagated else None
-        if below is None:
-            return MountSource(path=str(path))
-        return MountSource(
-            path=str(path),
-            mountpoint=below.target,
-            shared=below.shared is not None,
-            slave=below.master is not None,
-        )
+        return host.source_on(path, _mount_below(path) if wanted.propagated else None)
 
     async def _image(self, place: int, wanted: mount_rules.Lookup) -> MountSource:
         field = f"config.mounts[{place}].image"

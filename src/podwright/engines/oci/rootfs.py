@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from podwright.engines.base import Container
@@ -95,9 +95,20 @@ def user_files(root: Path) -> RootfsFiles:
 def inside(root: Path, path: str) -> Path:
     """Where `path` of the image is on the host: its links are followed as if `root` were /.
 
-    Ends where something is missing; the rest is appended as it stands. FailedPrecondition for more links
-    than the kernel follows: a loop, or links made to multiply.
+    Ends where something is missing; the rest is appended as it stands. FailedPrecondition as `followed`.
     """
+
+    def link(parts: Sequence[str]) -> str | None:
+        candidate = root.joinpath(*parts)
+        return str(candidate.readlink()) if candidate.is_symlink() else None
+
+    return root.joinpath(*followed(path, link))
+
+
+def followed(path: str, link: Callable[[Sequence[str]], str | None]) -> tuple[str, ...]:
+    """The components of `path` with its links followed as if the image were /; `link` tells where the one at
+    some components leads, None when there is none. FailedPrecondition for more links than the kernel follows:
+    a loop, or links made to multiply."""
     here: list[str] = []
     links = 0
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
@@ -106,18 +117,17 @@ def inside(root: Path, path: str) -> Path:
         if part == "..":
             del here[-1:]
             continue
-        candidate = root.joinpath(*here, part)
-        if candidate.is_symlink():
+        target = link((*here, part))
+        if target is not None:
             links += 1
             if links > MAX_LINKS:
                 raise FailedPrecondition(f"{path} of the image leads through more than {MAX_LINKS} links")
-            target = str(candidate.readlink())
             if target.startswith("/"):
                 here.clear()
             todo.extend(each for each in reversed(target.split("/")) if each not in ("", "."))
             continue
         here.append(part)
-    return root.joinpath(*here)
+    return tuple(here)
 
 
 def fill_volume(root: Path, path: str, volume: Path, owner: tuple[int, int] = (0, 0)) -> None:

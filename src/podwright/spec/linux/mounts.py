@@ -273,13 +273,7 @@ def _check(mount: cri.Mount, field: str) -> None:
     if clean(mount.container_path) == "/":
         # crun fails, runc shows the host's files in place of the image's.
         raise InvalidArgument(f"{field}.container_path", "nothing can be mounted over the rootfs itself")
-    if _shows_image(mount):
-        if mount.host_path:
-            raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
-        if not mount.readonly:
-            raise InvalidArgument(f"{field}.readonly", "must be true in a mount of an image")
-    elif not mount.host_path:
-        raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
+    check_source(mount, field)
     if mount.recursive_read_only:
         if not mount.readonly:
             raise InvalidArgument(
@@ -289,6 +283,17 @@ def _check(mount: cri.Mount, field: str) -> None:
             raise InvalidArgument(
                 f"{field}.recursive_read_only", f"needs PROPAGATION_PRIVATE (host path {mount.host_path})"
             )
+
+
+def check_source(mount: cri.Mount, field: str) -> None:
+    """A mount shows an image, read-only, or a path of the host: InvalidArgument for neither and for both."""
+    if _shows_image(mount):
+        if mount.host_path:
+            raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
+        if not mount.readonly:
+            raise InvalidArgument(f"{field}.readonly", "must be true in a mount of an image")
+    elif not mount.host_path:
+        raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
 
 
 def _shows_image(mount: cri.Mount) -> bool:

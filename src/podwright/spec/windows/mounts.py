@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from podwright.errors import InvalidArgument, Unimplemented
+from podwright.spec.beyond_linux import warn_of_mount
 from podwright.spec.draft import Json
 from podwright.spec.inputs import HostFacts, ImageConfig, Policy
-from podwright.spec.linux.mounts import Lookup
+from podwright.spec.linux.mounts import Lookup, check_source
 from podwright.spec.windows.draft import WindowsDraft
 from podwright.spec.windows.inputs import WindowsContainerInput
 from podwright.spec.windows.paths import clean, depth, destination, is_pipe
@@ -74,14 +75,7 @@ def _bind(
             raise Unimplemented(f"{field}.image: this engine cannot mount images")
         entry = _entry(clean(source), destination(mount.container_path, f"{field}.container_path"), access)
     draft.note(f"mounts[{entry['destination']}]", f"request: {field}")
-    for name, given in (
-        ("propagation", mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE),
-        ("recursive_read_only", mount.recursive_read_only),
-        ("uidMappings", bool(mount.uidMappings)),
-        ("gidMappings", bool(mount.gidMappings)),
-    ):
-        if given:
-            draft.warn(f"{field}.{name}: Windows has no such thing")
+    warn_of_mount(draft, mount, field, "Windows")
     return entry
 
 
@@ -92,12 +86,6 @@ def _entry(source: str, destination: str, access: str) -> dict[str, Json]:
 def _check(mount: cri.Mount, field: str) -> None:
     if not mount.container_path:
         raise InvalidArgument(f"{field}.container_path", "is empty")
-    if mount.image.image:
-        if mount.host_path:
-            raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
-        if not mount.readonly:
-            raise InvalidArgument(f"{field}.readonly", "must be true in a mount of an image")
-    elif not mount.host_path:
-        raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
+    check_source(mount, field)
     if not is_pipe(mount.host_path):
         destination(mount.container_path, f"{field}.container_path")
