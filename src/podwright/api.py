@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 
 class Cri(Protocol):
@@ -97,6 +98,27 @@ class Cri(Protocol):
     async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse: ...
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest, /) -> cri.ImageFsInfoResponse: ...
+
+
+class Node(Protocol):
+    """What podwright offers beside the CRI, at the same socket: the service podwright.v1.Node, whose messages
+    are podwright's own. Other servers answer Unimplemented."""
+
+    def watch_pulls(self, request: own.WatchPullsRequest, /) -> AsyncIterator[own.PullProgress]:
+        """How far pulls are: those under way at first, then each change, until the iterator is closed. A
+        watcher that is slow misses intermediate states, never the last one of a pull."""
+
+    async def explain_blob(self, request: own.ExplainBlobRequest, /) -> own.ExplainBlobResponse:
+        """What a digest is here, and what keeps it. NotFound when it is nothing."""
+
+    async def prune_images(self, request: own.PruneImagesRequest, /) -> own.PruneImagesResponse:
+        """Remove the images that no container uses and that are not pinned."""
+
+    async def import_image(self, request: own.ImportImageRequest, /) -> own.ImportImageResponse:
+        """Make an image of what is at an absolute path of the server's host."""
+
+    async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
+        """Write an image to an absolute path of the server's host."""
 
 
 def method_name(rpc: str) -> str:

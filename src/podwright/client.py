@@ -20,6 +20,7 @@ from podwright.errors import Unavailable
 from podwright.server.endpoint import knock, silence, socket_path
 from podwright.server.errors import error_of
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 MESSAGE_LIMIT = 80 << 20
 """Bytes of one message either way, as the server has it."""
@@ -48,14 +49,14 @@ async def connect(address: str, *, timeout: float | None = None) -> AsyncIterato
 
 
 class _Remote:
-    """The methods of `Cri`, each made from the wire's descriptors when it is first asked for."""
+    """The methods of `Cri` and `Node`, each made from the wire's descriptors when it is first asked for."""
 
     def __init__(self, channel: grpc.aio.Channel, timeout: float | None) -> None:
         self._channel = channel
         self._timeout = timeout
 
     def __getattr__(self, name: str) -> Callable[[Message], Any]:
-        for service in cri.DESCRIPTOR.services_by_name.values():
+        for service in (*cri.DESCRIPTOR.services_by_name.values(), *own.DESCRIPTOR.services_by_name.values()):
             for method in service.methods:
                 if method_name(method.name) == name:
                     make = (
@@ -71,7 +72,7 @@ class _Remote:
                     )
                     setattr(self, name, remote)
                     return remote
-        raise AttributeError(f"the CRI has no call {name!r}")
+        raise AttributeError(f"neither the CRI nor podwright has a call {name!r}")
 
 
 def _streamed(call: Any) -> Callable[[Message], AsyncIterator[Any]]:

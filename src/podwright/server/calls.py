@@ -1,6 +1,7 @@
 """From an RPC on the wire to a method of the house and back: decoding, the gate, errors, the log line.
 
-One handler is made for every rpc that `api.Cri` names, and for the rest where the house has a method for it;
+One handler is made for every rpc that `api.Cri` names, and for the rest, among them those of `api.Node`,
+where the house has a method for it;
 gRPC itself answers UNIMPLEMENTED for others.
 There are no interceptors: each costs every call, and what they would do is here in one function.
 """
@@ -15,13 +16,14 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from podwright.api import Cri, method_name
 from podwright.server.errors import EXPECTED, status_of
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 log = logging.getLogger("podwright.server")
 
@@ -44,7 +46,7 @@ class Gate:
         Where it has a method with `_wire` after its name, that one is served: it answers with bytes, a
         response serialised before. Two hundred containers take 0.5 ms to serialise and nothing to join.
         """
-        for _, method in (*served_methods(), *other_methods()):
+        for _, method in (*served_methods(), *other_methods(), *own_methods()):
             name = method_name(method.name)
             handler = getattr(house, f"{name}_wire", None) or getattr(house, name, None)
             if handler is not None:
@@ -83,7 +85,8 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]  # grp
         self._gate = gate
         self._table = {path: _handler(method, gate) for path, method in served_methods()}
         self._others = {
-            path: (method_name(method.name), _handler(method, gate)) for path, method in other_methods()
+            path: (method_name(method.name), _handler(method, gate))
+            for path, method in (*other_methods(), *own_methods())
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -105,8 +108,13 @@ def other_methods() -> Iterator[tuple[str, MethodDescriptor]]:
     return ((path, method) for path, method in _methods() if not hasattr(Cri, method_name(method.name)))
 
 
-def _methods() -> Iterator[tuple[str, MethodDescriptor]]:
-    for service in cri.DESCRIPTOR.services_by_name.values():
+def own_methods() -> Iterator[tuple[str, MethodDescriptor]]:
+    """The rpcs of podwright's own service, `api.Node`."""
+    return _methods(own.DESCRIPTOR)
+
+
+def _methods(file: FileDescriptor = cri.DESCRIPTOR) -> Iterator[tuple[str, MethodDescriptor]]:
+    for service in file.services_by_name.values():
         for method in service.methods:
             yield f"/{service.full_name}/{method.name}", method
 

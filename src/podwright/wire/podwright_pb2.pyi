@@ -1,0 +1,164 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PullStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PULL_RESOLVING: _ClassVar[PullStage]
+    PULL_TRANSFERRING: _ClassVar[PullStage]
+    PULL_RECORDING: _ClassVar[PullStage]
+    PULL_DONE: _ClassVar[PullStage]
+    PULL_FAILED: _ClassVar[PullStage]
+
+class LayerStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LAYER_WAITING: _ClassVar[LayerStage]
+    LAYER_DOWNLOADING: _ClassVar[LayerStage]
+    LAYER_DOWNLOADED: _ClassVar[LayerStage]
+    LAYER_UNPACKING: _ClassVar[LayerStage]
+    LAYER_DONE: _ClassVar[LayerStage]
+    LAYER_PRESENT: _ClassVar[LayerStage]
+PULL_RESOLVING: PullStage
+PULL_TRANSFERRING: PullStage
+PULL_RECORDING: PullStage
+PULL_DONE: PullStage
+PULL_FAILED: PullStage
+LAYER_WAITING: LayerStage
+LAYER_DOWNLOADING: LayerStage
+LAYER_DOWNLOADED: LayerStage
+LAYER_UNPACKING: LayerStage
+LAYER_DONE: LayerStage
+LAYER_PRESENT: LayerStage
+
+class WatchPullsRequest(_message.Message):
+    __slots__ = ("image",)
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    def __init__(self, image: _Optional[str] = ...) -> None: ...
+
+class PullProgress(_message.Message):
+    __slots__ = ("image", "stage", "started_at", "layers", "error", "image_ref", "id")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_REF_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    stage: PullStage
+    started_at: int
+    layers: _containers.RepeatedCompositeFieldContainer[LayerProgress]
+    error: str
+    image_ref: str
+    id: int
+    def __init__(self, image: _Optional[str] = ..., stage: _Optional[_Union[PullStage, str]] = ..., started_at: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerProgress, _Mapping]]] = ..., error: _Optional[str] = ..., image_ref: _Optional[str] = ..., id: _Optional[int] = ...) -> None: ...
+
+class LayerProgress(_message.Message):
+    __slots__ = ("digest", "stage", "bytes", "total")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    stage: LayerStage
+    bytes: int
+    total: int
+    def __init__(self, digest: _Optional[str] = ..., stage: _Optional[_Union[LayerStage, str]] = ..., bytes: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
+class ExplainBlobRequest(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class ExplainBlobResponse(_message.Message):
+    __slots__ = ("digest", "kind", "bytes", "path", "keepers")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    KEEPERS_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    kind: str
+    bytes: int
+    path: str
+    keepers: _containers.RepeatedCompositeFieldContainer[Keeper]
+    def __init__(self, digest: _Optional[str] = ..., kind: _Optional[str] = ..., bytes: _Optional[int] = ..., path: _Optional[str] = ..., keepers: _Optional[_Iterable[_Union[Keeper, _Mapping]]] = ...) -> None: ...
+
+class Keeper(_message.Message):
+    __slots__ = ("kind", "name", "how")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOW_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    how: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., how: _Optional[str] = ...) -> None: ...
+
+class PruneImagesRequest(_message.Message):
+    __slots__ = ("dry_run", "untagged_only")
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    UNTAGGED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    untagged_only: bool
+    def __init__(self, dry_run: _Optional[bool] = ..., untagged_only: _Optional[bool] = ...) -> None: ...
+
+class PruneImagesResponse(_message.Message):
+    __slots__ = ("images", "bytes", "inodes", "blobs")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[PrunedImage]
+    bytes: int
+    inodes: int
+    blobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, images: _Optional[_Iterable[_Union[PrunedImage, _Mapping]]] = ..., bytes: _Optional[int] = ..., inodes: _Optional[int] = ..., blobs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PrunedImage(_message.Message):
+    __slots__ = ("id", "names", "bytes")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    bytes: int
+    def __init__(self, id: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class ImportImageRequest(_message.Message):
+    __slots__ = ("source", "reference", "config")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    reference: str
+    config: bytes
+    def __init__(self, source: _Optional[str] = ..., reference: _Optional[str] = ..., config: _Optional[bytes] = ...) -> None: ...
+
+class ImportImageResponse(_message.Message):
+    __slots__ = ("image_ref",)
+    IMAGE_REF_FIELD_NUMBER: _ClassVar[int]
+    image_ref: str
+    def __init__(self, image_ref: _Optional[str] = ...) -> None: ...
+
+class ExportImageRequest(_message.Message):
+    __slots__ = ("image", "target")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    target: str
+    def __init__(self, image: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
+
+class ExportImageResponse(_message.Message):
+    __slots__ = ("image_ref", "bytes")
+    IMAGE_REF_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    image_ref: str
+    bytes: int
+    def __init__(self, image_ref: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
