@@ -2,6 +2,7 @@
 
 `run` starts a program, feeds it, collects its output and reaps it through its pidfd, so that no thread
 waits and no SIGCHLD handler is needed. A program whose time is up is killed with its whole process group.
+`serving` is for one that is talked to through a file it is given, for as long as a context lasts.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,53 @@ async def check(
     return done.stdout
 
 
+class Serving:
+    """A program that runs; see `serving`."""
+
+    def __init__(self, pid: int, errors: _Drain) -> None:
+        self.pid = pid
+        self._errors = errors
+
+    def said(self) -> str:
+        """The end of what it has written on its standard error until now."""
+        self._errors.take()
+        return self._errors.kept.decode(errors="replace")
+
+
+@asynccontextmanager
+async def serving(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = (), kept: int
+) -> AsyncIterator[Serving]:
+    """Run `argv` inside the context, with `pass_fds` at their numbers; its process group is killed and reaped
+    at the end, however that comes.
+
+    Of its standard error the last `kept` bytes are there, its standard output is dropped. Raises
+    FileNotFoundError when there is no such program.
+    """
+    child = subprocess.Popen(  # noqa: ASYNC220
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=env,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    limits.restore_open_files(child.pid)
+    assert child.stderr is not None
+    errors = _Drain(child.stderr.fileno(), kept, last=True)
+    try:
+        yield Serving(child.pid, errors)
+    finally:
+        try:
+            kill_group(child.pid)
+            await to_the_end(exited(child.pid))
+        finally:
+            child.wait()
+            errors.stop()
+            child.stderr.close()
+
+
 @contextmanager
 def echoing(argv: Sequence[str], timeout: float) -> Iterator[tuple[int, str]]:
     """Run `argv`, which ends up as cat(1), inside the context: its pid once it echoes, and ""; or 0 and what
@@ -209,22 +257,27 @@ async def _feed(child: subprocess.Popen[bytes], input: bytes) -> None:
 
 
 class _Drain:
-    """Reads one pipe as it fills; `done` is set at its end."""
+    """Reads one pipe as it fills and keeps its first (or `last`) `limit` bytes; `done` is set at its end."""
 
-    def __init__(self, fd: int, limit: int | None) -> None:
+    def __init__(self, fd: int, limit: int | None, *, last: bool = False) -> None:
         self.kept = bytearray()
         self._limit = limit
+        self._last = last
         self._fd = fd
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(fd, False)
         self._loop.add_reader(fd, self._read)
 
-    def stop(self) -> None:
-        """Take what is there now and read no more; bounded, for a daemonised child may write on for ever."""
+    def take(self) -> None:
+        """Read what is there now; bounded, for a daemonised child may write on for ever."""
         for _ in range(MAX_PIPE // READ_SIZE):
             if self.done.done() or not self._read():
                 break
+
+    def stop(self) -> None:
+        """Take what is there now and read no more."""
+        self.take()
         self._end()
 
     def _read(self) -> bool:
@@ -235,8 +288,13 @@ class _Drain:
         if not chunk:
             self._end()
             return True
-        room = len(chunk) if self._limit is None else max(0, self._limit - len(self.kept))
-        self.kept += chunk[:room]
+        if self._limit is None:
+            self.kept += chunk
+        elif self._last:
+            self.kept += chunk
+            del self.kept[: -self._limit]
+        else:
+            self.kept += chunk[: max(0, self._limit - len(self.kept))]
         return True
 
     def _end(self) -> None:
