@@ -15,12 +15,12 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import fake, measure, report, spec
+from bench import fake, measure, pull, report, spec
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
 from bench.stage import open_stage
 
-PARTS = ("life", "clients", "crowd", "spec", "fake")
+PARTS = ("life", "clients", "crowd", "pull", "spec", "fake")
 ROOTLESS = ("spec", "fake")
 SIDES = ("podwright", "containerd", "floor")
 CLONE_NEWNS, MS_PRIVATE = 0x00020000, 1 << 18
@@ -65,6 +65,9 @@ def _measure_real_pods(options: argparse.Namespace, rows: report.Rows) -> None:
             measure.life(sides, plan, rows)
         if "clients" in options.only:
             measure.clients(sides, plan, rows)
+        if "pull" in options.only:
+            rounds = pull.QUICK if options.quick else pull.FULL
+            pull.pulls(daemons, "floor" in options.sides, stage, rounds, rows)
         if "crowd" in options.only:
             # Hundreds of masquerade rules would slow every start down threefold, for all sides.
             stage.write_network(masquerade=False)

@@ -252,6 +252,22 @@ def rss(pid: int) -> int:
     return _memory_field(f"/proc/{pid}/status", "VmRSS:")
 
 
+def peak(pid: int) -> int:
+    """The largest resident set size of `pid` in bytes since `reset_peak`; 0 when it is gone."""
+    return _memory_field(f"/proc/{pid}/status", "VmHWM:")
+
+
+def reset_peak(pid: int) -> None:
+    """proc_pid_clear_refs(5): 5 resets the peak."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def children(pid: int) -> list[int]:
+    """All processes below `pid`."""
+    parents, _ = _processes()
+    return [child for child in parents if child != pid and _descends(child, {pid}, parents)]
+
+
 def _memory_field(file: str, field: str) -> int:
     try:
         for line in Path(file).read_text().splitlines():

@@ -28,7 +28,10 @@ needs() {
         echo "docker-registry docker-registry"
         echo "curl curl"
         ;;
-    bench) echo "containerd containerd" ;;
+    bench)
+        echo "containerd containerd"
+        echo "docker-registry docker-registry"
+        ;;
     *) echo "install.sh: no group $1; there are python, run, test, bench" >&2 && exit 2 ;;
     esac
 }
