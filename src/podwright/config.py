@@ -141,6 +141,11 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     authfile: str = ""
     """Credentials file used when the client sends none."""
     policy: str = "/etc/containers/policy.json"
+    discard_unpacked_layers: bool = False
+    """Keep no compressed layer beside the unpacked one: less disk, but no export, and no layer that another
+    image's pull could use before it is unpacked."""
+    pending_blobs_for: float = 86400.0
+    """Seconds that the complete blobs of an interrupted pull are kept for the next try."""
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

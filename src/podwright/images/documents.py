@@ -28,9 +28,11 @@ class Document(msgspec.Struct):
     config: dict[str, Any] | None = None
 
 
-class Descriptor(msgspec.Struct, rename="camel"):
+class Descriptor(msgspec.Struct, rename="camel", frozen=True):
     digest: str
     media_type: str = ""
+    size: int = 0
+    """Bytes; 0 when nobody says."""
 
 
 class Manifest(msgspec.Struct, rename="camel"):
