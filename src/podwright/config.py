@@ -141,6 +141,17 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     authfile: str = ""
     """Credentials file used when the client sends none."""
     policy: str = "/etc/containers/policy.json"
+    """Which signatures images need (containers-policy.json(5))."""
+    platform: str = ""
+    """"os/arch" or "os/arch/variant" that is taken of images made for several; empty: this host's."""
+    registries_conf: str = ""
+    """Mirrors, blocked and insecure registries (containers-registries.conf(5)); with the files *.conf of the
+    directory of this name and ".d" added. Empty: the host's, /etc/containers/registries.conf."""
+    registries_d: str = ""
+    """Directory that says where signatures are (containers-registries.d(5)). Empty: the host's."""
+    certs_dir: str = ""
+    """Directory with a directory host[:port] for each registry that needs certificates of its own
+    (containers-certs.d(5)), looked at before the host's. Empty: the host's only."""
     discard_unpacked_layers: bool = False
     """Keep no compressed layer beside the unpacked one: less disk, but no export, and no layer that another
     image's pull could use before it is unpacked."""
