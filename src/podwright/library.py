@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from podwright.kube.outcome import PodOutcome
     from podwright.kube.runner import Reporter
     from podwright.logs.lines import Line
+    from podwright.wire.podwright_pb2 import PullProgress
 
 __all__ = ["Container", "ExecResult", "Runtime", "Sandbox", "open"]
 
@@ -89,15 +90,31 @@ class Runtime:
 
         Raises NotFound, RegistryUnavailable, InvalidArgument for what is no reference.
         """
-        spec = cri.ImageSpec(image=reference, user_specified_image=reference)
-        request = cri.PullImageRequest(image=spec)
-        if username:
-            request.auth.username, request.auth.password = username, password
-        pulled = await self.cri.pull_image(request)
+        pulled = await self.cri.pull_image(_pull_request(reference, username, password))
         for name in (pulled.image_ref, reference):
             if image := await self.image(name):
                 return image
         raise NotFound(f"image {reference!r} was pulled and is gone again")
+
+    def pulling(
+        self, reference: str, *, username: str = "", password: str = ""
+    ) -> AsyncIterator[PullProgress]:
+        """`pull`, step by step: how far it is, at most ten times a second, layer by layer.
+
+        The last state is PULL_DONE, with the image's id as `image_ref`. What has been fetched before, or is
+        fetched by another pull, is not fetched again. Closing the iterator (`aclose()`) before its end cancels
+        the pull. Another CRI's server tells no progress: there the last state is the only one.
+        """
+        from podwright.pulls import pulling
+
+        return pulling(self.cri, _pull_request(reference, username, password))
+
+    def pulls(self) -> AsyncIterator[PullProgress]:
+        """How far all pulls are, whoever asked for them: those under way at first, then each change, for ever.
+        Raises Unimplemented at another CRI's server."""
+        from podwright.pulls import watch
+
+        return watch(self.cri)
 
     async def import_root(
         self, directory: str | Path, reference: str, config: Mapping[str, Any] | None = None
@@ -391,6 +408,13 @@ class Container:
                 await self.wait()
         finally:
             ended.set()
+
+
+def _pull_request(reference: str, username: str, password: str) -> cri.PullImageRequest:
+    request = cri.PullImageRequest(image=cri.ImageSpec(image=reference, user_specified_image=reference))
+    if username:
+        request.auth.username, request.auth.password = username, password
+    return request
 
 
 def _namespaces(host_network: bool, share_pid: bool) -> cri.NamespaceOption:

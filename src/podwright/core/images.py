@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncIterator
 
 from podwright.core.ground import Ground
 from podwright.core.words import json_texts
@@ -11,6 +12,7 @@ from podwright.engines.base import Credentials, Image
 from podwright.errors import InvalidArgument
 from podwright.images.references import parse, parse_local
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 
 class Images:
@@ -40,6 +42,11 @@ class Images:
         credentials = credentials_for(request.image.image, request.auth) if request.HasField("auth") else None
         image = await self._service.pull(request.image.image, credentials)
         return cri.PullImageResponse(image_ref=image.id)
+
+    def watch_pulls(self, request: own.WatchPullsRequest) -> AsyncIterator[own.PullProgress]:
+        """Pulls are known by full names: whatever way of writing the image the watcher has, it sees them."""
+        image = parse_local(request.image) or parse(request.image, "image") if request.image else ""
+        return self._service.watch_pulls(str(image))
 
     async def remove(self, request: cri.RemoveImageRequest) -> None:
         _require_image(request.image)

@@ -23,6 +23,7 @@ from podwright.engines.base import Engine, Exit, Orphan
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 KUBELET_API_VERSION = "0.1.0"
 """What the kubelet checks VersionResponse.version against."""
@@ -210,6 +211,10 @@ class Runtime:
 
     async def pull_image(self, request: cri.PullImageRequest, /) -> cri.PullImageResponse:
         return await self._images.pull(request)
+
+    def watch_pulls(self, request: own.WatchPullsRequest, /) -> AsyncIterator[own.PullProgress]:
+        """See `api.Node`. What happens from this call on is told, not only from the first state taken."""
+        return self._images.watch_pulls(request)
 
     async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse:
         await self._images.remove(request)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from podwright.clock import Clock
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 Json = Any
 """A JSON value an engine wants kept: None, bool, int, float, str, and lists and dicts of them."""
@@ -221,6 +222,10 @@ class ImageService(Protocol):
         Raises InvalidArgument, NotFound (the registry has no such image), RegistryUnavailable,
         SignatureValidationFailed.
         """
+
+    def watch_pulls(self, image: str = "") -> AsyncIterator[own.PullProgress]:
+        """How far pulls are: those under way, and from this call on each change; only those of `image` (a
+        name in full) when it is given. Who is slow misses states, never the last one of a pull."""
 
     async def remove(self, reference: str) -> None:
         """Remove every reference of the image (semantics of containerd); an unknown one is fine.

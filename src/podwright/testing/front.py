@@ -25,6 +25,7 @@ from podwright.errors import Unavailable, Unimplemented
 from podwright.testing.calls import Call, Calls, with_id
 from podwright.testing.subjects import subject_of, subject_of_id
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
     from podwright.core.records import Records
@@ -230,6 +231,24 @@ class Front:
             # The error knows this frame: did this frame know it, neither would go, nor the subscription.
             error = None
 
+    # Pulls
+
+    def watch_pulls(
+        self, request: own.WatchPullsRequest, remote: bool
+    ) -> AsyncGenerator[own.PullProgress, None]:
+        """How far pulls are, until the watcher leaves or the node crashes. Not recorded: it is no call of the
+        CRI."""
+        return self._watching(None if self.runtime is None else self.runtime.watch_pulls(request), remote)
+
+    async def _watching(
+        self, states: AsyncIterator[own.PullProgress] | None, remote: bool
+    ) -> AsyncGenerator[own.PullProgress, None]:
+        if states is None:
+            await self.answering(remote)
+            raise Unavailable(self.reason)
+        while True:
+            yield await self.fly(_next(states), remote)
+
     def _loses(self, kind: cri.ContainerEventType, id: str) -> bool:
         faults = self.world.faults
         if not faults.active():
@@ -266,10 +285,17 @@ class Face:
     def get_container_events_wire(self, request: cri.GetEventsRequest, /) -> AsyncGenerator[bytes, None]:
         return self._front.listen("GetContainerEvents", request, self._remote)
 
+    def watch_pulls(self, request: own.WatchPullsRequest, /) -> AsyncIterator[own.PullProgress]:
+        return self._front.watch_pulls(request, self._remote)
+
     def __getattr__(self, name: str) -> Any:
         if self._front.runtime is None:
             raise AttributeError(f"{name!r}: {self._front.reason}")
         return getattr(self._front.runtime, name)
+
+
+async def _next(states: AsyncIterator[T]) -> T:
+    return await anext(states)
 
 
 def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, Any, Any]]:

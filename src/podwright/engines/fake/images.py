@@ -6,7 +6,8 @@ The store is the world's and outlives the engine; transfers are the engine's and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from podwright.engines.fake.registry import Offer
 from podwright.engines.fake.subject import Subject
 from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted
 from podwright.images import references
+from podwright.images.progress import INTERVAL, Progress, Pulls
 from podwright.images.references import LocalSource, Reference
+from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
     from podwright.engines.fake.world import World
@@ -25,6 +28,8 @@ REMEMBERED = 20_000
 """Pulls that a world remembers at least, twice that at most."""
 BYTES_PER_INODE = 25_000
 """Of a usual root filesystem."""
+STATES = 20
+"""In so many states at most a transfer is told."""
 
 
 @dataclass(slots=True)
@@ -149,6 +154,7 @@ class FakeImages:
         self._world = world
         self._step = step
         self._transfers: dict[object, _Transfer] = {}
+        self._pulls = Pulls(world.clock)
 
     async def list(self) -> Sequence[Image]:
         return self._world.images.list()
@@ -174,6 +180,9 @@ class FakeImages:
             pull.outcome = f"{'Unknown' if name == 'PodwrightError' else name}: {words}"
             raise
         return image
+
+    def watch_pulls(self, image: str = "") -> AsyncIterator[own.PullProgress]:
+        return self._pulls.watch(image)
 
     async def remove(self, reference: str) -> None:
         await self._step("remove_image.names", Subject(image=reference))
@@ -205,6 +214,19 @@ class FakeImages:
     async def _transfer(
         self, reference: str, source: Reference | LocalSource, credentials: Credentials | None
     ) -> tuple[Image, str]:
+        progress = self._pulls.begin(str(source))
+        with progress.failing():
+            image, outcome = await self._pull(reference, source, credentials, progress)
+        progress.done(image.id)
+        return image, outcome
+
+    async def _pull(
+        self,
+        reference: str,
+        source: Reference | LocalSource,
+        credentials: Credentials | None,
+        progress: Progress,
+    ) -> tuple[Image, str]:
         world, subject = self._world, Subject(image=reference)
         await self._step("pull_image.resolve", subject)
         script = world.scenario.images
@@ -212,7 +234,9 @@ class FakeImages:
         registry.require_access(offer.script, source, credentials)
         transferred = not world.images.has(offer.id)
         if transferred:
-            await world.clock.sleep(registry.duration(script, offer, world.chance))
+            duration = registry.duration(script, offer, world.chance)
+            with self._told(offer, duration, progress):
+                await world.clock.sleep(duration)
         if offer.script is not None and offer.script.error is not None:
             raise offer.script.error.make()
         await self._step("pull_image.record", subject)
@@ -225,10 +249,43 @@ class FakeImages:
             )
         return world.images.put(offer), "pulled" if transferred else "present"
 
+    @contextmanager
+    def _told(self, offer: Offer, duration: float, progress: Progress) -> Iterator[None]:
+        """While the block lasts, `duration` seconds, the bytes come evenly, layer after layer."""
+        layers, clock = registry.layers(offer), self._world.clock
+        progress.layers(layers)
+        began, step, timer = clock.monotonic(), max(INTERVAL, duration / STATES), None
+
+        def tell() -> None:
+            nonlocal timer
+            gone = clock.monotonic() - began
+            _advance(progress, layers, int(offer.size * gone / duration))
+            if gone + step < duration:
+                timer = clock.call_later(step, tell)
+
+        if duration > step:
+            timer = clock.call_later(step, tell)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+        _advance(progress, layers, offer.size)
+        progress.recording()
+
     def _forget(self, key: object, task: asyncio.Task[tuple[Image, str]]) -> None:
         transfer = self._transfers.get(key)
         if transfer is not None and transfer.task is task:
             del self._transfers[key]
+
+
+def _advance(progress: Progress, layers: Sequence[tuple[str, int]], fetched: int) -> None:
+    """`fetched` bytes of all `layers` have come."""
+    for index, (_, size) in enumerate(layers):
+        here = min(size, fetched)
+        fetched -= here
+        stage = own.LAYER_DONE if here == size else own.LAYER_DOWNLOADING if here else own.LAYER_WAITING
+        progress.layer(index, stage, here)
 
 
 def _describe(entry: _Entry, offer: Offer | None = None) -> None:

@@ -241,6 +241,15 @@ def duration(images: ImagesScript, offer: Offer, chance: random.Random) -> float
     return images.pull.draw(chance) + (offer.size / images.rate if images.rate is not None else 0.0)
 
 
+def layers(offer: Offer) -> list[tuple[str, int]]:
+    """Digests and sizes of the layers of `offer`, one to five, bottom first: for who watches its transfer."""
+    seed = bytes.fromhex(offer.id.removeprefix("sha256:"))
+    weights = [1 + weight for weight in seed[1 : 2 + seed[0] % 5]]
+    sizes = [offer.size * weight // sum(weights) for weight in weights]
+    sizes[0] += offer.size - sum(sizes)
+    return [(_hash(f"layer {index} of", offer.id), size) for index, size in enumerate(sizes)]
+
+
 def digest_of(name: Reference, build: str = "") -> str:
     """Of the manifest that registries have under `name`."""
     if name.digest:
