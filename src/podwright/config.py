@@ -152,6 +152,10 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     certs_dir: str = ""
     """Directory with a directory host[:port] for each registry that needs certificates of its own
     (containers-certs.d(5)), looked at before the host's. Empty: the host's only."""
+    max_concurrent_downloads: int = 3
+    """Layers that are fetched at the same time, by all pulls together; pulls take turns."""
+    progress_timeout: float = 300.0
+    """Seconds without a new byte after which a pull is given up; 0: never. A slow one is not."""
     discard_unpacked_layers: bool = False
     """Keep no compressed layer beside the unpacked one: less disk, but no export, and no layer that another
     image's pull could use before it is unpacked."""

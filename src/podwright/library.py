@@ -101,17 +101,17 @@ class Runtime:
     ) -> AsyncIterator[PullProgress]:
         """`pull`, step by step: how far it is, at most ten times a second, layer by layer.
 
-        The last state is PULL_DONE, with the image's id as `image_ref`. What has been fetched before, or is
-        fetched by another pull, is not fetched again. Closing the iterator (`aclose()`) before its end cancels
-        the pull. Another CRI's server tells no progress: there the last state is the only one.
+        The last state is PULL_DONE, with the image's id as `image_ref`. Closing the iterator (`aclose()`)
+        before its end cancels the pull. Another CRI's server tells no progress: there the last state is the
+        only one. Raises what `pull` raises.
         """
         from podwright.pulls import pulling
 
         return pulling(self.cri, _pull_request(reference, username, password))
 
     def pulls(self) -> AsyncIterator[PullProgress]:
-        """How far all pulls are, whoever asked for them: those under way at first, then each change, for ever.
-        Raises Unimplemented at another CRI's server."""
+        """How far all pulls are, whoever asked for them: those under way at first, then each change, for
+        ever. Raises Unimplemented at another CRI's server."""
         from podwright.pulls import watch
 
         return watch(self.cri)

@@ -19,8 +19,8 @@ LAST_STATE = 1.0
 
 
 def watch(runtime: Cri, image: str = "") -> AsyncIterator[own.PullProgress]:
-    """States of the pulls at `runtime`, from now on; of `image` alone when it is given. Unimplemented, when the
-    first is awaited, at a server of another CRI."""
+    """States of the pulls at `runtime`, from now on; of `image` alone when it is given. At another CRI's
+    server the first one raises Unimplemented."""
     return cast(Node, runtime).watch_pulls(own.WatchPullsRequest(image=image))
 
 

@@ -31,19 +31,13 @@ class Pulls:
         self._watches: WeakSet[Watch] = WeakSet()
         self._last = 0
 
-    def begin(self, image: str, started_at: int | None = None) -> Progress:
-        """A pull of `image`, a name in full, begins now or began at `started_at` (ns since the epoch). Who
-        does it says how it goes, and at last how it ended."""
+    def begin(self, image: str) -> Progress:
+        """A pull of `image`, a name in full, begins. Who does it says how it goes, and at last how it
+        ended."""
         self._last += 1
-        progress = self._running[self._last] = Progress(
-            self,
-            own.PullProgress(
-                id=self._last,
-                image=image,
-                started_at=started_at or self.clock.now(),
-                stage=own.PULL_RESOLVING,
-            ),
-        )
+        message = own.PullProgress(id=self._last, image=image, stage=own.PULL_RESOLVING)
+        message.started_at = self.clock.now()
+        progress = self._running[self._last] = Progress(self, message)
         progress.changed()
         return progress
 

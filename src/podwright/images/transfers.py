@@ -1,8 +1,8 @@
 """Work that several callers wait for, and turns at what is scarce. No I/O, nothing of images.
 
 A `Work` belongs to all who take part in it: it goes on while one of them is there, and ends, promptly, with
-the last. So a pull that two clients asked for, or a blob that two pulls need, is fetched once, whoever of them
-gives up.
+the last. So a pull that two clients asked for, or a blob that two pulls need, is fetched once, whoever of
+them gives up.
 """
 
 from __future__ import annotations
