@@ -17,6 +17,16 @@ CONFIG_TYPES = {
 }
 
 
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+
 class RootFs(msgspec.Struct):
     diff_ids: list[str]
 
@@ -38,6 +48,71 @@ class Descriptor(msgspec.Struct, rename="camel", frozen=True):
 class Manifest(msgspec.Struct, rename="camel"):
     config: Descriptor
     layers: list[Descriptor]
+    artifact_type: str = ""
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it holds files that are no container image (image-spec, artifacts-guidance.md)."""
+        return bool(self.artifact_type) or self.config.media_type not in CONFIG_TYPES
+
+
+class PlatformEntry(msgspec.Struct, rename="camel"):
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+
+class Entry(Descriptor, rename="camel", frozen=True):
+    """One of an index's manifests."""
+
+    platform: PlatformEntry | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Index(msgspec.Struct, rename="camel"):
+    """An OCI image index or a Docker manifest list."""
+
+    manifests: list[Entry]
+
+
+def read_manifest(source: str, content: bytes) -> Manifest | Index:
+    """What is served under an image's name; its shape counts, for the media type may be left out.
+
+    Raises PodwrightError when it is neither, and for what could be read as both: two readers of the same
+    digest would see two images.
+    """
+    try:
+        tree = msgspec.json.decode(content)
+        if not isinstance(tree, dict):
+            raise PodwrightError(f"{source}: its manifest is no JSON object")
+        if "fsLayers" in tree or tree.get("schemaVersion") == 1:
+            raise PodwrightError(
+                f"{source}: its manifest is Docker's schema 1, which names no layers by their content and is not "
+                "supported; push the image again with a tool of this decade"
+            )
+        listed = "manifests" in tree
+        if listed and ("layers" in tree or "config" in tree):
+            raise PodwrightError(f"{source}: its manifest is both an index and an image's")
+        kind = str(tree.get("mediaType") or "")
+        if kind and (kind in INDEX_TYPES) != listed and kind in (*INDEX_TYPES, *MANIFEST_TYPES):
+            raise PodwrightError(f"{source}: its manifest says that it is {kind}, which it is not")
+        if listed:
+            return msgspec.convert(tree, Index)
+        return msgspec.convert(tree, Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PodwrightError(
+            f"{source}: its manifest is none of an OCI or Docker v2 schema 2 image: {error}"
+        ) from error
+
+
+def check_layers(source: str, manifest: Manifest) -> None:
+    """Raises Unimplemented when its layers are encrypted, PodwrightError when a digest is none of sha256."""
+    if any(layer.media_type.endswith("+encrypted") for layer in manifest.layers):
+        raise Unimplemented(f"{source}: its layers are encrypted")
+    for each in (manifest.config, *manifest.layers):
+        _file_name(source, each.digest)
+        if each.size < 0:
+            raise PodwrightError(f"{source}: the manifest gives {each.digest} a size of {each.size}")
 
 
 def image_files(source: str, manifest: bytes, directory: Path) -> tuple[bytes, list[Path]]:

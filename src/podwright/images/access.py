@@ -1,0 +1,182 @@
+"""How skopeo is run for one image: its options, environment and home, and the credentials it may use.
+
+The home is a private directory made for this one pull, so that no file of a user has a say, only the host's
+and the configured ones. Nothing secret is in an argument or the environment. Which of the credentials apply to
+which host is skopeo's rule (containers-auth.json(5)): those of a call are filed under the image's registry, so
+no mirror sees them.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podwright.config import ImageConfig
+from podwright.engines.base import Credentials
+from podwright.errors import FailedPrecondition
+from podwright.images.platform import Platform, host_platform, parse_platform
+from podwright.images.references import LocalSource, Reference
+
+PASSED_ON = (
+    "PATH",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
+"""What skopeo sees of our environment: where programs, proxies and certificates are."""
+HOST_LOOKASIDE = "/var/lib/containers/sigstore"
+"""Where signatures are looked for when no registries.d says where (containers-registries.d(5))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    options: tuple[str, ...]
+    """For every command of skopeo's, before it."""
+    authfile: Path
+    verify_tls: bool
+    environment: Mapping[str, str]
+    scratch: Path
+    about: str
+    """What is fetched, for error messages."""
+    name: str
+    """What is fetched, as skopeo writes it."""
+    platform: Platform
+    registry: str
+    """The host[:port] that the image's name leads to; "" for a local source."""
+    origin: str
+    """What a credential that skopeo found is, for error messages."""
+    policy: str
+    registries_conf: str
+
+    def tls(self, option: str) -> list[str]:
+        """Options that turn verification off, if wanted. It is on by default: saying so would overrule the
+        `insecure = true` that an administrator gave a registry or mirror in registries.conf."""
+        return [] if self.verify_tls else [f"{option}=false"]
+
+    def at(self, digest: str) -> str:
+        """The image's manifest `digest`, as skopeo writes it; of a registry."""
+        repository = self.name.partition("@")[0]
+        if "@" not in self.name:
+            repository = self.name.rpartition(":")[0]
+        return f"{repository}@{digest}"
+
+
+@asynccontextmanager
+async def prepared(
+    source: Reference | LocalSource, config: ImageConfig, credentials: Credentials | None, scratch: Path
+) -> AsyncIterator[Access]:
+    """Prepare one pull in the existing private directory `scratch`; the credentials are gone afterwards.
+
+    With `credentials` only they are used; without, the configured authfile; without that, none.
+    """
+    if not Path(config.policy).is_file():
+        raise FailedPrecondition(
+            f"images.policy: there is no signature policy {config.policy}: install golang-github-containers-"
+            'common, or write {"default": [{"type": "insecureAcceptAnything"}]} there'
+        )
+    domain = source.domain if isinstance(source, Reference) else ""
+    home = scratch / "home"
+    authfile, origin = home / "auth.json", _described(credentials)
+    _furnish(home, config)
+    try:
+        _write_private(authfile, json.dumps(_auth_tree(domain, credentials)))
+        if credentials is None and config.authfile:
+            authfile, origin = Path(config.authfile), f"images.authfile {config.authfile}"
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {
+            "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home),
+            "TMPDIR": str(scratch),
+            # Else a database of the host's learns of every blob we fetch. Where there is no directory for
+            # it, it is kept in memory.
+            "_CONTAINERS_ROOTLESS_UID": "1",
+        }
+        options = ["--policy", config.policy, "--tmpdir", str(scratch)]
+        if config.registries_d:
+            options += ["--registries.d", config.registries_d]
+        yield Access(
+            options=tuple(options),
+            authfile=authfile,
+            verify_tls=domain not in config.insecure_registries and not is_loopback(domain),
+            environment=environment,
+            scratch=scratch,
+            about=str(source),
+            name=f"docker://{source}" if isinstance(source, Reference) else str(source),
+            platform=parse_platform(config.platform) if config.platform else host_platform(),
+            registry=domain,
+            origin=origin,
+            policy=config.policy,
+            registries_conf=config.registries_conf or "/etc/containers/registries.conf",
+        )
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _furnish(home: Path, config: ImageConfig) -> None:
+    containers, data = home / ".config/containers", home / ".local/share/containers"
+    for directory in (home, containers, data):
+        directory.mkdir(mode=0o700, parents=True)
+    (data / "cache").touch()
+    (data / "sigstore").symlink_to(HOST_LOOKASIDE)
+    if config.certs_dir:
+        (containers / "certs.d").symlink_to(config.certs_dir)
+    if config.registries_conf:
+        # skopeo reads a user's registries.conf and his drop-ins instead of the host's.
+        file = Path(config.registries_conf)
+        if not file.is_file():
+            raise FailedPrecondition(f"images.registries_conf: there is no file {file}")
+        (containers / "registries.conf").symlink_to(file)
+        drop_ins = containers / "registries.conf.d"
+        drop_ins.mkdir()
+        for extra in sorted(Path(f"{file}.d").glob("*.conf")):
+            (drop_ins / extra.name).symlink_to(extra)
+
+
+def _write_private(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _auth_tree(domain: str, credentials: Credentials | None) -> dict[str, Any]:
+    """An authfile (containers-auth.json(5))."""
+    if credentials is None:
+        return {"auths": {}}
+    if credentials.identity_token:
+        entry = {"auth": _base64("<token>:"), "identitytoken": credentials.identity_token}
+    elif credentials.username or credentials.password:
+        entry = {"auth": _base64(f"{credentials.username}:{credentials.password}")}
+    else:
+        return {"auths": {}}
+    return {"auths": {domain: entry}}
+
+
+def _described(credentials: Credentials | None) -> str:
+    if credentials is None:
+        return "none"
+    if credentials.identity_token:
+        return "the call's identity token"
+    if credentials.registry_token:
+        return "the call's registry token"
+    return f"the call's username {credentials.username}"
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def is_loopback(domain: str) -> bool:
+    host = re.sub(r":[0-9]+$", "", domain).strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
