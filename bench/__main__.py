@@ -12,13 +12,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from bench import fake, measure, pull, report, spec
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
-from bench.stage import open_stage
+from bench.stage import Stage, open_stage
 
 PARTS = ("life", "clients", "crowd", "pull", "spec", "fake")
 ROOTLESS = ("spec", "fake")
@@ -39,7 +40,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows = report.Rows()
     if real:
+        _hide_empty_cgroup2()
+    if set(real) - {"pull"}:
         _measure_real_pods(options, rows)
+    if "pull" in real:
+        _measure_pulls(options, rows)
     if "spec" in options.only:
         spec.spec_build(rows)
     if "fake" in options.only:
@@ -50,28 +55,38 @@ def main() -> int:
 
 
 def _measure_real_pods(options: argparse.Namespace, rows: report.Rows) -> None:
-    _hide_empty_cgroup2()
     with ExitStack() as stack:
         stage = stack.enter_context(open_stage())
-        sides: list[measure.Side] = []
-        for kind in (Podwright, Containerd, Floor):
-            if kind.name in options.sides:
-                side = kind(stage)
-                stack.callback(side.close)
-                sides.append(side)
+        sides = _start(options.sides, stage, stack)
         plan = measure.QUICK if options.quick else measure.FULL
         daemons = [side for side in sides if isinstance(side, Daemon)]
         if "life" in options.only:
             measure.life(sides, plan, rows)
         if "clients" in options.only:
             measure.clients(sides, plan, rows)
-        if "pull" in options.only:
-            rounds = pull.QUICK if options.quick else pull.FULL
-            pull.pulls(daemons, "floor" in options.sides, stage, rounds, rows)
         if "crowd" in options.only:
             # Hundreds of masquerade rules would slow every start down threefold, for all sides.
             stage.write_network(masquerade=False)
             measure.crowd(daemons, plan, rows)
+
+
+def _measure_pulls(options: argparse.Namespace, rows: report.Rows) -> None:
+    with ExitStack() as stack:
+        stage = stack.enter_context(open_stage(own_disk=True))
+        sides = _start([name for name in options.sides if name != Floor.name], stage, stack)
+        daemons = [side for side in sides if isinstance(side, Daemon)]
+        rounds = pull.QUICK if options.quick else pull.FULL
+        pull.pulls(daemons, Floor.name in options.sides, stage, rounds, rows)
+
+
+def _start(names: Sequence[str], stage: Stage, stack: ExitStack) -> list[measure.Side]:
+    sides: list[measure.Side] = []
+    for kind in (Podwright, Containerd, Floor):
+        if kind.name in names:
+            side = kind(stage)
+            stack.callback(side.close)
+            sides.append(side)
+    return sides
 
 
 def _options() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 A pull is timed from the call to its answer. Before it the image, its layers and its blobs are gone from the
 side, and nothing is left to be written to the disk; the registry's files are in memory. The floor is
-`skopeo copy` to a directory, then GNU tar for one layer after the other.
+`skopeo copy` to a directory, then GNU tar for one layer after the other. All of it is on a disk of its own.
 
 Memory is what a daemon's own process had at most above what it had before (the kernel's own count), and, in
 a round that is not timed, what it had with all its children, looked at every few milliseconds.
@@ -52,6 +52,7 @@ class Puller:
     def __init__(self, daemon: Daemon) -> None:
         self.name = daemon.name
         self._daemon = daemon
+        self._idle = rss(daemon.process.pid)
 
     def pull(self, image: Pulled) -> None:
         spec = cri.ImageSpec(image=image.reference)
@@ -67,14 +68,15 @@ class Puller:
             time.sleep(0.05)
 
     def memory(self, image: Pulled) -> tuple[float, float]:
-        """MiB above idle: of the daemon alone (its peak), and with its children (as often as looked)."""
+        """MiB above what it had before its first pull: the daemon alone (its peak), and with its children
+        (as often as looked)."""
         pid, together, ended = self._daemon.process.pid, [0], threading.Event()
-        before, others = rss(pid), set(children(pid))
+        others = set(children(pid))
 
         def look() -> None:
             while not ended.wait(LOOK):
                 new = [child for child in children(pid) if child not in others]
-                together.append(rss(pid) + sum(map(rss, new)) - before)
+                together.append(rss(pid) + sum(map(rss, new)))
 
         reset_peak(pid)
         looking = threading.Thread(target=look)
@@ -84,7 +86,7 @@ class Puller:
         finally:
             ended.set()
             looking.join()
-        return (peak(pid) - before) / MIB, max(together) / MIB
+        return (peak(pid) - self._idle) / MIB, (max(together) - self._idle) / MIB
 
 
 class Floor:
@@ -153,7 +155,9 @@ def _large_files(layer: int) -> Files:
     for number in range(10):
         pieces, size = list[bytes](), 0
         while size < 4_000_000:
-            piece = source.randbytes(3000) if source.random() < 0.3 else b" ".join(source.choices(words, k=500))
+            piece = (
+                source.randbytes(3000) if source.random() < 0.3 else b" ".join(source.choices(words, k=500))
+            )
             pieces.append(piece)
             size += len(piece)
         yield f"usr/lib/layer{layer}/large{number}", b"".join(pieces)[:4_000_000]

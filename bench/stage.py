@@ -25,6 +25,9 @@ PAYLOAD = ["/bin/sleep", "2147483"]
 IMAGE = "localhost/podwright-bench:1"
 PAUSE_IMAGE = "localhost/podwright-bench-pause:1"
 
+DISK_SIZE = 16 << 30
+"""Bytes that a stage's own disk may grow to; what is written takes room, no more."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -78,10 +81,17 @@ class Stage:
 
 
 @contextmanager
-def open_stage() -> Iterator[Stage]:
-    root = Path(tempfile.mkdtemp(prefix="pwbench-", dir="/tmp"))
+def open_stage(*, own_disk: bool = False) -> Iterator[Stage]:
+    """A new stage. With `own_disk` it is a new ext4 file system with a journal, as nodes have it, in a sparse
+    file: on one without (ext4 as some virtual machines have it) files are slow to make for minutes after
+    others were removed, whoever removed them."""
+    outer = Path(tempfile.mkdtemp(prefix="pwbench-", dir="/tmp"))
+    root = outer / "stage"
+    root.mkdir()
     stage = Stage(root, f"pwb{os.getpid()}")
     try:
+        if own_disk:
+            _mount_disk(outer / "disk", root)
         stage.write_network(masquerade=True)
         busybox_rootfs.make(stage.rootfs)
         _archive(stage.rootfs, IMAGE, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]}, stage.image_archive)
@@ -93,8 +103,15 @@ def open_stage() -> Iterator[Stage]:
     finally:
         subprocess.run(["ip", "link", "delete", stage.bridge], stderr=subprocess.DEVNULL, check=False)
         _remove_cgroups(stage.bridge)
-        _unmount_below(root)
-        shutil.rmtree(root, ignore_errors=True)
+        _unmount_below(outer)
+        shutil.rmtree(outer, ignore_errors=True)
+
+
+def _mount_disk(file: Path, target: Path) -> None:
+    with file.open("wb") as disk:
+        disk.truncate(DISK_SIZE)
+    subprocess.run(["mkfs.ext4", "-q", str(file)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(file), str(target)], check=True)
 
 
 def _archive(root: Path, name: str, config: Mapping[str, object], file: Path) -> None:
