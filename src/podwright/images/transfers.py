@@ -1,4 +1,5 @@
-"""Work that several callers wait for, and turns at what is scarce. No I/O, nothing of images.
+"""Work that several callers wait for, turns at what is scarce, and what several use until the last of them
+has left. Nothing of images.
 
 A `Work` belongs to all who take part in it: it goes on while one of them is there, and ends, promptly, with
 the last. So a pull that two clients asked for, or a blob that two pulls need, is fetched once, whoever of
@@ -8,12 +9,17 @@ them gives up.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+from podwright.errors import PodwrightError
+from podwright.linux.waiting import to_the_end
+
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Work(Generic[T]):
@@ -26,7 +32,11 @@ class Work(Generic[T]):
         self.active = False
         """It has had its turn and is being worked on."""
         self.done = 0
-        """How much of it is done, in its own unit. May be written by a thread."""
+        """How much of it is done, in its own unit."""
+
+    def add(self, more: int) -> None:
+        """So much more is done. May be called in a thread, by one at a time."""
+        self.done += more
 
     async def result(self) -> T:
         """Wait for its end; a cancellation ends the wait alone."""
@@ -134,3 +144,52 @@ class Turns:
             if not place.done():
                 self._take(owner)
                 place.set_result(None)
+
+
+class Lent(Generic[T]):
+    """A context that is open while somebody uses what it gives, and is left in the task that entered it."""
+
+    def __init__(self, context: AbstractAsyncContextManager[T]) -> None:
+        self._context = context
+        self._users = 0
+        self._given: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[T]:
+        """Use it for the block. Who leaves last waits until the context has been left. It opens only once:
+        afterwards it raises PodwrightError."""
+        if self._over.is_set():
+            raise PodwrightError("what was asked for has been closed meanwhile")
+        self._users += 1
+        try:
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._hold())
+            yield await asyncio.shield(self._given)
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._over.set()
+                await to_the_end(self._closed())
+
+    async def _hold(self) -> None:
+        try:
+            async with self._context as value:
+                self._given.set_result(value)
+                await self._over.wait()
+        except asyncio.CancelledError:
+            self._given.cancel()
+            raise
+        except Exception as error:
+            if self._given.done():
+                log.warning("closing after a pull: %s", error)
+            else:
+                self._given.set_exception(error)
+                self._given.exception()  # seen: who borrows may have left
+
+    async def _closed(self) -> None:
+        assert self._task is not None
+        if not self._given.done():
+            self._task.cancel()
+        await asyncio.wait({self._task})

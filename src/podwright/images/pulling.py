@@ -1,0 +1,320 @@
+"""Pulls into the store: what is asked for is resolved, admitted, fetched, unpacked and recorded.
+
+Layers are fetched side by side under one bound for all pulls, and unpacked from the bottom up while others
+still come. A blob that two pulls need is fetched once, a layer unpacked once, and a pull that two clients
+asked for is done once; each goes on as long as one of them is there. What an image is made of is held from
+the first byte on; its rows are written when all of it is on the disk. What fails or is cancelled leaves
+complete blobs and nothing else: the next try begins with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from podwright.config import ImageConfig
+from podwright.engines.base import Credentials, Image
+from podwright.errors import NotFound, PodwrightError, RegistryUnavailable
+from podwright.images import references
+from podwright.images.blobs import Blobs
+from podwright.images.documents import Descriptor, Index, read_document, read_manifest
+from podwright.images.layers import Layer, Layers, chain_ids, to_its_end
+from podwright.images.platform import host_platform, parse_platform
+from podwright.images.progress import INTERVAL, Progress, Pulls
+from podwright.images.records import Entry, NewImage, Records
+from podwright.images.references import LocalSource, Reference
+from podwright.images.remote import NESTING, Remote, Resolved, chosen, opened
+from podwright.images.transfers import Lent, Shared, Turns, Work
+from podwright.wire import podwright_pb2 as own
+
+MAX_CONFIG = 8 << 20
+"""Bytes that a configuration may have: it is read into memory and kept in the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the pulls of one store share."""
+
+    config: ImageConfig
+    layers: Layers
+    blobs: Blobs
+    records: Records
+    turns: Turns
+    fetches: Shared[Path] = field(default_factory=Shared)
+    unpacks: Shared[Layer] = field(default_factory=Shared)
+
+
+class Pulling:
+    def __init__(
+        self,
+        config: ImageConfig,
+        layers: Layers,
+        blobs: Blobs,
+        records: Records,
+        collect: Callable[[], None],
+    ) -> None:
+        """`collect` is called when something may have become useless: after a failure, and when layers are
+        not kept packed."""
+        self._rooms = Rooms(config, layers, blobs, records, Turns(max(1, config.max_concurrent_downloads)))
+        self._collect = collect
+        self._pulls: Shared[Image] = Shared()
+        self._board = Pulls()
+
+    async def pull(self, reference: str, credentials: Credentials | None) -> Image:
+        """See ImageService. The last caller who gives up ends the pull."""
+        source = references.parse_local(reference) or references.parse(reference)
+
+        async def begin(_: Work[Image]) -> Image:
+            return await self._pull(source, credentials)
+
+        async with self._pulls.part((str(source), credentials), begin) as (work, _):
+            return await work.result()
+
+    def watch(self, image: str) -> AsyncIterator[own.PullProgress]:
+        return self._board.watch(image)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for shared in (self._pulls, self._rooms.fetches, self._rooms.unpacks):
+            await shared.close()
+
+    async def _pull(self, source: Reference | LocalSource, credentials: Credentials | None) -> Image:
+        progress = self._board.begin(str(source))
+        with progress.failing():
+            try:
+                image = await _Pull(self._rooms, source, progress).run(credentials)
+            except BaseException:
+                self._collect()
+                raise
+        progress.done(image.id)
+        if self._rooms.config.discard_unpacked_layers:
+            self._collect()
+        return image
+
+
+class _Pull:
+    """One pull, from the name to the rows."""
+
+    def __init__(self, rooms: Rooms, source: Reference | LocalSource, progress: Progress) -> None:
+        self._rooms = rooms
+        self._source = source
+        self._progress = progress
+        self._lent: Lent[Remote]
+        self._fetching: dict[str, Work[Path]] = {}
+        self._places: dict[str, list[int]] = {}
+        """Where in the image each layer's blob is."""
+        self._asking = False
+        """Something is asked of the source that is no blob."""
+
+    async def run(self, credentials: Credentials | None) -> Image:
+        self._lent = Lent(_reach(self._rooms, self._source, credentials))
+        async with self._unless_stalled(), self._lent.borrowed() as remote:
+            with self._question():
+                served = await remote.served()
+                known = self._known(served)
+                if known is not None and remote.accepts_anything():
+                    return self._rooms.records.name(known.image.id, served, self._names(served))
+                resolved = await remote.resolve()
+                await remote.check_policy(resolved)
+            names = self._names(served, resolved.names)
+            if known is not None:
+                return self._rooms.records.name(known.image.id, served, names)
+            return await self._fetch_image(resolved, names)
+
+    def _names(self, served: str, own: Sequence[str] = ()) -> list[str]:
+        """What the image is called: as it was asked for, by its digest, or as a local source says (`own`)."""
+        source = self._source
+        if isinstance(source, LocalSource):
+            named = [references.local_name(source, name) for name in own or [""]]
+            return [str(name) for name in named if name]
+        return [source.at(served), *([] if source.digest else [str(source)])]
+
+    def _known(self, served: str) -> Entry | None:
+        """The image that was served before as `served`, if it is for the platform of today."""
+        if isinstance(self._source, LocalSource) or not (entry := self._rooms.records.with_digest(served)):
+            return None
+        platform = self._rooms.config.platform
+        wanted, at = parse_platform(platform) if platform else host_platform(), served
+        try:
+            for _ in range(NESTING + 1):
+                document = read_manifest(str(self._source), self._rooms.blobs.read(at))
+                if not isinstance(document, Index):
+                    break
+                at = chosen(str(self._source), wanted, document).digest
+        except NotFound:
+            pass  # not all of it is kept
+        before = entry.manifests.get(served)
+        return entry if before is None or at in (served, before.digest) else None
+
+    # An image that is not here
+
+    async def _fetch_image(self, resolved: Resolved, names: Sequence[str]) -> Image:
+        blobs, document = self._rooms.blobs, resolved.document
+        indexes = tuple(f"sha256:{hashlib.sha256(content).hexdigest()}" for content in resolved.indexes)
+        documents = [*indexes, resolved.manifest_digest, document.config.digest]
+        with blobs.hold([*documents, *(layer.digest for layer in document.layers)]):
+            for content in (*resolved.indexes, resolved.manifest):
+                await blobs.put(content)
+            config = await self._configuration(document.config)
+            diff_ids = read_document(document.config.digest, config).rootfs.diff_ids
+            if len(diff_ids) != len(document.layers):
+                raise PodwrightError(
+                    f"{self._source}: it has {len(document.layers)} layers, but {len(diff_ids)} diff ids"
+                )
+            chain = chain_ids(diff_ids)
+            with self._rooms.layers.hold(chain):
+                await self._put_layers_in_place(document.layers, chain, diff_ids)
+                self._progress.recording()
+                await self._rooms.layers.sync()
+                new = NewImage(
+                    document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes
+                )
+                return self._rooms.records.record(new, names)
+
+    async def _configuration(self, descriptor: Descriptor) -> bytes:
+        if descriptor.size > MAX_CONFIG:
+            raise PodwrightError(
+                f"{self._source}: its configuration has {descriptor.size} bytes, more than"
+                f" {MAX_CONFIG >> 20} MiB"
+            )
+        # Small, and needed before anything else: it waits for no turn.
+        return (await self._blob(descriptor, waits=False)).read_bytes()
+
+    async def _put_layers_in_place(
+        self, descriptors: Sequence[Descriptor], chain: Sequence[str], diff_ids: Sequence[str]
+    ) -> None:
+        layers, progress = self._rooms.layers, self._progress
+        progress.layers((each.digest, each.size) for each in descriptors)
+        for index, (descriptor, chain_id) in enumerate(zip(descriptors, chain, strict=True)):
+            self._places.setdefault(descriptor.digest, []).append(index)
+            if layers.get(chain_id) is not None:
+                progress.layer(index, own.LAYER_PRESENT, descriptor.size)
+        wanted = [each for each, chain_id in zip(descriptors, chain, strict=True) if not layers.get(chain_id)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                fetches = {
+                    each.digest: group.create_task(self._layer_blob(each))
+                    for each in {each.digest: each for each in wanted}.values()
+                }
+                below: list[Layer] = []
+                for index, (chain_id, diff_id) in enumerate(zip(chain, diff_ids, strict=True)):
+                    layer = layers.get(chain_id)
+                    if layer is None:
+                        blob = await fetches[descriptors[index].digest]
+                        progress.layer(index, own.LAYER_UNPACKING)
+                        layer = await self._unpacked(chain_id, below, diff_id, blob)
+                        progress.layer(index, own.LAYER_DONE)
+                    below.append(layer)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _layer_blob(self, descriptor: Descriptor) -> Path:
+        path = await self._blob(descriptor)
+        for index in self._places[descriptor.digest]:
+            self._progress.layer(index, own.LAYER_DOWNLOADED, descriptor.size)
+        return path
+
+    # What several pulls may need
+
+    async def _blob(self, descriptor: Descriptor, *, waits: bool = True) -> Path:
+        """The blob, here. Who waited for another pull's fetch that failed tries its own source."""
+
+        async def fetch(work: Work[Path]) -> Path:
+            # Other pulls may need it still when this one has gone: the source stays open for them.
+            async with self._lent.borrowed() as remote:
+
+                async def into(target: Path) -> None:
+                    async with self._rooms.turns.turn(self) if waits else nullcontext():
+                        work.active = True
+                        await remote.fetch(descriptor, target, work.add)
+
+                return await self._rooms.blobs.ensure(descriptor, into)
+
+        while True:
+            async with self._rooms.fetches.part(descriptor.digest, fetch) as (work, joined):
+                self._fetching[descriptor.digest] = work
+                try:
+                    return await work.result()
+                except PodwrightError:
+                    if not joined:
+                        raise
+
+    async def _unpacked(self, chain_id: str, below: Sequence[Layer], diff_id: str, blob: Path) -> Layer:
+        lower = list(below)
+
+        async def unpack(_: Work[Layer]) -> Layer:
+            return await self._rooms.layers.ensure(chain_id, lower, diff_id, blob)
+
+        while True:
+            async with self._rooms.unpacks.part(chain_id, unpack) as (work, joined):
+                try:
+                    return await work.result()
+                except PodwrightError:
+                    if not joined:
+                        raise
+
+    # Whether it goes on
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        self._asking = True
+        try:
+            yield
+        finally:
+            self._asking = False
+
+    @asynccontextmanager
+    async def _unless_stalled(self) -> AsyncIterator[None]:
+        """While the block runs, tell how many bytes have come; RegistryUnavailable when none do."""
+        patience = self._rooms.config.progress_timeout
+        try:
+            async with asyncio.timeout(None) as bound:
+                looking = asyncio.ensure_future(self._look(bound, patience))
+                try:
+                    yield
+                finally:
+                    looking.cancel()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise RegistryUnavailable(
+                f"{self._source}: no byte has come for {patience:g} s (images.progress_timeout)"
+            ) from None
+
+    async def _look(self, bound: asyncio.Timeout, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        moved, before = loop.time(), 0
+        while True:
+            await asyncio.sleep(INTERVAL)
+            under_way = [work for work in self._fetching.values() if work.active and not work.task.done()]
+            came = self._tell_bytes()
+            # Who waits for a turn, or for the disk, is not kept waiting by a registry.
+            if came != before or not (self._asking or under_way):
+                moved, before = loop.time(), came
+            elif patience and loop.time() - moved >= patience:
+                bound.reschedule(loop.time())
+                return
+
+    def _tell_bytes(self) -> int:
+        """Tell what has changed; how many bytes have come in all."""
+        for digest, work in self._fetching.items():
+            if work.active and not work.task.done():
+                for index in self._places.get(digest, ()):
+                    self._progress.layer(index, own.LAYER_DOWNLOADING, work.done)
+        return sum(work.done for work in self._fetching.values())
+
+
+@asynccontextmanager
+async def _reach(
+    rooms: Rooms, source: Reference | LocalSource, credentials: Credentials | None
+) -> AsyncIterator[Remote]:
+    with rooms.layers.workplace() as scratch:
+        try:
+            async with opened(source, rooms.config, credentials, scratch) as remote:
+                yield remote
+        finally:
+            await to_its_end(rooms.layers.delete([scratch]))
