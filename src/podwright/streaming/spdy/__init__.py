@@ -16,10 +16,13 @@ spdystream. Where it differs from the draft, podwright gets along with it:
 - Old ones send the SYN_STREAMs of concurrent streams out of order; those streams are reset, not the session.
 """
 
-from podwright.streaming.spdy.connection import Connection, Limits
+from podwright.streaming.spdy.connection import Connection
 from podwright.streaming.spdy.frames import GoAwayStatus, ProtocolError, ResetStatus
-from podwright.streaming.spdy.session import Pipe, Session
+from podwright.streaming.spdy.limits import Limits
+from podwright.streaming.spdy.pipe import Pipe
+from podwright.streaming.spdy.session import Session
 from podwright.streaming.spdy.stream import Stream
+from podwright.streaming.spdy.tunnel import carry
 
 __all__ = [
     "Connection",
@@ -30,4 +33,5 @@ __all__ = [
     "ResetStatus",
     "Session",
     "Stream",
+    "carry",
 ]

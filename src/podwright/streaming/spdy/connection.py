@@ -7,61 +7,23 @@ grows with the streams that are open, whose number is limited.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from podwright.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from podwright.streaming.spdy import events, frames, windows
 from podwright.streaming.spdy.frames import GoAwayStatus, ProtocolError, ResetStatus, Setting
 from podwright.streaming.spdy.headers import Compressor, Decompressor, MalformedHeaders, decode_block
-from podwright.streaming.spdy.windows import Flow, Incoming, Kept, Outgoing, Overrun
+from podwright.streaming.spdy.limits import DEFAULTS, Limits
+from podwright.streaming.spdy.table import Entry, Table
+from podwright.streaming.spdy.windows import Flow, Incoming, Kept, Overrun
 
 _REMEMBERED_RESETS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a peer may use. Sizes in bytes."""
-
-    streams: int = 1000
-    """Opened by the peer and not closed."""
-    stream_window: int = 1 << 18
-    """What may come on one stream before it is used; at least 64 KiB, which a peer assumes."""
-    session_window: int = 1 << 21
-    """The same of all streams together."""
-    control_frame: int = 1 << 16
-    header_block: int = 1 << 17
-    """Decompressed."""
-    data_frame: int = 1 << 16
-    """Of a frame that is sent. Longer frames hold up the other streams."""
-
-    def __post_init__(self) -> None:
-        if not windows.DEFAULT <= self.stream_window <= self.session_window <= windows.LARGEST:
-            raise ValueError("64 KiB <= stream_window <= session_window < 2 GiB does not hold")
-        if not 0 < self.data_frame <= frames.MAX_LENGTH:
-            raise ValueError(f"data_frame {self.data_frame} is not between 1 and 16 MiB less one")
-
-
-_LIMITS = Limits()
-
-
-class _Stream:
-    __slots__ = ("incoming", "ours", "outgoing", "received_fin", "replied", "sent_fin")
-
-    def __init__(self, ours: bool, credit: int, room: int) -> None:
-        self.ours = ours
-        self.replied = False
-        self.sent_fin = False
-        self.received_fin = False
-        self.outgoing = Outgoing(credit)
-        self.incoming = Incoming(room)
 
 
 class Connection:
     """One end of a session."""
 
-    def __init__(self, client: bool, limits: Limits = _LIMITS) -> None:
-        self._client = client
+    def __init__(self, client: bool, limits: Limits = DEFAULTS) -> None:
         self._limits = limits
         self._decoder = frames.Decoder(limits.control_frame)
         self._compressor = Compressor()
@@ -70,12 +32,8 @@ class Connection:
         # A Go client loses what comes before its first frame, so a server begins with its first input.
         self._silent = not client
         self._failed = False
-        self._streams: dict[int, _Stream] = {}
-        self._theirs = 0  # open streams that the peer opened
-        self._ours = 0
-        self._next_id = 1 if client else 2
+        self._streams = Table(client)
         self._next_ping = 1 if client else 2
-        self._last_peer_id = 0
         self._resets_told: dict[int, None] = {}  # streams the peer has been told are gone, oldest first
         self._sent_goaway = False
         self._got_goaway = False
@@ -136,22 +94,18 @@ class Connection:
         ValueError for headers that cannot be sent."""
         if self._failed or self._got_goaway or self._sent_goaway:
             raise Unavailable("SPDY: the session is ending, no stream can be opened; open another session")
-        if self._ours >= self._peer_streams or self._next_id > frames.MAX_STREAM_ID:
+        if self._streams.ours >= self._peer_streams or self._streams.exhausted:
             raise ResourceExhausted(
-                f"SPDY: the peer allows {self._peer_streams} streams, {self._ours} are open"
+                f"SPDY: the peer allows {self._peer_streams} streams, {self._streams.ours} are open"
             )
         block = self._compressor.block(headers)
-        stream_id = self._next_id
-        self._next_id += 2
-        stream = _Stream(True, self._flow.initial, self._limits.stream_window)
+        stream = self._streams.open(self._flow.initial, self._limits.stream_window)
         stream.received_fin = unidirectional
         stream.replied = unidirectional
-        self._streams[stream_id] = stream
-        self._ours += 1
-        self._put(frames.SynStream(stream_id, block, fin, unidirectional, priority))
+        self._put(frames.SynStream(stream.id, block, fin, unidirectional, priority))
         if fin:
-            self._finish_sending(stream_id, stream)
-        return stream_id
+            self._streams.sent_fin(stream)
+        return stream.id
 
     def reply(self, stream_id: int, headers: Mapping[str, str] | None = None, fin: bool = False) -> None:
         """Take a stream that the peer opened. FailedPrecondition when it is gone or has been replied to."""
@@ -161,22 +115,22 @@ class Connection:
         self._put(frames.SynReply(stream_id, self._compressor.block(headers or {}), fin))
         stream.replied = True
         if fin:
-            self._finish_sending(stream_id, stream)
+            self._streams.sent_fin(stream)
 
     def send_headers(self, stream_id: int, headers: Mapping[str, str], fin: bool = False) -> None:
         """More headers on an open stream. FailedPrecondition when nothing can be sent on it."""
         stream = self._sending(stream_id)
-        self._reply_first(stream_id, stream)
+        self._reply_first(stream)
         self._put(frames.HeadersFrame(stream_id, self._compressor.block(headers), fin))
         if fin:
-            self._finish_sending(stream_id, stream)
+            self._streams.sent_fin(stream)
 
     def send(self, stream_id: int, data: bytes | bytearray | memoryview, fin: bool = False) -> int:
         """How many bytes of `data` the windows took; they have been copied. The rest can be sent after
         `WindowOpened`. `fin` goes with the last byte. FailedPrecondition when nothing can be sent on the
         stream."""
         stream = self._sending(stream_id)
-        self._reply_first(stream_id, stream)
+        self._reply_first(stream)
         length = len(data)
         taken = min(length, self._flow.allowance(stream.outgoing))
         ends = fin and taken == length
@@ -192,13 +146,14 @@ class Connection:
         if taken < length and not self._probe and self._flow.doubtful(stream.outgoing):
             self._probe = self.ping()
         if ends:
-            self._finish_sending(stream_id, stream)
+            self._streams.sent_fin(stream)
         return taken
 
     def reset(self, stream_id: int, status: int = ResetStatus.CANCEL) -> None:
         """End a stream in both directions; nothing when it has ended already."""
-        if stream_id in self._streams:
-            self._reset(stream_id, status)
+        if (stream := self._streams.get(stream_id)) is not None:
+            self._streams.forget(stream)
+            self._tell_reset(stream_id, status)
 
     def consumed(self, stream_id: int, length: int) -> None:
         """`length` bytes of the stream's data have been used, or thrown away: the peer may send more. Also
@@ -222,7 +177,7 @@ class Connection:
         """Take no new streams. Go's peers read nothing after it, so let it be the last thing."""
         if not self._sent_goaway:
             self._sent_goaway = True
-            self._put(frames.GoAway(self._last_peer_id, status))
+            self._put(frames.GoAway(self._streams.last_peer_id, status))
 
     # What comes from the peer
 
@@ -231,8 +186,8 @@ class Connection:
         self._take(self._flow.incoming, length)
         stream = self._streams.get(stream_id)
         if stream is None:
-            never = stream_id > (self._next_id - 2 if self._is_ours(stream_id) else self._last_peer_id)
-            self._tell_reset(stream_id, ResetStatus.INVALID_STREAM if never else ResetStatus.PROTOCOL_ERROR)
+            known = self._streams.ever_opened(stream_id)
+            self._tell_reset(stream_id, ResetStatus.PROTOCOL_ERROR if known else ResetStatus.INVALID_STREAM)
         elif stream.received_fin:
             self._break(stream_id, ResetStatus.STREAM_ALREADY_CLOSED)
         elif stream.ours and not stream.replied:
@@ -246,7 +201,7 @@ class Connection:
                 if length or frame.fin:
                     self._events.append(events.DataReceived(stream_id, frame.payload, frame.fin))
                 if frame.fin:
-                    self._finish_receiving(stream_id, stream)
+                    self._streams.received_fin(stream)
                 return
         self.consumed(stream_id, length)
 
@@ -259,16 +214,16 @@ class Connection:
     def _on_syn_stream(self, frame: frames.SynStream) -> None:
         plain = self._decompressor.block(frame.block)
         stream_id = frame.stream_id
-        if stream_id == 0 or self._is_ours(stream_id):
+        if stream_id == 0 or self._streams.is_ours(stream_id):
             raise ProtocolError(f"the peer opened stream {stream_id}, which is not one of its own numbers")
         if self._sent_goaway:
             return
-        if stream_id <= self._last_peer_id:
+        if stream_id <= self._streams.last_peer_id:
             # The draft ends the session for a smaller number; old Go clients send them, and are told this.
             self._break(stream_id, ResetStatus.PROTOCOL_ERROR)
             return
-        self._last_peer_id = stream_id
-        if self._theirs >= self._limits.streams:
+        self._streams.last_peer_id = stream_id
+        if self._streams.theirs >= self._limits.streams:
             self._tell_reset(stream_id, ResetStatus.REFUSED_STREAM)
             return
         try:
@@ -276,15 +231,13 @@ class Connection:
         except MalformedHeaders:
             self._tell_reset(stream_id, ResetStatus.PROTOCOL_ERROR)
             return
-        stream = _Stream(False, self._flow.initial, self._limits.stream_window)
+        stream = self._streams.opened(stream_id, self._flow.initial, self._limits.stream_window)
         stream.sent_fin = frame.unidirectional
-        self._streams[stream_id] = stream
-        self._theirs += 1
         self._events.append(
             events.StreamOpened(stream_id, headers, frame.fin, frame.unidirectional, frame.priority)
         )
         if frame.fin:
-            self._finish_receiving(stream_id, stream)
+            self._streams.received_fin(stream)
 
     def _on_syn_reply(self, frame: frames.SynReply) -> None:
         if (found := self._headers(frame)) is None:
@@ -296,7 +249,7 @@ class Connection:
         stream.replied = True
         self._events.append(events.StreamReplied(frame.stream_id, headers, frame.fin))
         if frame.fin:
-            self._finish_receiving(frame.stream_id, stream)
+            self._streams.received_fin(stream)
 
     def _on_headers(self, frame: frames.HeadersFrame) -> None:
         if (found := self._headers(frame)) is None:
@@ -307,9 +260,9 @@ class Connection:
             return
         self._events.append(events.HeadersReceived(frame.stream_id, headers, frame.fin))
         if frame.fin:
-            self._finish_receiving(frame.stream_id, stream)
+            self._streams.received_fin(stream)
 
-    def _headers(self, frame: frames.SynReply | frames.HeadersFrame) -> tuple[_Stream, dict[str, str]] | None:
+    def _headers(self, frame: frames.SynReply | frames.HeadersFrame) -> tuple[Entry, dict[str, str]] | None:
         """The frame's stream and headers; None when one of them is bad, which the peer has been told."""
         plain = self._decompressor.block(frame.block)
         stream = self._streams.get(frame.stream_id)
@@ -326,8 +279,8 @@ class Connection:
             return None
 
     def _on_rst_stream(self, frame: frames.RstStream) -> None:
-        if frame.stream_id in self._streams:
-            self._forget(frame.stream_id)
+        if (stream := self._streams.get(frame.stream_id)) is not None:
+            self._streams.forget(stream)
             self._events.append(events.StreamReset(frame.stream_id, frame.status, True))
 
     def _on_settings(self, frame: frames.Settings) -> None:
@@ -341,8 +294,8 @@ class Connection:
         self._flow.streams_kept = Kept.YES
         if change := size - self._flow.initial:
             self._flow.initial = size
-            for stream_id, stream in list(self._streams.items()):
-                self._grant(stream_id, stream, change)
+            for stream in self._streams.all():
+                self._grant(stream, change)
             self._opened(0)
 
     def _on_window_update(self, frame: frames.WindowUpdate) -> None:
@@ -353,19 +306,19 @@ class Connection:
             return
         self._flow.streams_kept = Kept.YES
         stream = self._streams.get(frame.stream_id)
-        if stream is not None and self._grant(frame.stream_id, stream, frame.delta):
+        if stream is not None and self._grant(stream, frame.delta):
             self._opened(frame.stream_id)
 
-    def _grant(self, stream_id: int, stream: _Stream, delta: int) -> bool:
+    def _grant(self, stream: Entry, delta: int) -> bool:
         try:
             stream.outgoing.grant(delta)
         except Overrun:
-            self._break(stream_id, ResetStatus.FLOW_CONTROL_ERROR)
+            self._break(stream.id, ResetStatus.FLOW_CONTROL_ERROR)
             return False
         return True
 
     def _on_ping(self, frame: frames.Ping) -> None:
-        if not self._is_ours(frame.ping_id):
+        if not self._streams.is_ours(frame.ping_id):
             self._put(frame)
         elif frame.ping_id == self._probe:
             self._probe = 0
@@ -381,54 +334,29 @@ class Connection:
 
     def _on_goaway(self, frame: frames.GoAway) -> None:
         self._got_goaway = True
-        unseen = [i for i, stream in self._streams.items() if stream.ours and not stream.replied]
-        for stream_id in unseen:
-            if stream_id > frame.last_stream_id:
-                self._forget(stream_id)
-                self._events.append(events.StreamReset(stream_id, ResetStatus.REFUSED_STREAM, True))
+        for stream in self._streams.all():
+            if stream.ours and not stream.replied and stream.id > frame.last_stream_id:
+                self._streams.forget(stream)
+                self._events.append(events.StreamReset(stream.id, ResetStatus.REFUSED_STREAM, True))
         self._events.append(events.GoneAway(frame.last_stream_id, frame.status))
 
     # Streams
 
-    def _is_ours(self, number: int) -> bool:
-        return (number % 2 == 1) == self._client
-
-    def _sending(self, stream_id: int) -> _Stream:
+    def _sending(self, stream_id: int) -> Entry:
         stream = self._streams.get(stream_id)
         if stream is None or stream.sent_fin or self._failed:
             raise FailedPrecondition(f"SPDY: nothing more can be sent on stream {stream_id}")
         return stream
 
-    def _reply_first(self, stream_id: int, stream: _Stream) -> None:
+    def _reply_first(self, stream: Entry) -> None:
         if not stream.ours and not stream.replied:
-            self.reply(stream_id)
-
-    def _finish_sending(self, stream_id: int, stream: _Stream) -> None:
-        stream.sent_fin = True
-        if stream.received_fin:
-            self._forget(stream_id)
-
-    def _finish_receiving(self, stream_id: int, stream: _Stream) -> None:
-        stream.received_fin = True
-        if stream.sent_fin:
-            self._forget(stream_id)
-
-    def _forget(self, stream_id: int) -> None:
-        if self._streams.pop(stream_id).ours:
-            self._ours -= 1
-        else:
-            self._theirs -= 1
+            self.reply(stream.id)
 
     def _break(self, stream_id: int, status: ResetStatus) -> None:
         """The peer broke a rule on a stream: the stream ends."""
-        if stream_id in self._streams:
-            self._reset(stream_id, status)
+        if (stream := self._streams.get(stream_id)) is not None:
+            self._streams.forget(stream)
             self._events.append(events.StreamReset(stream_id, status, False))
-        else:
-            self._tell_reset(stream_id, status)
-
-    def _reset(self, stream_id: int, status: int) -> None:
-        self._forget(stream_id)
         self._tell_reset(stream_id, status)
 
     def _tell_reset(self, stream_id: int, status: int) -> None:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
 
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, Unavailable
 from podwright.streaming.spdy import events
-from podwright.streaming.spdy.connection import Connection, Limits
+from podwright.streaming.spdy.connection import Connection
 from podwright.streaming.spdy.frames import ProtocolError
+from podwright.streaming.spdy.limits import DEFAULTS, Limits
+from podwright.streaming.spdy.pipe import Pipe
 from podwright.streaming.spdy.stream import Stream
 
 _WRITE_BUFFER = 1 << 18
@@ -30,38 +31,13 @@ _CONTROL_BUFFER = 1 << 20
 """Bytes of answers to control frames that may be held for a peer that does not read them."""
 _LINGER_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 30.0
-_LIMITS = Limits()
 _ENDED = "the SPDY session has ended"
-
-
-class Pipe(Protocol):
-    """What a session writes to: the part of asyncio.Transport that it uses. Whoever drives another kind of
-    pipe calls the session's `connection_made`, `data_received`, `eof_received`, `pause_writing`,
-    `resume_writing` and `connection_lost` as asyncio would."""
-
-    def write(self, data: bytes, /) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-    def get_write_buffer_size(self) -> int: ...
-
-    def can_write_eof(self) -> bool: ...
-
-    def write_eof(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 class Session(asyncio.Protocol):
     """One end of a session. Make it where an event loop runs, and give it its transport with `take_over`."""
 
-    def __init__(self, *, client: bool, limits: Limits = _LIMITS) -> None:
+    def __init__(self, *, client: bool, limits: Limits = DEFAULTS) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[Exception | None] = self.loop.create_future()
         """Done when the session has ended: None after `close` or the peer's, otherwise what went wrong."""
@@ -100,6 +76,8 @@ class Session(asyncio.Protocol):
         """A new stream, when the peer has replied to it. With `fin` nothing can be written.
         ConnectionResetError when the peer refuses it; Unavailable when the session is ending,
         ResourceExhausted at the peer's limit."""
+        if self._lost:
+            raise Unavailable(f"SPDY: no stream can be opened, {_ENDED}")
         stream_id = self._connection.open_stream(headers, fin)
         stream = self._streams[stream_id] = Stream(self, stream_id, dict(headers), by_peer=False)
         if fin:
@@ -187,6 +165,8 @@ class Session(asyncio.Protocol):
         self.last_active = self.loop.time()
         for event in self._connection.receive(data):
             self._happened(event)
+            if self._lost:
+                return
         self._flush()
         if self._opened:
             # Only now: an event may tell of a window whose stream a later one ends.
@@ -302,32 +282,27 @@ class Session(asyncio.Protocol):
     def _happened(self, event: events.Event) -> None:
         match event:
             case events.DataReceived(stream_id, data, fin):
-                self._waits += len(data)
-                self._streams[stream_id].received(data, fin)
-                if fin:
-                    self._settle(self._streams[stream_id])
+                if (stream := self._streams.get(stream_id)) is not None:
+                    self._waits += len(data)
+                    self._received(stream, data, fin)
             case events.StreamOpened(stream_id, headers, fin, unidirectional):
                 stream = self._streams[stream_id] = Stream(self, stream_id, headers, by_peer=True)
                 if unidirectional:
                     stream.sent_all()
-                if fin:
-                    stream.received(b"", True)
                 self._arrived[stream_id] = stream
-                self._settle(stream)
+                self._received(stream, b"", fin)
                 _tell(self._arrival)
             case events.StreamReplied(stream_id, headers, fin):
-                stream = self._streams[stream_id]
-                stream.was_replied(headers)
-                if fin:
-                    stream.received(b"", True)
-                    self._settle(stream)
+                if (stream := self._streams.get(stream_id)) is not None:
+                    stream.was_replied(headers)
+                    self._received(stream, b"", fin)
             case events.HeadersReceived(stream_id, _, fin):
-                if fin:
-                    self._streams[stream_id].received(b"", True)
-                    self._settle(self._streams[stream_id])
+                if (stream := self._streams.get(stream_id)) is not None:
+                    self._received(stream, b"", fin)
             case events.StreamReset(stream_id, status):
                 self._arrived.pop(stream_id, None)
-                self._streams.pop(stream_id).was_reset(status)
+                if (stream := self._streams.pop(stream_id, None)) is not None:
+                    stream.was_reset(status)
             case events.WindowOpened():
                 self._opened = True
             case events.Pong(ping_id):
@@ -336,6 +311,12 @@ class Session(asyncio.Protocol):
                 self._gone = True
             case events.Failed(error):
                 self._hang_up(error)
+
+    def _received(self, stream: Stream, data: bytes, fin: bool) -> None:
+        if data or fin:
+            stream.received(data, fin)
+        if fin:
+            self._settle(stream)
 
     def _settle(self, stream: Stream) -> None:
         """Nothing more comes for a stream that has ended."""
@@ -381,6 +362,7 @@ class Session(asyncio.Protocol):
         for stream in streams:
             stream.was_lost(why)
         self._senders.clear()
+        self._arrived.clear()
         for answer in self._pings.values():
             if not answer.done():
                 answer.set_exception(why)

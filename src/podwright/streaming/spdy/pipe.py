@@ -1,0 +1,29 @@
+"""What a SPDY session needs of the bytes below it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Pipe(Protocol):
+    """What a session writes to: the part of asyncio.Transport that it uses. Whoever drives another kind of
+    pipe calls the session's `connection_made`, `data_received`, `eof_received`, `pause_writing`,
+    `resume_writing` and `connection_lost` as asyncio would."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def can_write_eof(self) -> bool: ...
+
+    def write_eof(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
