@@ -1,9 +1,9 @@
 """How skopeo is run for one image: its options, environment and home, and the credentials it may use.
 
 The home is a private directory made for this one pull, so that no file of a user has a say, only the host's
-and the configured ones. Nothing secret is in an argument or the environment. Which of the credentials apply to
-which host is skopeo's rule (containers-auth.json(5)): those of a call are filed under the image's registry, so
-no mirror sees them.
+and the configured ones. Nothing secret is in an argument or the environment. Which credentials apply to which
+host is skopeo's rule (containers-auth.json(5)): those of a call are filed under the image's registry, so no
+mirror sees them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from podwright.config import ImageConfig
 from podwright.engines.base import Credentials
 from podwright.errors import FailedPrecondition
+from podwright.images import outbound, registries
+from podwright.images.gate import Gate, certificates, standing
 from podwright.images.platform import Platform, host_platform, parse_platform
 from podwright.images.references import LocalSource, Reference
 
@@ -55,6 +57,8 @@ class Access:
     """What a credential that skopeo found is, for error messages."""
     policy: str
     registries_conf: str
+    gate: Gate | None
+    """What stands between skopeo and the registry, if anything does."""
 
     def tls(self, option: str) -> list[str]:
         """Options that turn verification off, if wanted. It is on by default: saying so would overrule the
@@ -67,6 +71,14 @@ class Access:
         if "@" not in self.name:
             repository = self.name.rpartition(":")[0]
         return f"{repository}@{digest}"
+
+
+def platform_options(platform: Platform | None) -> list[str]:
+    """Options by which skopeo takes `platform` of several."""
+    if platform is None:
+        return []
+    options = ["--override-os", platform.os, "--override-arch", platform.architecture]
+    return options + (["--override-variant", platform.variant] if platform.variant else [])
 
 
 @asynccontextmanager
@@ -85,8 +97,15 @@ async def prepared(
     domain = source.domain if isinstance(source, Reference) else ""
     home = scratch / "home"
     authfile, origin = home / "auth.json", _described(credentials)
-    _furnish(home, config)
-    try:
+    insecure = domain in config.insecure_registries or is_loopback(domain)
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        _furnish(home, config)
+        gate = None
+        if isinstance(source, Reference) and credentials is not None and credentials.registry_token:
+            gate = await stack.enter_async_context(
+                _gated(source, home, config, credentials.registry_token, insecure)
+            )
         _write_private(authfile, json.dumps(_auth_tree(domain, credentials)))
         if credentials is None and config.authfile:
             authfile, origin = Path(config.authfile), f"images.authfile {config.authfile}"
@@ -105,7 +124,7 @@ async def prepared(
         yield Access(
             options=tuple(options),
             authfile=authfile,
-            verify_tls=domain not in config.insecure_registries and not is_loopback(domain),
+            verify_tls=not insecure,
             environment=environment,
             scratch=scratch,
             about=str(source),
@@ -114,10 +133,9 @@ async def prepared(
             registry=domain,
             origin=origin,
             policy=config.policy,
-            registries_conf=config.registries_conf or "/etc/containers/registries.conf",
+            registries_conf=config.registries_conf or str(registries.HOSTS),
+            gate=gate,
         )
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def _furnish(home: Path, config: ImageConfig) -> None:
@@ -129,15 +147,43 @@ def _furnish(home: Path, config: ImageConfig) -> None:
     if config.certs_dir:
         (containers / "certs.d").symlink_to(config.certs_dir)
     if config.registries_conf:
-        # skopeo reads a user's registries.conf and his drop-ins instead of the host's.
-        file = Path(config.registries_conf)
-        if not file.is_file():
-            raise FailedPrecondition(f"images.registries_conf: there is no file {file}")
-        (containers / "registries.conf").symlink_to(file)
-        drop_ins = containers / "registries.conf.d"
-        drop_ins.mkdir()
-        for extra in sorted(Path(f"{file}.d").glob("*.conf")):
-            (drop_ins / extra.name).symlink_to(extra)
+        _link_registries(containers, registries.files(config.registries_conf))
+
+
+def _link_registries(containers: Path, files: Sequence[Path]) -> None:
+    """Let skopeo find `files` as a user's registries.conf with drop-ins, which it reads instead of the host's."""
+    main, drop_ins = containers / "registries.conf", containers / "registries.conf.d"
+    if drop_ins.exists():
+        return
+    drop_ins.mkdir()
+    for file in files:
+        if file.parent.name.endswith(".d"):
+            (drop_ins / file.name).symlink_to(file)
+        else:
+            main.symlink_to(file)
+    if not main.is_symlink():
+        main.touch()
+
+
+@asynccontextmanager
+async def _gated(
+    source: Reference, home: Path, config: ImageConfig, token: str, insecure: bool
+) -> AsyncIterator[Gate]:
+    """A gate for `token` to where registries.conf says that `source` is, and skopeo led to it."""
+    files = registries.files(config.registries_conf)
+    entry = registries.entry_for(source.repository, files)
+    # An entry without a location, such as one for *.example, leaves the names as they are.
+    location = entry.location or source.domain
+    prefix = entry.prefix if entry.location else source.domain
+    host = location.partition("/")[0]
+    trust = outbound.Trust(
+        insecure or entry.insecure, certificates(config.certs_dir, host), outbound.registry_host(host)
+    )
+    async with standing(location, token, trust) as gate:
+        _link_registries(home / ".config/containers", files)
+        led = registries.replaced(replace(entry, prefix=prefix), gate.location)
+        _write_private(home / ".config/containers/registries.conf.d/~gate.conf", led)
+        yield gate
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -32,10 +32,14 @@ _PING = re.compile(r"Ping (https?)://([^/\s]+)/v2/ (status (\d+)|err (.*))", re.
 _REQUEST = re.compile(r"(?:GET|HEAD|POST) (https?)://([^/\s]+)/")
 _GO_DUMP = re.compile(r" \(&[\w.]+\{.*\}\)$", re.DOTALL)
 
-_REJECTED = re.compile(r"Source image rejected|rejected by policy|[Ss]ignature", re.ASCII)
+_REJECTED = re.compile(
+    r"Source image rejected|rejected by policy|A signature was required|signatures were accepted|"
+    r"[Ii]nvalid .*signature|[Ss]ignature for .* not accepted"
+)
 _ABSENT = re.compile(
-    r"manifest unknown|name unknown|not known to registry|status 404|no image found in|blob unknown|404 \(Not "
-    r"Found\)|no descriptor found|reference .* not found|[Tt]ag .* not found|no such file or directory"
+    r"manifest unknown|name unknown|not known to registry|status 404|no image found in|blob unknown|"
+    r"404 \(Not Found\)|no descriptor found|reference .* not found|[Tt]ag .* not found|"
+    r"no such file or directory"
 )
 _REFUSED = re.compile(
     r"unauthorized|authentication required|denied|[Ff]orbidden|invalid username/password|\b401\b|\b403\b"
@@ -82,15 +86,18 @@ def attempts_in(log: str, access: Access) -> list[Attempt]:
         elif match := _FOUND.match(message):
             of_file = match[1] == "containers-auth.json"
             found[-1].credentials = helper or (access.origin if of_file else f"credential helper {match[1]}")
-        elif match := _PING.match(message):
+        elif (match := _PING.match(message)) and _same(match[2], found[-1].host):
             found[-1].scheme = match[1]
             found[-1].answer = f"status {match[4]}" if match[4] else _GO_DUMP.sub("", match[5])
         elif match := _FAILED.match(message):
             found[-1].answer = match[2]
-        elif (match := _REQUEST.match(message)) and match[2] == found[-1].host:
+        elif (match := _REQUEST.match(message)) and _same(match[2], found[-1].host):
             found[-1].scheme = match[1]
     for attempt in found:
         attempt.answer = cleaned(_told_once(attempt.answer), access)
+        if access.gate is not None and attempt.host == access.gate.host:
+            attempt.host = access.gate.real.partition("/")[0]
+            attempt.scheme, attempt.credentials = access.gate.scheme, access.origin
     return found
 
 
@@ -118,6 +125,9 @@ def cleaned(text: str, access: Access) -> str:
     """`text` without query strings, and with the host's paths instead of our private ones."""
     home = f"{access.scratch}/home/"
     text = text.replace(f"{home}.config/containers/registries.conf", access.registries_conf)
+    if access.gate is not None:
+        text = text.replace(access.gate.location, access.gate.real)
+        text = text.replace(access.gate.host, access.gate.real.partition("/")[0])
     return _QUERY.sub(r"\1?…", text).replace(home, "")
 
 
@@ -139,6 +149,10 @@ def _messages(log: str) -> list[tuple[str, str]]:
     return found
 
 
+def _same(asked: str, host: str) -> bool:
+    return asked == ("registry-1.docker.io" if host == "docker.io" else host)
+
+
 def _told_once(words: str) -> str:
     """Without what is said of mirrors within the last attempt's words: they have lines of their own."""
     return re.sub(r"\(Mirrors also failed: .*\): ", "", words, flags=re.DOTALL)
@@ -150,8 +164,8 @@ def _refused(words: str) -> PodwrightError:
 
 def _untrusted(words: str) -> PodwrightError:
     return PodwrightError(
-        f"{words}\n  (if this registry has no trusted certificate, put its CA into images.certs_dir, or name it in "
-        "images.insecure_registries)"
+        f"{words}\n  (if its certificate is not trusted, put its CA into images.certs_dir, or name the "
+        "registry in images.insecure_registries)"
     )
 
 

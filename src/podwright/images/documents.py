@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from podwright.errors import PodwrightError, Unimplemented
+from podwright.images.platform import Platform
 
 CONFIG_TYPES = {
     "application/vnd.oci.image.config.v1+json",
@@ -61,6 +62,9 @@ class PlatformEntry(msgspec.Struct, rename="camel"):
     architecture: str = ""
     variant: str = ""
 
+    def platform(self) -> Platform:
+        return Platform(self.os, self.architecture, self.variant)
+
 
 class Entry(Descriptor, rename="camel", frozen=True):
     """One of an index's manifests."""
@@ -87,8 +91,8 @@ def read_manifest(source: str, content: bytes) -> Manifest | Index:
             raise PodwrightError(f"{source}: its manifest is no JSON object")
         if "fsLayers" in tree or tree.get("schemaVersion") == 1:
             raise PodwrightError(
-                f"{source}: its manifest is Docker's schema 1, which names no layers by their content and is not "
-                "supported; push the image again with a tool of this decade"
+                f"{source}: its manifest is Docker's schema 1, which is not supported: push the image again "
+                "with a newer tool"
             )
         listed = "manifests" in tree
         if listed and ("layers" in tree or "config" in tree):

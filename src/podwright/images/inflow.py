@@ -1,4 +1,4 @@
-"""Taking a blob out of a pipe: written to its file, counted and hashed in a thread, which a cancellation ends."""
+"""Taking a blob out of a pipe: written, counted and hashed in a thread, which a cancellation ends."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Inflow:
 
         def work() -> str:
             hashed = hashlib.sha256()
-            with target.open("xb", buffering=0) as file:
-                os.chmod(file.fileno(), 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(target, flags, 0o600), "wb", buffering=0) as file:
 
                 def take(part: memoryview) -> None:
                     hashed.update(part)

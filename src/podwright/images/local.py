@@ -1,7 +1,7 @@
 """Images in files and directories of this host: their manifests and the names they have there.
 
-Of OCI layouts (also in a tar archive) and of skopeo's own directories the manifest is read here, byte for byte;
-their blobs come through skopeo like a registry's. An archive of Docker's has no manifest of its own.
+Of OCI layouts (also in a tar archive) and of skopeo's own directories the manifest is read here, byte for
+byte; their blobs come through skopeo like a registry's. An archive of Docker's has no manifest of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def entry_of(source: LocalSource, read: Read) -> Entry:
             return index.manifests[0]
         names = [name for entry in index.manifests if (name := (entry.annotations or {}).get(REF_NAME))]
         raise NotFound(
-            f"{source}: there are {len(index.manifests)} images in it, name one after a colon: {', '.join(names)}"
+            f"{source}: there are {len(index.manifests)} images in it, name one after a colon: "
+            + ", ".join(names)
         )
     for entry in index.manifests:
         if (entry.annotations or {}).get(REF_NAME) == source.selector:
@@ -87,6 +88,19 @@ def names_in(source: LocalSource) -> list[str]:
         marks = entry_of(source, read).annotations or {}
         name = marks.get(FULL_NAME) or marks.get(REF_NAME)
         return [name] if name else []
+
+
+def docker_entries(source: LocalSource) -> list[list[str]]:
+    """The names of each image in a Docker archive, in its order. Blocks."""
+    with reading(source) as read:
+        return [list(each.get("RepoTags") or []) for each in msgspec.json.decode(read("manifest.json"))]
+
+
+def annotations(source: LocalSource) -> list[Mapping[str, str]]:
+    """What the index.json of an OCI layout or archive says of each image, in its order. Blocks."""
+    with reading(source) as read:
+        index = msgspec.json.decode(read("index.json"), type=Index)
+        return [entry.annotations or {} for entry in index.manifests]
 
 
 def _bounded(source: LocalSource, name: str, content: bytes) -> bytes:

@@ -67,7 +67,7 @@ class Proxy:
         return int((await self._call("OpenImage", image)).value)
 
     async def manifest(self, handle: int) -> tuple[str, bytes]:
-        """The digest of the manifest as served, and the manifest, which is another when it was none of OCI's."""
+        """The digest of the manifest as served, and the manifest: another one when it was none of OCI's."""
         answer = await self._call("GetManifest", handle)
         finished = self._finish(answer)
         with Inflow(answer.fd) as inflow:

@@ -1,8 +1,8 @@
 """One image where it is now, in a registry or a local source: what it is, whether it is let in, its blobs.
 
 skopeo does the talking: it knows the registries' protocols, mirrors (registries.conf), certificates and
-signatures. What is served is taken byte for byte and compared with its digest here as well. Nothing here knows
-the store.
+signatures. What is served is taken byte for byte and compared with its digest here as well. Nothing here
+knows the store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from podwright.config import ImageConfig
 from podwright.engines.base import Credentials
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.images import local, proxy
-from podwright.images.access import Access, prepared
+from podwright.images.access import Access, platform_options, prepared
 from podwright.images.attempts import failure, fatal_words
 from podwright.images.documents import (
     INDEX_TYPES,
@@ -53,6 +53,8 @@ class Resolved:
     document: Manifest
     """The same, read."""
     kind: Literal["image", "artifact"]
+    platform: Platform | None = None
+    """What the index says of it; None when there is no index, or it says nothing."""
     indexes: tuple[bytes, ...] = ()
     """The index that has the manifest's digest, and those above it, outermost first."""
     names: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ class Remote:
         self._open: tuple[proxy.Proxy, int] | None = None
         self._top: bytes | None = None
         self._digest = source.digest if isinstance(source, Reference) else ""
+        self._resolved: Resolved | None = None
 
     async def served(self) -> str:
         """The digest of what the name stands for now: the cheapest question, to be asked before `resolve`."""
@@ -97,20 +100,23 @@ class Remote:
         if _sha256(content) != digest:
             raise PodwrightError(f"{self._access.about}: what is served is {_sha256(content)}")
         indexes: list[bytes] = []
+        platform: Platform | None = None
         at = digest
         while isinstance(document := read_manifest(self._access.about, content), Index):
             if len(indexes) == NESTING:
                 raise PodwrightError(f"{self._access.about}: more than {NESTING} indexes lie in each other")
             indexes.append(content)
             entry = chosen(self._access.about, self._access.platform, document)
+            if entry.platform is not None:
+                platform = entry.platform.platform()
             at, content = entry.digest, await self._instance(entry)
         kind: Literal["image", "artifact"] = "artifact" if document.is_artifact else "image"
         check_layers(self._access.about, document)
         names: tuple[str, ...] = ()
         if isinstance(self._source, LocalSource):
             names = tuple(await asyncio.to_thread(local.names_in, self._source))
-        self._at = at
-        return Resolved(digest, at, content, document, kind, tuple(indexes), names)
+        self._resolved = Resolved(digest, at, content, document, kind, platform, tuple(indexes), names)
+        return self._resolved
 
     def accepts_anything(self) -> bool:
         """Whether the signature policy lets every image in, so that known content needs no second look."""
@@ -122,15 +128,14 @@ class Remote:
         No blob is fetched. Does nothing when the policy accepts anything.
         """
         if not self.accepts_anything():
-            await check(self._access, resolved.manifest_digest)
+            await check(self._access, resolved.manifest_digest, resolved.document, resolved.platform)
 
     async def fetch(
         self, descriptor: Descriptor, target: Path, progress: Callable[[int], None] = lambda _: None
     ) -> None:
         """Write the blob to the new file `target`, which is gone when this raises; not synced to the disk.
 
-        `progress` is called in a thread, with the number of bytes that came since it was called last. After
-        `resolve`.
+        `progress` is called in a thread, with the number of bytes that came since it was called last.
         """
         skopeo, handle = await self._opened()
         try:
@@ -179,19 +184,12 @@ class Remote:
         """The proxy and its handle of the image, made once."""
         async with self._opening:
             if self._open is None:
+                resolved = self._resolved or await self.resolve()
                 access = self._access
                 arguments = ["--authfile", str(access.authfile), *access.tls("--tls-verify")]
-                wanted = access.platform
-                options = [
-                    *access.options,
-                    "--override-os",
-                    wanted.os,
-                    "--override-arch",
-                    wanted.architecture,
-                ]
-                if wanted.variant:
-                    options += ["--override-variant", wanted.variant]
-                name = access.name if isinstance(self._source, LocalSource) else access.at(self._at)
+                options = [*access.options, *platform_options(resolved.platform)]
+                local_source = isinstance(self._source, LocalSource)
+                name = access.name if local_source else access.at(resolved.manifest_digest)
                 try:
                     skopeo = await self._stack.enter_async_context(
                         proxy.started(options, arguments, access.environment)
@@ -208,12 +206,7 @@ class Remote:
 def chosen(source: str, wanted: Platform, index: Index) -> Entry:
     """The one of an index's manifests for the `wanted` platform; NotFound, naming those that there are."""
     known = [each for each in index.manifests if each.media_type in ("", *MANIFEST_TYPES, *INDEX_TYPES)]
-    offered = [
-        Platform(each.platform.os, each.platform.architecture, each.platform.variant)
-        if each.platform
-        else None
-        for each in known
-    ]
+    offered = [each.platform.platform() if each.platform else None for each in known]
     place = best(wanted, offered)
     if place is None:
         there = ", ".join(dict.fromkeys(str(each) for each in offered if each and each.os != "unknown"))
