@@ -10,6 +10,7 @@ from typing import cast
 
 from podwright.api import Cri, Node
 from podwright.errors import PodwrightError
+from podwright.images.references import full_name
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -30,8 +31,8 @@ async def pulling(runtime: Cri, request: cri.PullImageRequest) -> AsyncIterator[
     Who takes them slowly misses states. Closing the iterator before its end cancels the pull. Raises what
     PullImage raises.
     """
-    follower = _Follower()
-    following = asyncio.ensure_future(follower.follow(runtime, request.image.image))
+    image, follower = full_name(request.image.image), _Follower()
+    following = asyncio.ensure_future(follower.follow(runtime, image))
     await asyncio.sleep(0)  # the stream is asked for before the pull
     pull = asyncio.ensure_future(runtime.pull_image(request))
     pull.add_done_callback(lambda _: follower.changed.set())
@@ -44,7 +45,7 @@ async def pulling(runtime: Cri, request: cri.PullImageRequest) -> AsyncIterator[
         answer = pull.result()
         end = own.PullProgress()
         end.CopyFrom(await follower.end())
-        end.image = end.image or request.image.image
+        end.image = image
         end.stage, end.image_ref = own.PULL_DONE, answer.image_ref
         yield end
     finally:

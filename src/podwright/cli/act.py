@@ -1,25 +1,20 @@
-"""stop, rm, rmi, pull, exec, image import: what changes something."""
+"""stop, rm, rmi, image import: what changes something."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from podwright.cli.find import Found, everything, find, find_all
+from podwright.cli.find import Found, everything, find_all
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.api import Cri
     from podwright.cli.door import Door
-
-CREDENTIALS = "PODWRIGHT_CREDS"
-"""The variable that may carry "user:password" for a pull."""
 
 
 async def stop(door: Door, words: Sequence[str], grace: int) -> None:
@@ -64,37 +59,6 @@ async def rmi(door: Door, references: Sequence[str]) -> None:
                 raise NotFound(f"there is no image {reference!r}")
             await runtime.remove_image(cri.RemoveImageRequest(image=image))
             print(status.image.id)
-
-
-async def pull(door: Door, reference: str, creds_stdin: bool) -> None:
-    request = cri.PullImageRequest(image=cri.ImageSpec(image=reference))
-    source, creds = "--creds-stdin", sys.stdin.readline().rstrip("\n") if creds_stdin else ""
-    if not creds_stdin:
-        source, creds = CREDENTIALS, os.environ.get(CREDENTIALS, "")
-    if creds:
-        user, colon, password = creds.partition(":")
-        if not (user and colon):
-            raise InvalidArgument(source, "credentials are written user:password")
-        request.auth.username, request.auth.password = user, password
-    elif creds_stdin:
-        raise InvalidArgument(source, "there is nothing on standard input")
-    async with door.cri() as runtime:
-        print((await runtime.pull_image(request)).image_ref)
-
-
-async def exec(door: Door, word: str, argv: Sequence[str], timeout: int) -> int:
-    """Run `argv` to its end, print its output, return its exit code."""
-    if argv[0] == "--" and len(argv) > 1:
-        argv = argv[1:]  # as kubectl's users write it
-    async with door.cri() as runtime:
-        container = await find(runtime, word, ("container",))
-        request = cri.ExecSyncRequest(container_id=container.id, cmd=argv, timeout=timeout)
-        answer = await runtime.exec_sync(request)
-    sys.stdout.buffer.write(answer.stdout)
-    sys.stdout.buffer.flush()
-    sys.stderr.buffer.write(answer.stderr)
-    sys.stderr.buffer.flush()
-    return answer.exit_code
 
 
 async def import_image(

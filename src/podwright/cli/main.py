@@ -11,13 +11,16 @@ import enum
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from podwright.cli import fake as fake_commands
 from podwright.cli.door import Door, run_async
 from podwright.cli.output import Format, in_words
+
+if TYPE_CHECKING:
+    from podwright.streaming.client import Options
 
 app = typer.Typer(
     name="podwright",
@@ -42,6 +45,36 @@ Container = Annotated[
     str, typer.Argument(metavar="CONTAINER", help="The container, or the pod when it has only one.")
 ]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers or pods.")]
+
+
+class Transport(enum.StrEnum):
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+    SPDY = "spdy"
+
+
+STREAMS = "Of the way to a streaming server"
+StreamTransport = Annotated[
+    Transport,
+    typer.Option(help="auto: WebSocket, or SPDY where the server has no v5.", rich_help_panel=STREAMS),
+]
+Authority = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", metavar="FILE", help="Who signs its certificate, PEM (default: whom the host trusts).",
+        rich_help_panel=STREAMS,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Do not verify its certificate.", rich_help_panel=STREAMS),
+]
+DetachKeys = Annotated[
+    str,
+    typer.Option(
+        metavar="KEYS", help='On a terminal: what leaves. Characters and ctrl-X, with commas; "" is nothing.'
+    ),
+]
 
 
 class Kind(enum.StrEnum):
@@ -178,22 +211,112 @@ def exec(
     command: Annotated[
         list[str], typer.Argument(metavar="COMMAND [ARGUMENT]...", help="Run as it is, without a shell.")
     ],
-    timeout: Annotated[int, typer.Option(min=0, help="Seconds it may take; 0: any time.")] = 0,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Not available yet.")] = False,
-    tty: Annotated[bool, typer.Option("--tty", "-t", help="Not available yet.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Pass standard input on to the command.")
+    ] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give the command a terminal.")] = False,
+    timeout: Annotated[
+        int,
+        typer.Option(min=0, help="Seconds it may take; its output comes when it has ended. 0: any time."),
+    ] = 0,
+    detach_keys: DetachKeys = "ctrl-p,ctrl-q",
+    transport: StreamTransport = Transport.AUTO,
+    ca: Authority = None,
+    insecure: Insecure = False,
 ) -> None:
-    """Run a command in a container, print its output when it has ended, exit with its status.
+    """Run a command in a container, exit with its status; 127 when it is not there, 126 when it cannot be run.
 
     Options of podwright stand before CONTAINER; what follows it is the command's.
     """
-    if interactive or tty:
-        fail(
-            "exec -i and -t need the streaming calls, which podwright does not have yet; "
-            "without them the output comes when the command has ended"
-        )
-    from podwright.cli import act
+    from podwright.cli import exec as room
 
-    raise typer.Exit(run_async(act.exec(context.obj, container, command, timeout)))
+    work = room.exec(
+        context.obj,
+        container,
+        command,
+        interactive=interactive,
+        tty=tty,
+        timeout=timeout,
+        detach_keys=detach_keys,
+        options=_streaming(transport, ca, insecure),
+    )
+    try:
+        raise typer.Exit(run_async(work))
+    except room.Failed as error:
+        fail(str(error), error.status)
+
+
+@app.command(rich_help_panel=PODS)
+def attach(
+    context: typer.Context,
+    container: Container,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", help="Do not pass standard input on to the container.")
+    ] = False,
+    detach_keys: DetachKeys = "ctrl-p,ctrl-q",
+    transport: StreamTransport = Transport.AUTO,
+    ca: Authority = None,
+    insecure: Insecure = False,
+) -> None:
+    """Connect with the first process of a container; what it wrote before is in its log.
+
+    Exits with the container's status when it has ended, with 0 when it was left running.
+    """
+    from podwright.cli import attach as room
+
+    options = _streaming(transport, ca, insecure)
+    work = room.attach(
+        context.obj, container, stdin=not no_stdin, detach_keys=detach_keys, options=options
+    )
+    raise typer.Exit(run_async(work))
+
+
+@app.command("port-forward", rich_help_panel=PODS)
+def port_forward(
+    context: typer.Context,
+    pod: Annotated[str, typer.Argument(metavar="POD", help="A pod that is ready.")],
+    ports: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LOCAL:]REMOTE...", help="A port here and one of the pod; :REMOTE takes any that is free."
+        ),
+    ],
+    address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Where to listen (default localhost); may be repeated."),
+    ] = None,
+    transport: StreamTransport = Transport.AUTO,
+    ca: Authority = None,
+    insecure: Insecure = False,
+) -> None:
+    """Make ports of a pod reachable here, until Ctrl-C. They are its own localhost's."""
+    from podwright.cli import forward
+
+    options = _streaming(transport, ca, insecure)
+    run_async(forward.port_forward(context.obj, pod, ports, address or ["localhost"], options))
+
+
+@app.command(rich_help_panel=PODS)
+def cp(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="What to copy: a path here, or CONTAINER:PATH; - is a tar.")
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="Where to: the other of the two; - writes a tar.")
+    ],
+    transport: StreamTransport = Transport.AUTO,
+    ca: Authority = None,
+    insecure: Insecure = False,
+) -> None:
+    """Copy files and directories into a container or out of it.
+
+    Into DST when it is a directory, else under its name; DIR/. stands for what is in DIR. Symbolic links are
+    copied as links. The container's tar does its part; without one it takes root on the container's host.
+    """
+    from podwright.cli import copy
+
+    run_async(copy.copy(context.obj, source, target, _streaming(transport, ca, insecure)))
 
 
 @app.command(rich_help_panel=PODS)
@@ -331,11 +454,12 @@ def pull(
             "--creds-stdin", help="Read user:password from standard input (or set PODWRIGHT_CREDS)."
         ),
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the id.")] = False,
 ) -> None:
-    """Pull an image and print its id."""
-    from podwright.cli import act
+    """Pull an image, show how far it is, and print its id."""
+    from podwright.cli import pull as room
 
-    run_async(act.pull(context.obj, reference, creds_stdin))
+    run_async(room.pull(context.obj, reference, creds_stdin=creds_stdin, quiet=quiet))
 
 
 @app.command(rich_help_panel=IMAGES)
@@ -463,6 +587,13 @@ def main() -> None:
     except OSError as error:
         fail(in_words(error))
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _streaming(transport: Transport, ca: Path | None, insecure: bool) -> Options:
+    from podwright.streaming import client
+    from podwright.streaming.client_http import Tls
+
+    return client.Options(client.Transport(transport.value), Tls(ca, insecure))
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

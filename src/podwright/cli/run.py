@@ -9,13 +9,15 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from podwright.api import Cri
     from podwright.cli.door import Door
+    from podwright.cli.pull_display import Display
     from podwright.kube.manifest import Manifest
     from podwright.kube.outcome import ContainerOutcome, PodOutcome
     from podwright.kube.runner import PodRun
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 """ANSI foreground colours, one a container, again from the first when there are more containers."""
+WATCH_AGAIN = 1.0
+"""Seconds after which a server whose stream of pulls has ended is asked again."""
 DIM, RED, RESET = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 
 
@@ -76,13 +80,57 @@ async def _main(
     root = door.config().root_path
     async with lasting(door, endpoint) as runtime:
         runs = [PodRun(runtime, one, root, reporter=screen) for one in manifests]
-        with _stopped_by_signals(runs, screen):
-            outcomes = await run_pods(runs, keep=keep, detach=detach)
+        async with _pulls_shown(runtime, manifests, screen):
+            with _stopped_by_signals(runs, screen):
+                outcomes = await run_pods(runs, keep=keep, detach=detach)
     if detach and not any(one.error for one in outcomes):
         _print_ids(outcomes)
     else:
         screen.summary(outcomes, keep)
     return next((one.exit_code for one in outcomes if one.exit_code), 0)
+
+
+@asynccontextmanager
+async def _pulls_shown(runtime: Cri, manifests: Sequence[Manifest], screen: Screen) -> AsyncIterator[None]:
+    """While the block runs, show how far the pulls of the pods' images are."""
+    from podwright.cli.pull_display import display
+
+    if screen.quiet:
+        yield
+        return
+    images = {one.image or "" for each in manifests for one in [*each.init_containers, *each.containers]}
+    async with display(screen.err, screen.note) as shown:
+        screen.display = shown
+        following = asyncio.ensure_future(_follow_pulls(runtime, images, shown))
+        try:
+            yield
+        finally:
+            screen.display = None
+            following.cancel()
+            await asyncio.wait({following})
+
+
+async def _follow_pulls(runtime: Cri, images: set[str], shown: Display) -> None:
+    from podwright.errors import InvalidArgument, PodwrightError, Unimplemented
+    from podwright.images.references import full_name
+    from podwright.pulls import watch
+
+    names = set()
+    for image in images:
+        try:
+            names.add(full_name(image))
+        except InvalidArgument:
+            pass  # its pull says so
+    while True:
+        try:
+            async for state in watch(runtime):
+                if state.image in names:
+                    shown.show(state)
+        except Unimplemented:
+            return  # another CRI's server
+        except PodwrightError:
+            pass  # the server has gone, or is being started anew: who waits for the pull deals with that
+        await asyncio.sleep(WATCH_AGAIN)
 
 
 @contextmanager
@@ -123,18 +171,21 @@ class Screen:
         err: TextIO | None = None,
     ) -> None:
         """`containers`: (pod, container) of all that will run; pods are named only where there are more."""
-        self._quiet = quiet
-        self._out, self._err = out or sys.stdout, err or sys.stderr
+        self.quiet = quiet
+        self.display: Display | None = None
+        """What is drawn at the end of the terminal meanwhile."""
+        self._out, self.err = out or sys.stdout, err or sys.stderr
         self._several = len({pod for pod, _ in containers}) > 1
         labels = {pair: self._label(*pair) for pair in containers}
         self._width = max(map(len, labels.values()), default=0)
         self._colours = {pair: COLOURS[index % len(COLOURS)] for index, pair in enumerate(labels)}
 
     def output(self, pod: str, container: str, line: Line) -> None:
-        stream = self._out if line.stream == "stdout" else self._err
+        stream = self._out if line.stream == "stdout" else self.err
         prefix = f"{self._label(pod, container):<{self._width}} | "
         if _coloured(stream):
             prefix = f"\x1b[{self._colours[pod, container]}m{prefix}{RESET}"
+        self._make_room()
         # Bytes, not text: what a program writes need not be UTF-8.
         with _unread(stream):
             stream.flush()
@@ -142,17 +193,21 @@ class Screen:
             stream.buffer.flush()
 
     def event(self, pod: str, container: str, text: str) -> None:
-        if self._quiet:
+        if self.quiet:
             return
         label = self._label(pod, container) if container else pod if self._several else ""
         self._say(f"podwright: {label + ': ' if label else ''}{text}", DIM)
+
+    def note(self, text: str) -> None:
+        """Something that belongs to no pod alone."""
+        self.event("", "", text)
 
     def summary(self, outcomes: Sequence[PodOutcome], kept: bool) -> None:
         """How every container ended; why a pod could not run is said even when quiet."""
         for pod in outcomes:
             if pod.error:
                 self._say(f"podwright: {pod.name}: {pod.error}", RED)
-        if self._quiet:
+        if self.quiet:
             return
         rows: list[tuple[str, ...]] = [("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")]
         rows += [_row(self._label(pod.name, one.name), one) for pod in outcomes for one in pod.containers]
@@ -169,10 +224,16 @@ class Screen:
         return f"{pod}/{container}" if self._several else container
 
     def _say(self, text: str, colour: str) -> None:
-        if colour and _coloured(self._err):
+        self._make_room()
+        if colour and _coloured(self.err):
             text = f"{colour}{text}{RESET}"
-        with _unread(self._err):
-            print(text, file=self._err, flush=True)
+        with _unread(self.err):
+            print(text, file=self.err, flush=True)
+
+    def _make_room(self) -> None:
+        if self.display is not None:
+            with _unread(self.err):
+                self.display.hide()
 
 
 @contextmanager

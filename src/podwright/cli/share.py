@@ -14,11 +14,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from podwright.api import Cri
+from podwright.api import Cri, Node
 from podwright.errors import PodwrightError, Unavailable
 from podwright.kube.lost import answer_of
 from podwright.state.lock import Taken
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
     from podwright.cli.door import Door
@@ -103,6 +104,10 @@ class _Relay:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{error}; what runs there goes on") from None
             await asyncio.sleep(PAUSE)
+
+    def watch_pulls(self, request: own.WatchPullsRequest) -> AsyncIterator[own.PullProgress]:
+        """Of who is asked now: the stream ends with it."""
+        return cast(Node, self.current).watch_pulls(request)
 
     def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
         if not hasattr(Cri, name):

@@ -10,7 +10,7 @@ from podwright.core.ground import Ground
 from podwright.core.words import json_texts
 from podwright.engines.base import Credentials, Image
 from podwright.errors import InvalidArgument
-from podwright.images.references import parse, parse_local
+from podwright.images.references import full_name, parse, parse_local
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -45,8 +45,7 @@ class Images:
 
     def watch_pulls(self, request: own.WatchPullsRequest) -> AsyncIterator[own.PullProgress]:
         """Pulls are known by full names: whatever way of writing the image the watcher has, it sees them."""
-        image = parse_local(request.image) or parse(request.image, "image") if request.image else ""
-        return self._service.watch_pulls(str(image))
+        return self._service.watch_pulls(full_name(request.image, "image") if request.image else "")
 
     async def remove(self, request: cri.RemoveImageRequest) -> None:
         _require_image(request.image)

@@ -67,11 +67,19 @@ class Pulling:
     async def pull(self, reference: str, credentials: Credentials | None) -> Image:
         """See ImageService. The last caller who gives up ends the pull."""
         source = references.parse_local(reference) or references.parse(reference)
+        return await self._shared(source, credentials, None)
 
+    async def pull_local(self, source: LocalSource, names: Sequence[str]) -> Image:
+        """The image in `source`, which is called `names` and not as it is there."""
+        return await self._shared(source, None, tuple(names))
+
+    async def _shared(
+        self, source: Reference | LocalSource, credentials: Credentials | None, names: Sequence[str] | None
+    ) -> Image:
         async def begin(_: Work[Image]) -> Image:
-            return await self._pull(source, credentials)
+            return await self._pull(source, credentials, names)
 
-        async with self._pulls.part((str(source), credentials), begin) as (work, _):
+        async with self._pulls.part((source, credentials, names), begin) as (work, _):
             return await work.result()
 
     def watch(self, image: str) -> AsyncIterator[own.PullProgress]:
@@ -82,11 +90,13 @@ class Pulling:
         for shared in (self._pulls, self._rooms.fetches, self._rooms.unpacks):
             await shared.close()
 
-    async def _pull(self, source: Reference | LocalSource, credentials: Credentials | None) -> Image:
+    async def _pull(
+        self, source: Reference | LocalSource, credentials: Credentials | None, names: Sequence[str] | None
+    ) -> Image:
         progress = self._board.begin(str(source))
         with progress.failing():
             try:
-                image = await _Pull(self._rooms, source, progress).run(credentials)
+                image = await _Pull(self._rooms, source, progress, names).run(credentials)
             except BaseException:
                 self._collect()
                 raise
@@ -99,7 +109,15 @@ class Pulling:
 class _Pull:
     """One pull, from the name to the rows."""
 
-    def __init__(self, rooms: Rooms, source: Reference | LocalSource, progress: Progress) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        source: Reference | LocalSource,
+        progress: Progress,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """`names`: what the image shall be called, None for what it is called where it comes from."""
+        self._given = names
         self._rooms = rooms
         self._source = source
         self._progress = progress
@@ -128,6 +146,8 @@ class _Pull:
     def _names(self, served: str, own: Sequence[str] = ()) -> list[str]:
         """What the image is called: as it was asked for, by its digest, or as a local source says (`own`)."""
         source = self._source
+        if self._given is not None:
+            return list(self._given)
         if isinstance(source, LocalSource):
             named = [references.local_name(source, name) for name in own or [""]]
             return [str(name) for name in named if name]

@@ -123,6 +123,11 @@ def parse_local(text: str, field: str = "image.image") -> LocalSource | None:
     return LocalSource(transport, posixpath.normpath(path), selector)
 
 
+def full_name(text: str, field: str = "image.image") -> str:
+    """How pulls of `text` are called, whatever way it is written: a name in a registry or a local source."""
+    return str(parse_local(text, field) or parse(text, field))
+
+
 def registry_of(text: str) -> str:
     """The registry (host[:port]) that `text` would be pulled from; "" when it is a local source."""
     return "" if parse_local(text) else parse(text).domain
