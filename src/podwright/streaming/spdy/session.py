@@ -46,6 +46,7 @@ class Session(asyncio.Protocol):
         self._limits = limits
         self._connection = Connection(client, limits)
         self._pipe: Pipe | None = None
+        self._owner: object = None
         self._streams: dict[int, Stream] = {}
         self._arrived: dict[int, Stream] = {}  # opened by the peer and not yet given to `accept`
         self._arrival: asyncio.Future[None] | None = None
@@ -62,9 +63,11 @@ class Session(asyncio.Protocol):
         self._lost = False
         self._error: Exception | None = None
 
-    def take_over(self, transport: asyncio.Transport, leftover: bytes = b"") -> None:
+    def take_over(self, transport: asyncio.Transport, leftover: bytes = b"", owner: object = None) -> None:
         """Be the protocol of a transport from now on, as after an HTTP upgrade. `leftover`: what the protocol
-        before has already read of SPDY."""
+        before has already read of SPDY. `owner` is kept as long as the session: a StreamWriter closes its
+        transport when it is collected."""
+        self._owner = owner
         transport.set_protocol(self)
         self.connection_made(transport)
         if leftover:

@@ -54,8 +54,9 @@ class Stream:
 
     async def read(self) -> bytes:
         """All that has come and was not read, in one piece; waits for the first byte. b"" when the peer has
-        closed its direction. ConnectionResetError when the stream was reset or the session has ended before
-        that."""
+        closed its direction. ConnectionResetError, after what had come, when the stream was reset or the session
+        ended before that. What is not read counts against the whole session: `reset` a stream that is given
+        up."""
         while not self._buffer:
             if self._received_fin:
                 return b""
@@ -153,12 +154,10 @@ class Stream:
         self._wake_reader()
 
     def was_reset(self, status: int) -> None:
-        """By the peer, by the protocol or by `reset`. What a peer sent before it, with its FIN, can still be
-        read; the beginning of something cannot."""
+        """By the peer, by the protocol or by `reset`. What came before can still be read: a Go server ends the
+        error stream, which carries the exit status, in this way."""
         if self._reset is None:
             self._reset = status
-        if not self._received_fin:
-            self.discard()
         self._end()
 
     def was_lost(self, error: BaseException) -> None:
