@@ -151,7 +151,7 @@ def _furnish(home: Path, config: ImageConfig) -> None:
 
 
 def _link_registries(containers: Path, files: Sequence[Path]) -> None:
-    """Let skopeo find `files` as a user's registries.conf with drop-ins, which it reads instead of the host's."""
+    """Let skopeo find `files` as a user's registries.conf and drop-ins: it reads no others then."""
     main, drop_ins = containers / "registries.conf", containers / "registries.conf.d"
     if drop_ins.exists():
         return

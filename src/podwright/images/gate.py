@@ -32,7 +32,7 @@ class Gate:
         self.real = location
         """Where it leads."""
         self.location = ""
-        """Where it is: another location of registries.conf, plain HTTP."""
+        """Where it is itself, likewise; plain HTTP."""
         self.scheme = "https"
         """By which the registry was asked last."""
         self._token = token
@@ -85,7 +85,7 @@ class Gate:
 
 @asynccontextmanager
 async def standing(location: str, token: str, trust: outbound.Trust) -> AsyncIterator[Gate]:
-    """A gate to the registry or part of one at `location` (of registries.conf), as long as the context lasts."""
+    """A gate to the registry (or part of one) at `location`, as registries.conf writes it."""
     secret = secrets.token_hex(16)
     gate = Gate(location, token, trust)
 

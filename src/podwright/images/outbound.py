@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 import h11
 
@@ -116,7 +116,7 @@ async def _connected(
     port = port or (443 if scheme == "https" else 80)
     proxy = getproxies_environment().get(scheme)
     loopback = host == "localhost" or host.startswith("127.") or host == "::1"
-    if proxy is None or loopback or proxy_bypass_environment(f"{host}:{port}"):
+    if proxy is None or loopback or proxy_bypass(f"{host}:{port}"):
         reader, writer = await asyncio.open_connection(host, port)
     else:
         way = urlsplit(proxy)
