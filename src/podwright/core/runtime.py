@@ -14,6 +14,7 @@ from podwright.core.events import Events, decoded
 from podwright.core.ground import Ground
 from podwright.core.images import Images
 from podwright.core.node import runtime_config, status
+from podwright.core.node_images import NodeImages
 from podwright.core.records import Records
 from podwright.core.recovery import look_again, recover
 from podwright.core.sandboxes import Sandboxes
@@ -48,6 +49,7 @@ class Runtime:
         self._containers = Containers(self._ground)
         self._sandboxes = Sandboxes(self._ground, self._containers)
         self._images = Images(self._ground)
+        self._node_images = NodeImages(self._ground)
         self._stats = Stats(self._ground, self._sandboxes, self._containers)
         self._exits: asyncio.Task[None] | None = None
 
@@ -222,6 +224,20 @@ class Runtime:
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest, /) -> cri.ImageFsInfoResponse:
         return await self._images.filesystem()
+
+    # Images, beyond the CRI: see `api.Node`
+
+    async def explain_blob(self, request: own.ExplainBlobRequest, /) -> own.ExplainBlobResponse:
+        return await self._node_images.explain_blob(request)
+
+    async def prune_images(self, request: own.PruneImagesRequest, /) -> own.PruneImagesResponse:
+        return await self._node_images.prune(request)
+
+    async def import_image(self, request: own.ImportImageRequest, /) -> own.ImportImageResponse:
+        return await self._node_images.import_image(request)
+
+    async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
+        return await self._node_images.export_image(request)
 
     # What is asked most often, encoded already: a server sends it as it is
 

@@ -235,6 +235,26 @@ class ImageService(Protocol):
 
     async def filesystem_use(self) -> FilesystemUse: ...
 
+    async def explain_blob(self, digest: str) -> own.ExplainBlobResponse:
+        """What `digest` is here (a blob, a layer, an image, or the beginning of one's digest, or a name), and
+        what keeps it. NotFound when it is nothing, Unimplemented by an engine without blobs."""
+
+    async def prune(self, *, dry_run: bool, untagged_only: bool) -> own.PruneImagesResponse:
+        """Remove the images that no container uses and that are not pinned (of them those without a tag), and
+        what interrupted pulls have left; or only say which."""
+
+    async def import_image(self, source: str, reference: str, config: Mapping[str, Json]) -> Sequence[Image]:
+        """Make images of what is at an absolute path: a root directory or a tar of one, or one or more images
+        in an OCI layout, an OCI archive or a Docker archive.
+
+        `reference` names the image; "" leaves what is there its own names. `config` is the image's `config`
+        section for a root, and is refused otherwise. InvalidArgument, NotFound, Unimplemented.
+        """
+
+    async def export_image(self, reference: str, target: str) -> tuple[Image, int]:
+        """Write an image to "oci:PATH", "oci-archive:PATH" or "docker-archive:PATH"; it, and how many bytes
+        were written. NotFound, FailedPrecondition when not all of its blobs are here."""
+
 
 class Engine(Protocol):
     """One way to run pods. All methods may be called concurrently for different objects."""

@@ -58,6 +58,7 @@ class Layers:
         self._database = database
         self._layers: dict[str, Layer] = {}
         self._held: Counter[str] = Counter()
+        self._leaving: list[Layer] = []
         self._busy: set[str] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unpackers = asyncio.Semaphore(UNPACKERS)
@@ -91,10 +92,18 @@ class Layers:
     def directory(self, number: int) -> Path:
         return self._home / str(number)
 
+    def held(self, chain_id: str) -> bool:
+        """Whether work under way wants it."""
+        return self._held[chain_id] > 0
+
     def use(self) -> tuple[int, int]:
-        """Bytes and inodes of all layers."""
-        layers = self._layers.values()
-        return sum(layer.bytes for layer in layers), sum(layer.inodes for layer in layers)
+        """Bytes and inodes of all layers, also of those that are being removed, and of the directories that
+        they are in. What is being unpacked counts when it is a layer."""
+        layers = [*self._layers.values(), *self._leaving]
+        size, inodes = sum(layer.bytes for layer in layers), sum(layer.inodes for layer in layers)
+        for directory in (self._home, self._scratch, self.directory(EMPTY)):
+            size, inodes = size + directory.lstat().st_blocks * 512, inodes + 1
+        return size, inodes
 
     @contextmanager
     def hold(self, chain_ids: Sequence[str]) -> Iterator[None]:
@@ -149,7 +158,11 @@ class Layers:
             self._database.execute("DELETE FROM image_layers WHERE number = ?", (layer.number,))
             del self._layers[layer.chain_id]
             paths.append(self.directory(layer.number))
-        await self.delete(paths)
+        self._leaving += gone
+        try:
+            await self.delete(paths)
+        finally:
+            self._leaving = [layer for layer in self._leaving if layer not in gone]
 
     def strays(self) -> list[Path]:
         """What lies in the store's directories and belongs to no row and no work under way."""

@@ -96,8 +96,8 @@ def docker_entries(source: LocalSource) -> list[list[str]]:
         return [list(each.get("RepoTags") or []) for each in msgspec.json.decode(read("manifest.json"))]
 
 
-def annotations(source: LocalSource) -> list[Mapping[str, str]]:
-    """What the index.json of an OCI layout or archive says of each image, in its order. Blocks."""
+def marks_in(source: LocalSource) -> list[Mapping[str, str]]:
+    """The annotations that the index.json of an OCI layout or archive has of each image, in order. Blocks."""
     with reading(source) as read:
         index = msgspec.json.decode(read("index.json"), type=Index)
         return [entry.annotations or {} for entry in index.manifests]

@@ -12,21 +12,28 @@ class Pinned:
     def __init__(self, patterns: Sequence[str]) -> None:
         """Each is a reference, a (beginning of an) image id, or a pattern in which * stands for anything and
         which is compared with full names. InvalidArgument for what can be none of them."""
-        self._names: list[re.Pattern[str]] = []
-        self._ids: list[str] = []
-        for text in patterns:
-            if "*" in text:
-                # Not fnmatch: the brackets of an IPv6 address are no set of characters.
-                self._names.append(re.compile(".*".join(re.escape(part) for part in text.split("*"))))
-                continue
-            digits = references.image_id_prefix(text)
-            if digits:
-                self._ids.append(f"sha256:{digits}")
-            if not digits or (len(digits) < 64 and not text.startswith("sha256:")):
-                name = str(references.parse(text, "images.pinned"))
-                self._names.append(re.compile(re.escape(name)))
+        self._patterns = {text: _compiled(text) for text in patterns}
 
     def matches(self, image_id: str, names: Iterable[str]) -> bool:
-        return any(image_id.startswith(prefix) for prefix in self._ids) or any(
-            pattern.fullmatch(name) for pattern in self._names for name in (image_id, *names)
-        )
+        return bool(self.matching(image_id, names))
+
+    def matching(self, image_id: str, names: Iterable[str]) -> Sequence[str]:
+        """The patterns that pin this image, as they are configured."""
+        texts = [image_id, *names]
+        return [
+            written
+            for written, pattern in self._patterns.items()
+            if any(pattern.fullmatch(text) for text in texts)
+        ]
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    if "*" in text:
+        # Not fnmatch: the brackets of an IPv6 address are no set of characters.
+        return re.compile(".*".join(re.escape(part) for part in text.split("*")))
+    digits, ways = references.image_id_prefix(text), []
+    if digits:
+        ways.append(f"sha256:{digits}[0-9a-f]*")
+    if not digits or (len(digits) < 64 and not text.startswith("sha256:")):
+        ways.append(re.escape(str(references.parse(text, "images.pinned"))))
+    return re.compile("|".join(ways))

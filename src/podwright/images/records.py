@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS image_manifests (
     image_id TEXT NOT NULL REFERENCES images (id),
     served TEXT NOT NULL,
     digest TEXT NOT NULL,
+    indexes TEXT NOT NULL,
     recorded_at INTEGER NOT NULL,
     PRIMARY KEY (image_id, served)
 );
@@ -64,18 +65,29 @@ class NewImage:
     """Chain ids of its layers, bottom first."""
     manifest: str
     """Digest of its manifest."""
-    served: str
-    """Digest of what its names stand for: the manifest, or an index that leads to it."""
+    indexes: tuple[str, ...] = ()
+    """Digests of the indexes that led to the manifest, outermost first."""
+
+    @property
+    def served(self) -> str:
+        """Digest of what its names stand for."""
+        return (*self.indexes, self.manifest)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """One way in which an image came here."""
 
-    served: str
+    indexes: tuple[str, ...]
+    """Digests, outermost first."""
     digest: str
     """Of the manifest."""
     content: Manifest
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """Digests of all but the layers."""
+        return (*self.indexes, self.digest, self.content.config.digest)
 
 
 @dataclass(slots=True)
@@ -151,6 +163,15 @@ class Records:
                 return self.images[image_id]
         return None
 
+    def config(self, image_id: str) -> bytes:
+        """The document of an image that is here."""
+        row = self._database.execute("SELECT config FROM images WHERE id = ?", (image_id,)).fetchone()
+        return bytes(row[0])
+
+    def diff_ids(self, image_id: str) -> Sequence[str]:
+        """Of its layers, bottom first; none of an artifact's."""
+        return read_document(image_id, self.config(image_id)).rootfs.diff_ids
+
     def entry(self, image_id: str) -> Entry:
         """By full id, also when it was removed and is still used. NotFound without it."""
         entry = self.images.get(image_id)
@@ -164,6 +185,7 @@ class Records:
         """Write the rows of an image; it takes `names` from those that have them."""
         now = time.time_ns()
         content = _manifest(new.manifest, self._blobs.read(new.manifest))
+        served = Served(new.indexes, new.manifest, content)
         with self._database.transaction():
             self._database.execute(
                 "INSERT INTO images (id, config, manifest, hidden, created_at, chain) "
@@ -171,17 +193,16 @@ class Records:
                 (new.id, new.config, now, " ".join(new.chain)),
             )
             self._database.execute(
-                "INSERT OR REPLACE INTO image_manifests VALUES (?, ?, ?, ?)",
-                (new.id, new.served, new.manifest, now),
+                "INSERT OR REPLACE INTO image_manifests VALUES (?, ?, ?, ?, ?)",
+                (new.id, new.served, new.manifest, " ".join(new.indexes), now),
             )
             self._point(new.id, new.served, names)
-            documents = {new.served, new.manifest, content.config.digest}
-            self._blobs.settle([*documents, *(layer.digest for layer in content.layers)])
+            self._blobs.settle([*served.documents, *(layer.digest for layer in content.layers)])
         entry = self.images.get(new.id)
         if entry is None:
             entry = self.images[new.id] = self._make_entry(new.id, new.config, new.chain)
         entry.manifests.pop(new.served, None)
-        entry.manifests[new.served] = Served(new.served, new.manifest, content)
+        entry.manifests[new.served] = served
         return self._show(entry, new.served, names)
 
     def name(self, image_id: str, served: str, names: Iterable[str]) -> Image:
@@ -274,7 +295,7 @@ class Records:
             digest = await self._blobs.put(manifest)
             with self._database.transaction():
                 self._database.execute(
-                    "INSERT OR REPLACE INTO image_manifests VALUES (?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO image_manifests VALUES (?, ?, ?, '', ?)",
                     (image_id, digest, digest, created_at),
                 )
                 self._database.execute("UPDATE images SET manifest = x'' WHERE id = ?", (image_id,))
@@ -311,12 +332,12 @@ class Records:
 
     def _load_manifests(self) -> None:
         rows = self._database.execute(
-            "SELECT image_id, served, digest FROM image_manifests ORDER BY recorded_at"
+            "SELECT image_id, served, digest, indexes FROM image_manifests ORDER BY recorded_at"
         ).fetchall()
-        for image_id, served, digest in rows:
+        for image_id, served, digest, indexes in rows:
             try:
                 content = _manifest(digest, self._blobs.read(digest))
-                self.images[image_id].manifests[served] = Served(served, digest, content)
+                self.images[image_id].manifests[served] = Served(tuple(indexes.split()), digest, content)
             except (OSError, PodwrightError):
                 # The image runs without it; only its export needs it.
                 self._database.execute(

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epodwright/wire/podwright.proto\x12\x0cpodwright.v1\"\"\n\x11WatchPullsRequest\x12\r\n\x05image\x18\x01 \x01(\t\"\xb4\x01\n\x0cPullProgress\x12\r\n\x05image\x18\x01 \x01(\t\x12&\n\x05stage\x18\x02 \x01(\x0e\x32\x17.podwright.v1.PullStage\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12+\n\x06layers\x18\x04 \x03(\x0b\x32\x1b.podwright.v1.LayerProgress\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x11\n\timage_ref\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\x04\"f\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\'\n\x05stage\x18\x02 \x01(\x0e\x32\x18.podwright.v1.LayerStage\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"$\n\x12\x45xplainBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"w\n\x13\x45xplainBlobResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12%\n\x07keepers\x18\x05 \x03(\x0b\x32\x14.podwright.v1.Keeper\"1\n\x06Keeper\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03how\x18\x03 \x01(\t\"<\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x15\n\runtagged_only\x18\x02 \x01(\x08\"n\n\x13PruneImagesResponse\x12)\n\x06images\x18\x01 \x03(\x0b\x32\x19.podwright.v1.PrunedImage\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06inodes\x18\x03 \x01(\x04\x12\r\n\x05\x62lobs\x18\x04 \x03(\t\"7\n\x0bPrunedImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"G\n\x12ImportImageRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x03 \x01(\x0c\"(\n\x13ImportImageResponse\x12\x11\n\timage_ref\x18\x01 \x01(\t\"3\n\x12\x45xportImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"7\n\x13\x45xportImageResponse\x12\x11\n\timage_ref\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*j\n\tPullStage\x12\x12\n\x0ePULL_RESOLVING\x10\x00\x12\x15\n\x11PULL_TRANSFERRING\x10\x01\x12\x12\n\x0ePULL_RECORDING\x10\x02\x12\r\n\tPULL_DONE\x10\x03\x12\x0f\n\x0bPULL_FAILED\x10\x04*\x84\x01\n\nLayerStage\x12\x11\n\rLAYER_WAITING\x10\x00\x12\x15\n\x11LAYER_DOWNLOADING\x10\x01\x12\x14\n\x10LAYER_DOWNLOADED\x10\x02\x12\x13\n\x0fLAYER_UNPACKING\x10\x03\x12\x0e\n\nLAYER_DONE\x10\x04\x12\x11\n\rLAYER_PRESENT\x10\x05\x32\xa3\x03\n\x04Node\x12K\n\nWatchPulls\x12\x1f.podwright.v1.WatchPullsRequest\x1a\x1a.podwright.v1.PullProgress0\x01\x12R\n\x0b\x45xplainBlob\x12 .podwright.v1.ExplainBlobRequest\x1a!.podwright.v1.ExplainBlobResponse\x12R\n\x0bPruneImages\x12 .podwright.v1.PruneImagesRequest\x1a!.podwright.v1.PruneImagesResponse\x12R\n\x0bImportImage\x12 .podwright.v1.ImportImageRequest\x1a!.podwright.v1.ImportImageResponse\x12R\n\x0b\x45xportImage\x12 .podwright.v1.ExportImageRequest\x1a!.podwright.v1.ExportImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epodwright/wire/podwright.proto\x12\x0cpodwright.v1\"\"\n\x11WatchPullsRequest\x12\r\n\x05image\x18\x01 \x01(\t\"\xb4\x01\n\x0cPullProgress\x12\r\n\x05image\x18\x01 \x01(\t\x12&\n\x05stage\x18\x02 \x01(\x0e\x32\x17.podwright.v1.PullStage\x12\x12\n\nstarted_at\x18\x03 \x01(\x03\x12+\n\x06layers\x18\x04 \x03(\x0b\x32\x1b.podwright.v1.LayerProgress\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x11\n\timage_ref\x18\x06 \x01(\t\x12\n\n\x02id\x18\x07 \x01(\x04\"f\n\rLayerProgress\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\'\n\x05stage\x18\x02 \x01(\x0e\x32\x18.podwright.v1.LayerStage\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04\"$\n\x12\x45xplainBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"w\n\x13\x45xplainBlobResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x01(\t\x12%\n\x07keepers\x18\x05 \x03(\x0b\x32\x14.podwright.v1.Keeper\"1\n\x06Keeper\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03how\x18\x03 \x01(\t\"<\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x15\n\runtagged_only\x18\x02 \x01(\x08\"n\n\x13PruneImagesResponse\x12)\n\x06images\x18\x01 \x03(\x0b\x32\x19.podwright.v1.PrunedImage\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06inodes\x18\x03 \x01(\x04\x12\r\n\x05\x62lobs\x18\x04 \x03(\t\"7\n\x0bPrunedImage\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"G\n\x12ImportImageRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x03 \x01(\x0c\"<\n\x13ImportImageResponse\x12\x11\n\timage_ref\x18\x01 \x01(\t\x12\x12\n\nimage_refs\x18\x02 \x03(\t\"3\n\x12\x45xportImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"7\n\x13\x45xportImageResponse\x12\x11\n\timage_ref\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*j\n\tPullStage\x12\x12\n\x0ePULL_RESOLVING\x10\x00\x12\x15\n\x11PULL_TRANSFERRING\x10\x01\x12\x12\n\x0ePULL_RECORDING\x10\x02\x12\r\n\tPULL_DONE\x10\x03\x12\x0f\n\x0bPULL_FAILED\x10\x04*\x84\x01\n\nLayerStage\x12\x11\n\rLAYER_WAITING\x10\x00\x12\x15\n\x11LAYER_DOWNLOADING\x10\x01\x12\x14\n\x10LAYER_DOWNLOADED\x10\x02\x12\x13\n\x0fLAYER_UNPACKING\x10\x03\x12\x0e\n\nLAYER_DONE\x10\x04\x12\x11\n\rLAYER_PRESENT\x10\x05\x32\xa3\x03\n\x04Node\x12K\n\nWatchPulls\x12\x1f.podwright.v1.WatchPullsRequest\x1a\x1a.podwright.v1.PullProgress0\x01\x12R\n\x0b\x45xplainBlob\x12 .podwright.v1.ExplainBlobRequest\x1a!.podwright.v1.ExplainBlobResponse\x12R\n\x0bPruneImages\x12 .podwright.v1.PruneImagesRequest\x1a!.podwright.v1.PruneImagesResponse\x12R\n\x0bImportImage\x12 .podwright.v1.ImportImageRequest\x1a!.podwright.v1.ImportImageResponse\x12R\n\x0b\x45xportImage\x12 .podwright.v1.ExportImageRequest\x1a!.podwright.v1.ExportImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'podwright.wire.podwright_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PULLSTAGE']._serialized_start=1037
-  _globals['_PULLSTAGE']._serialized_end=1143
-  _globals['_LAYERSTAGE']._serialized_start=1146
-  _globals['_LAYERSTAGE']._serialized_end=1278
+  _globals['_PULLSTAGE']._serialized_start=1057
+  _globals['_PULLSTAGE']._serialized_end=1163
+  _globals['_LAYERSTAGE']._serialized_start=1166
+  _globals['_LAYERSTAGE']._serialized_end=1298
   _globals['_WATCHPULLSREQUEST']._serialized_start=48
   _globals['_WATCHPULLSREQUEST']._serialized_end=82
   _globals['_PULLPROGRESS']._serialized_start=85
@@ -56,11 +56,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTIMAGEREQUEST']._serialized_start=812
   _globals['_IMPORTIMAGEREQUEST']._serialized_end=883
   _globals['_IMPORTIMAGERESPONSE']._serialized_start=885
-  _globals['_IMPORTIMAGERESPONSE']._serialized_end=925
-  _globals['_EXPORTIMAGEREQUEST']._serialized_start=927
-  _globals['_EXPORTIMAGEREQUEST']._serialized_end=978
-  _globals['_EXPORTIMAGERESPONSE']._serialized_start=980
-  _globals['_EXPORTIMAGERESPONSE']._serialized_end=1035
-  _globals['_NODE']._serialized_start=1281
-  _globals['_NODE']._serialized_end=1700
+  _globals['_IMPORTIMAGERESPONSE']._serialized_end=945
+  _globals['_EXPORTIMAGEREQUEST']._serialized_start=947
+  _globals['_EXPORTIMAGEREQUEST']._serialized_end=998
+  _globals['_EXPORTIMAGERESPONSE']._serialized_start=1000
+  _globals['_EXPORTIMAGERESPONSE']._serialized_end=1055
+  _globals['_NODE']._serialized_start=1301
+  _globals['_NODE']._serialized_end=1720
 # @@protoc_insertion_point(module_scope)

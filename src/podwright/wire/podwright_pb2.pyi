@@ -142,10 +142,12 @@ class ImportImageRequest(_message.Message):
     def __init__(self, source: _Optional[str] = ..., reference: _Optional[str] = ..., config: _Optional[bytes] = ...) -> None: ...
 
 class ImportImageResponse(_message.Message):
-    __slots__ = ("image_ref",)
+    __slots__ = ("image_ref", "image_refs")
     IMAGE_REF_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_REFS_FIELD_NUMBER: _ClassVar[int]
     image_ref: str
-    def __init__(self, image_ref: _Optional[str] = ...) -> None: ...
+    image_refs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, image_ref: _Optional[str] = ..., image_refs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExportImageRequest(_message.Message):
     __slots__ = ("image", "target")

@@ -6,16 +6,16 @@ The store is the world's and outlives the engine; transfers are the engine's and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from podwright.engines.base import Credentials, FilesystemUse, Image
+from podwright.engines.base import Credentials, FilesystemUse, Image, Json
 from podwright.engines.fake import registry
 from podwright.engines.fake.registry import Offer
 from podwright.engines.fake.subject import Subject
-from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted
+from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted, Unimplemented
 from podwright.images import references
 from podwright.images.progress import INTERVAL, Progress, Pulls
 from podwright.images.references import LocalSource, Reference
@@ -191,6 +191,18 @@ class FakeImages:
     async def filesystem_use(self) -> FilesystemUse:
         return FilesystemUse(self._world.scenario.images.mountpoint, *self._world.images.use())
 
+    async def explain_blob(self, digest: str) -> own.ExplainBlobResponse:
+        raise _no_files("tell what keeps a digest")
+
+    async def prune(self, *, dry_run: bool, untagged_only: bool) -> own.PruneImagesResponse:
+        raise _no_files("prune images")
+
+    async def import_image(self, source: str, reference: str, config: Mapping[str, Json]) -> Sequence[Image]:
+        raise _no_files("import images")
+
+    async def export_image(self, reference: str, target: str) -> tuple[Image, int]:
+        raise _no_files("export images")
+
     async def _shared(self, reference: str, credentials: Credentials | None) -> tuple[Image, str]:
         """The last caller who gives up ends the transfer."""
         source = references.parse_local(reference) or references.parse(reference)
@@ -286,6 +298,10 @@ def _advance(progress: Progress, layers: Sequence[tuple[str, int]], fetched: int
         fetched -= here
         stage = own.LAYER_DONE if here == size else own.LAYER_DOWNLOADING if here else own.LAYER_WAITING
         progress.layer(index, stage, here)
+
+
+def _no_files(what: str) -> Unimplemented:
+    return Unimplemented(f"a fake node has images without files: it cannot {what}")
 
 
 def _describe(entry: _Entry, offer: Offer | None = None) -> None:
