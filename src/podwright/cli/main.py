@@ -61,7 +61,9 @@ StreamTransport = Annotated[
 Authority = Annotated[
     Path | None,
     typer.Option(
-        "--ca", metavar="FILE", help="Who signs its certificate, PEM (default: whom the host trusts).",
+        "--ca",
+        metavar="FILE",
+        help="Who signs its certificate, PEM (default: whom the host trusts).",
         rich_help_panel=STREAMS,
     ),
 ]
@@ -224,7 +226,7 @@ def exec(
     ca: Authority = None,
     insecure: Insecure = False,
 ) -> None:
-    """Run a command in a container, exit with its status; 127 when it is not there, 126 when it cannot be run.
+    """Run a command in a container, exit with its status: 127 when it is not there, 126 when it cannot run.
 
     Options of podwright stand before CONTAINER; what follows it is the command's.
     """
@@ -265,9 +267,7 @@ def attach(
     from podwright.cli import attach as room
 
     options = _streaming(transport, ca, insecure)
-    work = room.attach(
-        context.obj, container, stdin=not no_stdin, detach_keys=detach_keys, options=options
-    )
+    work = room.attach(context.obj, container, stdin=not no_stdin, detach_keys=detach_keys, options=options)
     raise typer.Exit(run_async(work))
 
 
@@ -278,7 +278,8 @@ def port_forward(
     ports: Annotated[
         list[str],
         typer.Argument(
-            metavar="[LOCAL:]REMOTE...", help="A port here and one of the pod; :REMOTE takes any that is free."
+            metavar="[LOCAL:]REMOTE...",
+            help="A port here and one of the pod; :REMOTE takes any that is free.",
         ),
     ],
     address: Annotated[

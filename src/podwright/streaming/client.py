@@ -1,0 +1,347 @@
+"""Exec, attach and port-forward as a client: on the runtime in this process directly, on any CRI server
+through its streaming server. Who calls hands over `Streams` and does not see which of the two it was.
+
+Over the network WebSocket (`v5.channel.k8s.io`) is tried first and then SPDY/3.1, as kubectl does. WebSocket
+before v5 cannot tell the end of the input, so it is spoken only by who asks for WebSocket and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from podwright.api import Cri
+from podwright.engines.streams import Connection, Sink, Size, Source, Streams
+from podwright.errors import Unavailable
+from podwright.streaming import client_status
+from podwright.streaming.client_http import Refused, Tls
+from podwright.wire import cri_pb2 as cri
+
+if TYPE_CHECKING:
+    from podwright.streaming.spdy import Session
+
+Channel = Literal["stdout", "stderr", "error"]
+
+
+class Transport(enum.StrEnum):
+    """Over which protocol a streaming server is spoken to."""
+
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+    SPDY = "spdy"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How streaming servers are spoken to; nothing of it matters to the runtime in this process."""
+
+    transport: Transport = Transport.AUTO
+    tls: Tls = Tls()
+
+
+class Wire(Protocol):
+    """The connection of one exec or attach, whatever it is spoken over. ConnectionError when it is lost."""
+
+    async def send(self, data: bytes) -> None:
+        """To the process' input; returns when more may be sent."""
+
+    async def end_input(self) -> None: ...
+
+    async def resize(self, size: Size) -> None: ...
+
+    async def read(self, channel: Channel) -> bytes:
+        """The next bytes; b"" at the end of this channel."""
+
+    async def leave(self, channel: Channel) -> None:
+        """It is read no more; the others go on."""
+
+    async def close(self, *, clean: bool) -> None:
+        """`clean`: all has ended, and what was sent shall still arrive. Else the server sees that the client
+        has gone."""
+
+
+class Here(Protocol):
+    """What core's Runtime has as `streaming`: no server in between."""
+
+    async def exec(self, container_id: str, argv: Sequence[str], streams: Streams) -> int: ...
+
+    async def attach(self, container_id: str, streams: Streams) -> None: ...
+
+    async def port_forward(self, sandbox_id: str, port: int, connection: Connection) -> None: ...
+
+
+def _here(runtime: Cri) -> Here | None:
+    return cast("Here | None", getattr(runtime, "streaming", None))
+
+
+async def exec(
+    runtime: Cri, container_id: str, argv: Sequence[str], streams: Streams, options: Options = Options()
+) -> int:
+    """Run `argv` in the container, connected with `streams`; its exit code, 0..255.
+
+    Cancelled, the command gets a hang-up. Errors are those of the engine; Unavailable when the connection is
+    lost before the code is known.
+    """
+    if (here := _here(runtime)) is not None:
+        return await here.exec(container_id, argv, streams)
+    request = cri.ExecRequest(
+        container_id=container_id,
+        cmd=argv,
+        tty=streams.tty,
+        stdin=streams.stdin is not None,
+        stdout=streams.stdout is not None,
+        stderr=streams.stderr is not None,
+    )
+
+    async def ask() -> str:
+        return (await runtime.exec(request)).url
+
+    async with _connected(ask, streams, options) as wire:
+        status = await _converse(wire, streams)
+    return client_status.exit_code(status)
+
+
+async def attach(runtime: Cri, container_id: str, streams: Streams, options: Options = Options()) -> None:
+    """Connect `streams` with the container's first process; returns when it has ended, or nothing more can
+    come. Cancelled, the container goes on. `streams.tty` must be as the container has it."""
+    if (here := _here(runtime)) is not None:
+        await here.attach(container_id, streams)
+        return
+    request = cri.AttachRequest(
+        container_id=container_id,
+        tty=streams.tty,
+        stdin=streams.stdin is not None,
+        stdout=streams.stdout is not None,
+        stderr=streams.stderr is not None,
+    )
+
+    async def ask() -> str:
+        return (await runtime.attach(request)).url
+
+    async with _connected(ask, streams, options) as wire:
+        status = await _converse(wire, streams)
+    client_status.exit_code(status)
+
+
+class Forwarding:
+    """Connections to the ports of one pod; over the network they share one connection, made when it is first
+    needed and anew when it was lost."""
+
+    def __init__(self, runtime: Cri, sandbox_id: str, ports: Sequence[int], options: Options) -> None:
+        self._runtime = runtime
+        self._sandbox = sandbox_id
+        self._request = cri.PortForwardRequest(pod_sandbox_id=sandbox_id, port=ports)
+        self._options = options
+        self._lock = asyncio.Lock()
+        self._session: Session | None = None
+        self._here = _here(runtime)
+
+    async def connect(self, port: int, connection: Connection) -> None:
+        """Carry one connection to `port` of the pod until both sides have ended it.
+
+        Raises PodwrightError in the words of the engine when the port cannot be reached, Unavailable when the
+        streaming server is lost; other connections are not concerned.
+        """
+        if self._here is not None:
+            await self._here.port_forward(self._sandbox, port, connection)
+            return
+        from podwright.streaming.client_forward import carry
+
+        await carry(await self._ready(), port, connection)
+
+    async def open(self) -> None:
+        """Reach the streaming server already now: raises what a connection would."""
+        if self._here is None:
+            await self._ready()
+
+    async def close(self) -> None:
+        """Cut what is still connected."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.abort()
+
+    async def _ready(self) -> Session:
+        async with self._lock:
+            if self._session is None or self._session.closed.done():
+                self._session = await _first(self._ask, _sessions(self._options))
+            return self._session
+
+    async def _ask(self) -> str:
+        return (await self._runtime.port_forward(self._request)).url
+
+
+@asynccontextmanager
+async def forwarding(
+    runtime: Cri, sandbox_id: str, ports: Sequence[int], options: Options = Options()
+) -> AsyncIterator[Forwarding]:
+    """To the ports `ports` of a pod. Leaving the block cuts what is still connected through a server."""
+    made = Forwarding(runtime, sandbox_id, ports, options)
+    try:
+        await made.open()
+        yield made
+    finally:
+        await made.close()
+
+
+Way = Callable[[str], Coroutine[Any, Any, Any]]
+"""From a URL to what is connected; raises Refused when the server does not speak so."""
+
+
+async def _first(ask: Callable[[], Awaitable[str]], ways: Sequence[Way]) -> Any:
+    """The first of `ways` that the server goes along with. Each needs a URL of its own: they work once."""
+    for way in ways[:-1]:
+        try:
+            return await way(await ask())
+        except Refused:
+            continue
+    try:
+        return await ways[-1](await ask())
+    except Refused as refused:
+        raise refused.error from None
+
+
+@asynccontextmanager
+async def _connected(
+    ask: Callable[[], Awaitable[str]], streams: Streams, options: Options
+) -> AsyncIterator[Wire]:
+    wire: Wire = await _first(ask, _wires(streams, options))
+    clean = False
+    try:
+        yield wire
+        clean = True
+    finally:
+        await wire.close(clean=clean)
+
+
+def _wires(streams: Streams, options: Options) -> list[Way]:
+    """The ways to a `Wire`, in the order they are tried."""
+    from podwright.streaming import client_spdy, client_websocket
+
+    spdy = partial(client_spdy.wire, streams, options.tls)
+    websocket = partial(client_websocket.wire, streams, options.tls)
+    match options.transport:
+        case Transport.AUTO:
+            return [partial(websocket, client_websocket.NEWEST), spdy]
+        case Transport.WEBSOCKET:
+            return [partial(websocket, client_websocket.ALL)]
+        case Transport.SPDY:
+            return [spdy]
+
+
+def _sessions(options: Options) -> list[Way]:
+    """The ways to the SPDY session of a port-forward."""
+    from podwright.streaming import client_spdy, client_websocket
+
+    spdy, websocket = partial(client_spdy.tunnel, options.tls), partial(client_websocket.tunnel, options.tls)
+    match options.transport:
+        case Transport.AUTO:
+            return [websocket, spdy]
+        case Transport.WEBSOCKET:
+            return [websocket]
+        case Transport.SPDY:
+            return [spdy]
+
+
+class _Status:
+    """What the error stream has said. Nothing comes after it: servers written in Go end the other streams by
+    resetting them then, those of WebSocket by the end of the connection."""
+
+    def __init__(self) -> None:
+        self.document = bytearray()
+        self.over = asyncio.Event()
+
+    async def collect(self, wire: Wire) -> None:
+        try:
+            while data := await wire.read("error"):
+                self.document += data
+        except ConnectionError as error:
+            if not self.document:
+                raise _lost(error) from None
+        finally:
+            self.over.set()
+
+
+async def _converse(wire: Wire, streams: Streams) -> bytes:
+    """Carry everything both ways until the server has ended it; what the error stream said."""
+    status = _Status()
+    outward = [status.collect(wire)]
+    for channel, sink in (("stdout", streams.stdout), ("stderr", streams.stderr)):
+        if sink is not None:
+            outward.append(_receive(wire, cast(Channel, channel), sink, status))
+    inward: list[Coroutine[Any, Any, None]] = []
+    if streams.stdin is not None:
+        inward.append(_send(streams.stdin, wire))
+    if streams.sizes is not None:
+        inward.append(_resize(streams.sizes, wire))
+    await _until_all(outward, inward)
+    return bytes(status.document)
+
+
+async def _until_all(
+    needed: Sequence[Coroutine[Any, Any, None]], beside: Sequence[Coroutine[Any, Any, None]]
+) -> None:
+    """Until all `needed` have ended, or one of them or of those `beside` them has failed: then the others are
+    cancelled, and its error is raised."""
+    main = [asyncio.ensure_future(work) for work in needed]
+    tasks = [*main, *(asyncio.ensure_future(work) for work in beside)]
+    try:
+        while not all(task.done() for task in main):
+            pending = [task for task in tasks if not task.done()]
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _send(source: Source, wire: Wire) -> None:
+    while True:
+        data = await source.read()
+        try:
+            if not data:
+                await wire.end_input()
+                return
+            await wire.send(data)
+        except ConnectionError:
+            return  # the command reads no more; its status tells whether that matters
+
+
+async def _resize(sizes: AsyncIterator[Size], wire: Wire) -> None:
+    async for size in sizes:
+        try:
+            await wire.resize(size)
+        except ConnectionError:
+            return
+
+
+async def _receive(wire: Wire, channel: Channel, sink: Sink, status: _Status) -> None:
+    try:
+        while data := await _read(wire, channel, status):
+            try:
+                await sink.write(data)
+            except BrokenPipeError:
+                await wire.leave(channel)
+                return
+    finally:
+        await sink.close()
+
+
+async def _read(wire: Wire, channel: Channel, status: _Status) -> bytes:
+    try:
+        return await wire.read(channel)
+    except ConnectionError as error:
+        await status.over.wait()
+        if status.document:
+            return b""
+        raise _lost(error) from None
+
+
+def _lost(error: ConnectionError) -> Unavailable:
+    return Unavailable(f"the connection to the streaming server is lost: {error}")
