@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from podwright.clock import Clock
+from podwright.engines.streams import Connection, Streams
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -333,6 +334,34 @@ class Engine(Protocol):
     ) -> ExecResult:
         """Run `argv` inside with the container's environment, user and directory; keep at most `limit`
         bytes of each stream. DeadlineExceeded after `timeout` seconds, the whole process group killed."""
+
+    async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
+        """Run `argv` inside as `exec_sync` does, connected with `streams`; its exit code, 0..255, once it has
+        ended and its output is with the client. Output that others still hold open does not delay that for
+        long; the container's end ends it.
+
+        A command that cannot be found has 127 for a code, one that cannot be executed 126, and says so on its
+        standard error. When cancelled, or when a stream fails, it is hung up: its streams end, it gets SIGHUP
+        and, if it stays, SIGKILL. Raises what `exec_sync` raises.
+        """
+
+    async def attach(self, container: Container, streams: Streams) -> None:
+        """Connect `streams` with the first process of a running container; several at once are fine.
+
+        What it writes from now on goes to each of them, as it goes to the log; whoever reads too slowly
+        slows the container down. What the client sends is dropped unless `ContainerConfig.stdin`; with
+        `stdin_once` the container's stdin ends with the first client that had it. Returns when the container
+        has ended, or when all of `streams` have; when cancelled the container goes on.
+        Raises FailedPrecondition when it does not run.
+        """
+
+    async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
+        """Connect `connection` with what listens on localhost inside the pod, IPv4 first; returns when both
+        directions have ended. When cancelled the listener's connection is reset.
+
+        Raises InvalidArgument for an impossible port, FailedPrecondition when nothing listens there or the
+        pod cannot be reached.
+        """
 
     async def reopen_log(self, container: Container) -> None: ...
 

@@ -2,7 +2,8 @@
 
 `run` starts a program, feeds it, collects its output and reaps it through its pidfd, so that no thread
 waits and no SIGCHLD handler is needed. A program whose time is up is killed with its whole process group.
-`serving` is for one that is talked to through a file it is given, for as long as a context lasts.
+`serving` is for one that is talked to through a file it is given, for as long as a context lasts; `connected`
+for one whose streams somebody else has.
 """
 
 from __future__ import annotations
@@ -162,6 +163,42 @@ async def serving(
             child.wait()
             errors.stop()
             child.stderr.close()
+
+
+@asynccontextmanager
+async def connected(
+    argv: Sequence[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> AsyncIterator[int]:
+    """Run `argv` inside the context, its streams being the given files; the context is its pid.
+
+    At the end its process group is killed and reaped. Raises FileNotFoundError when there is no such program.
+    """
+    child = subprocess.Popen(  # noqa: ASYNC220
+        list(argv),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+    limits.restore_open_files(child.pid)
+    try:
+        yield child.pid
+    finally:
+        try:
+            kill_group(child.pid)
+            await to_the_end(exited(child.pid))
+        finally:
+            child.wait()
 
 
 @contextmanager

@@ -40,7 +40,8 @@ from podwright.engines.fake.refusals import check_container, check_sandbox
 from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
+from podwright.engines.streams import Connection, Streams
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
 from podwright.wire import cri_pb2 as cri
 
 
@@ -284,6 +285,15 @@ class FakeEngine:
         return await execution.run(
             self.world, made, container, argv, timeout, limit, lambda: not self._crashed
         )
+
+    async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
+        raise Unimplemented("the fake engine has no streaming exec yet")
+
+    async def attach(self, container: Container, streams: Streams) -> None:
+        raise Unimplemented("the fake engine cannot attach yet")
+
+    async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
+        raise Unimplemented("the fake engine cannot forward ports yet")
 
     async def reopen_log(self, container: Container) -> None:
         await self._step("reopen_log.reopen", Subject.of_container(container))

@@ -12,13 +12,24 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation
-from podwright.engines.oci import conmon, exec, host, labels, mapped_mounts, rootfs, runtimes, user_namespaces
+from podwright.engines.oci import (
+    conmon,
+    exec,
+    host,
+    labels,
+    mapped_mounts,
+    rootfs,
+    runtimes,
+    sessions,
+    user_namespaces,
+)
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import Requests, hook_target
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
+from podwright.engines.streams import Streams
 from podwright.errors import CommandFailed, FailedPrecondition, NotFound, Unimplemented
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
@@ -147,13 +158,19 @@ class Containers:
             words = conmon.plain_words(done.stderr.decode(errors="replace"))
             raise CommandFailed(runtime.kind, done.status, words)
 
-    async def exec(
+    async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         runtime = self._runtimes.get(container.sandbox.handler)
         bundle = self._places.container_run(container.id)
         try:
             return await exec.run(self._conmon, runtime, bundle, container.id, argv, timeout, limit)
+        except FileNotFoundError as error:
+            raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
+
+    async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
+        try:
+            return await sessions.run(self._place(container), argv, streams)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
 
@@ -179,6 +196,18 @@ class Containers:
             "runtimeHandler": container.sandbox.handler or self._config.default_handler,
             "runtimeSpec": msgspec.json.decode(config.read_bytes()) if config.exists() else None,
         }
+
+    def _place(self, container: Container) -> sessions.Place:
+        """Where programs are run inside `container`."""
+        facts = container.facts
+        ids = user_namespaces.id_maps(self._places, container.sandbox)
+        return sessions.Place(
+            self._conmon,
+            self._runtimes.get(container.sandbox.handler),
+            self._places.container_run(container.id),
+            container.id,
+            ids.to_host(facts.uid, facts.gid) if ids is not None else (facts.uid, facts.gid),
+        )
 
     # Undoing
 

@@ -38,6 +38,7 @@ from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.tasks import Tasks
+from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError, Unimplemented
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
@@ -210,7 +211,16 @@ class OciEngine:
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
-        return await self._containers.exec(container, argv, timeout, limit)
+        return await self._containers.exec_sync(container, argv, timeout, limit)
+
+    async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
+        return await self._containers.exec(container, argv, streams)
+
+    async def attach(self, container: Container, streams: Streams) -> None:
+        raise Unimplemented("the oci engine cannot attach yet")
+
+    async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
+        raise Unimplemented("the oci engine cannot forward ports yet")
 
     async def reopen_log(self, container: Container) -> None:
         await self._containers.reopen_log(container)

@@ -52,7 +52,7 @@ async def run(
     stem = bundle / f"exec-{secrets.token_hex(8)}"
     process, pidfile = stem.with_suffix(".json"), stem.with_suffix(".pid")
     inner = stem.with_suffix(".inner")
-    process.write_bytes(msgspec.json.encode(_process(bundle, argv)))
+    process.write_bytes(msgspec.json.encode(process_of(bundle, argv)))
     if runtime.passes_output_through:
         work = _direct(runtime, id, process, pidfile, inner, limit)
     else:
@@ -67,7 +67,7 @@ async def run(
         return task.result()
     finally:
         if not task.done() and runtime.sandboxed:
-            await _end_inside(runtime, id, inner)
+            await end_inside(runtime, id, inner)
         if not task.done():
             await _end(task, pidfile)
         for file in (process, pidfile, inner):
@@ -88,15 +88,18 @@ async def _direct(
     return ExecResult(done.stdout, done.stderr, done.status if done.status >= 0 else 128 - done.status)
 
 
-def _process(bundle: Path, argv: Sequence[str]) -> dict[str, Json]:
+def process_of(bundle: Path, argv: Sequence[str], *, terminal: bool = False) -> dict[str, Json]:
+    """The container's own process, but with other arguments. FileNotFoundError when there is no bundle."""
     process = msgspec.json.decode((bundle / "config.json").read_bytes(), type=_Bundle).process
     process["args"] = list(argv)
-    process["terminal"] = False
+    process["terminal"] = terminal
     process.pop("consoleSize", None)
+    if terminal and not any(each.startswith("TERM=") for each in process.get("env") or ()):
+        process["env"] = [*(process.get("env") or ()), "TERM=xterm"]
     return process
 
 
-async def _end_inside(runtime: Runtime, id: str, inner: Path) -> None:
+async def end_inside(runtime: Runtime, id: str, inner: Path) -> None:
     """Kill a program that is no process of this host, and its descendants: gVisor's `exec` leaves it behind
     when it is killed itself, and process groups cannot be signalled from outside."""
     first = conmon.read_pid(inner)
