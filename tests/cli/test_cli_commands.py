@@ -388,11 +388,6 @@ async def test_rmi_of_an_unknown_image_is_an_error(node: Node, podwright: Run) -
     assert len(node.calls) == 1
 
 
-async def test_an_import_beside_a_server_is_refused(node: Node, podwright: Run, tmp_path: Path) -> None:
-    done = await podwright("image", "import", str(tmp_path), "x:1")
-    assert done.status == 1 and "owns the image store" in done.stderr
-
-
 # Looking closer
 
 

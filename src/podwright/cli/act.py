@@ -1,4 +1,4 @@
-"""stop, rm, rmi, image import: what changes something."""
+"""stop, rm, rmi: what changes something."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from podwright.cli.find import Found, everything, find_all
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
+from podwright.errors import FailedPrecondition, NotFound
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
@@ -61,44 +61,6 @@ async def rmi(door: Door, references: Sequence[str]) -> None:
             print(status.image.id)
 
 
-async def import_image(
-    door: Door,
-    directory: Path,
-    reference: str,
-    *,
-    cmd: str,
-    entrypoint: str,
-    env: Sequence[str],
-    user: str,
-    workdir: str,
-) -> None:
-    """A root directory becomes an image. The store is written by its owner alone: not beside a server."""
-    if address := door.answering():
-        raise FailedPrecondition(
-            f"the podwright that answers at {address} owns the image store: stop it for the import, or pull "
-            "from an image directory (`podwright pull oci:DIR`)"
-        )
-    if not directory.is_dir():
-        raise InvalidArgument("DIRECTORY", f"{directory} is no directory")
-    for entry in env:
-        if not entry.partition("=")[1]:
-            raise InvalidArgument("--env", f"{entry!r} is not NAME=VALUE")
-    settings: dict[str, Any] = {
-        "Cmd": _argv(cmd),
-        "Entrypoint": _argv(entrypoint),
-        "Env": list(env),
-        "User": user,
-        "WorkingDir": workdir,
-    }
-    async with door.house() as runtime:
-        # Only the oci engine has a store of its own to import into.
-        store: Any = runtime.engine.images
-        image = await store.import_root(
-            directory.resolve(), reference, config={key: value for key, value in settings.items() if value}
-        )
-    print(image.id)
-
-
 async def _stop(runtime: Cri, item: Found, grace: int) -> None:
     if item.kind == "container":
         await runtime.stop_container(cri.StopContainerRequest(container_id=item.id, timeout=grace))
@@ -134,17 +96,3 @@ async def _each(calls: Iterable[Awaitable[object]]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-
-
-def _argv(text: str) -> list[str]:
-    """A command as an option has it: a JSON list, or words as a shell would split them."""
-    if text.startswith("["):
-        import msgspec
-
-        try:
-            return msgspec.json.decode(text, type=list[str])
-        except msgspec.DecodeError as error:
-            raise InvalidArgument("", f"{text!r} is no JSON list of strings: {error}") from error
-    import shlex
-
-    return shlex.split(text)

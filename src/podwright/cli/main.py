@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from podwright.cli import fake as fake_commands
+from podwright.cli import images as image_commands
 from podwright.cli.door import Door, run_async
 from podwright.cli.output import Format, in_words
 
@@ -32,11 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-image_app = typer.Typer(help="More about images.")
-app.add_typer(image_app, name="image", rich_help_panel="Images")
 
 PODS, IMAGES, NODE = "Pods", "Images", "Node"
 FAKE = "Of the fake engine"
+app.add_typer(image_commands.app, name="image", rich_help_panel=IMAGES)
 app.add_typer(fake_commands.app, name="fake", rich_help_panel=NODE)
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
@@ -472,34 +472,6 @@ def rmi(
     from podwright.cli import act
 
     run_async(act.rmi(context.obj, references))
-
-
-@image_app.command("import")
-def image_import(
-    context: typer.Context,
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="What shall be the image's root.")],
-    reference: Annotated[str, typer.Argument(metavar="IMAGE", help="The image's name, like hello:1.")],
-    cmd: Annotated[str, typer.Option(help='Default command: words, or a JSON list ["sh","-c","…"].')] = "",
-    entrypoint: Annotated[str, typer.Option(help="Entry point, written like --cmd.")] = "",
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.")] = None,
-    user: Annotated[str, typer.Option(help="User or user:group.")] = "",
-    workdir: Annotated[str, typer.Option(help="Working directory.")] = "",
-) -> None:
-    """Make an image of one layer from a directory, and print its id. No server may run meanwhile."""
-    from podwright.cli import act
-
-    run_async(
-        act.import_image(
-            context.obj,
-            directory,
-            reference,
-            cmd=cmd,
-            entrypoint=entrypoint,
-            env=env or [],
-            user=user,
-            workdir=workdir,
-        )
-    )
 
 
 @app.command(rich_help_panel=NODE)

@@ -142,7 +142,7 @@ def kind_of(path: Path) -> str:
         with path.open("rb") as file:
             if file.read(4) == _ZSTD:
                 return "tar"
-        raise NotFound(f"{path}: neither a directory nor a tar archive: {error}") from error
+        raise NotFound(f"{path} is neither a directory nor a tar archive") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise NotFound(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 

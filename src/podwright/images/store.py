@@ -212,6 +212,8 @@ class ImageStore:
         self._collection.when_next_expires(lambda: self._later(self._collect()))
 
     def _name_for(self, reference: str) -> Reference:
+        if not reference:
+            raise InvalidArgument("reference", "is required: a root file system has no name of its own")
         name = references.parse(reference, "reference")
         if name.digest:
             raise InvalidArgument("reference", f"{reference!r}: an import gets a tag, its digest follows")
