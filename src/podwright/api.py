@@ -70,6 +70,14 @@ class Cri(Protocol):
 
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse: ...
 
+    async def exec(self, request: cri.ExecRequest, /) -> cri.ExecResponse:
+        """A URL at which the command is run once, for whoever comes first within a minute; likewise the next
+        two."""
+
+    async def attach(self, request: cri.AttachRequest, /) -> cri.AttachResponse: ...
+
+    async def port_forward(self, request: cri.PortForwardRequest, /) -> cri.PortForwardResponse: ...
+
     async def container_stats(self, request: cri.ContainerStatsRequest, /) -> cri.ContainerStatsResponse: ...
 
     async def list_container_stats(

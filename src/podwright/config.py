@@ -163,6 +163,28 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     """Seconds that the complete blobs of an interrupted pull are kept for the next try."""
 
 
+class StreamingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The server that Exec, Attach and PortForward give URLs of. Whoever has such a URL within a minute has
+    what it is for, so without TLS it is not for other hosts' ears."""
+
+    address: str = "127.0.0.1"
+    """Where it listens: an address of this host. Beyond loopback it wants TLS."""
+    port: int = 0
+    """0: any that is free."""
+    base_url: str = ""
+    """What URLs begin with, such as "https://node1.example:10350/cri", where clients get there by another way
+    than by address and port; empty: those."""
+    tls_cert: str = ""
+    """PEM file with the certificate, and those between it and its authority; with tls_key URLs are https."""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    """PEM file with the authorities of which clients must have a certificate; empty: they need none."""
+    idle_timeout: float = 4 * 3600.0
+    """Seconds without a byte in either direction after which a session is ended."""
+    creation_timeout: float = 30.0
+    """Seconds within which a client must open the streams it has asked for."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     root: str = "/var/lib/podwright"
     """Persistent state: the database, images, writable layers."""
@@ -189,6 +211,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     cni: CniConfig = CniConfig()
     spec: SpecConfig = SpecConfig()
     images: ImageConfig = ImageConfig()
+    streaming: StreamingConfig = StreamingConfig()
 
     @property
     def root_path(self) -> Path:

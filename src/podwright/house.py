@@ -18,6 +18,7 @@ from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.state.lock import locked
+from podwright.streaming.giver import LazyServer
 
 if TYPE_CHECKING:
     from podwright.engines.base import Engine, Planner
@@ -48,8 +49,12 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
             try:
                 runtime = Runtime(config, maker, database, hooks)
                 try:
-                    await runtime.open()
-                    yield runtime
+                    streams = LazyServer(runtime)
+                    try:
+                        await runtime.open()
+                        yield runtime
+                    finally:
+                        await streams.close()
                 finally:
                     await runtime.close()
             finally:

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from podwright.config import Config
+from podwright.config import Config, StreamingConfig
 from podwright.core.node import status
 from podwright.engines.base import EngineStatus
 from podwright.testing import FakeNode
@@ -27,6 +27,7 @@ async def test_a_fake_node_tells_what_it_goes_by_and_nothing_of_programs_that_it
             "run": node.config.run,
             "hooks": [],
             "create_timeout": 240.0,
+            "streaming": msgspec.to_builtins(StreamingConfig()),
             "default_handler": "quick",
             "handlers": {
                 "quick": {"error": "", "recursive_read_only": True, "user_namespaces": True},

@@ -71,7 +71,7 @@ OTHERS = [method for _, method in other_methods()]
 
 
 def test_calls_that_core_does_not_have() -> None:
-    assert {"Exec", "CheckpointContainer", "StreamContainerStats"} <= {each.name for each in OTHERS}
+    assert {"CheckpointContainer", "StreamContainerStats"} <= {each.name for each in OTHERS}
     assert [each.name for each in OTHERS if hasattr(Runtime, method_name(each.name))] == []
 
 
@@ -106,18 +106,18 @@ async def test_a_call_that_podwright_does_not_have_is_recorded_with_its_argument
     node: FakeNode, remote: Cri
 ) -> None:
     id = await requests.run_container(node.cri, await requests.run_pod(node.cri))
-    request = cri.ExecRequest(container_id=id, cmd=["sh"], tty=True)
-    await _refused(remote, "Exec", request)
-    call = node.calls.last("Exec", container="main", failed=True)
+    request = cri.CheckpointContainerRequest(container_id=id, location="/checkpoint")
+    await _refused(remote, "CheckpointContainer", request)
+    call = node.calls.last("CheckpointContainer", container="main", failed=True)
     assert (call.title, call.request) == ("web/main", request)
 
 
 async def test_a_crash_after_a_call_that_podwright_does_not_have(node: FakeNode) -> None:
-    node.faults.add(Fault(on="Attach", crash="after", count=1))
-    assert isinstance(await _refused(node.cri, "Attach"), errors.Unavailable)
+    node.faults.add(Fault(on="CheckpointContainer", crash="after", count=1))
+    assert isinstance(await _refused(node.cri, "CheckpointContainer"), errors.Unavailable)
     await node.started()
     assert node.crashes == 1
-    assert isinstance(await _refused(node.cri, "Attach"), errors.Unimplemented)
+    assert isinstance(await _refused(node.cri, "CheckpointContainer"), errors.Unimplemented)
 
 
 async def test_calls_over_a_socket_pass_encoded_and_are_recorded_all_the_same(

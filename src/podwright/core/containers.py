@@ -59,7 +59,7 @@ class ContainerMaking(Making):
     async def make(self, undo: AsyncExitStack) -> None:
         record = self.record
         record.facts = await self._ground.engine.create_container(record.seen_by_engine(), undo)
-        _require_ready(record.sandbox)
+        require_ready(record.sandbox)
 
     async def unmake(self) -> None:
         await self._ground.engine.remove_container(self.record.seen_by_engine())
@@ -107,7 +107,7 @@ class Containers:
         if id := await ground.creations.join(name, key):
             return id
         # From here to the reservation nothing awaits: of two requests the first gets the name.
-        _require_ready(sandbox)
+        require_ready(sandbox)
         if name in ground.records.names:
             raise AlreadyExists(f"the name {name!r} is taken by container {ground.records.names[name]}")
         record = ContainerRecord(
@@ -141,7 +141,7 @@ class Containers:
             raise NotFound(f"{field}: no container has the id {options.target_id!r}")
         if target.sandbox is not sandbox:
             raise InvalidArgument(field, f"container {target.id} is in another pod")
-        _require_running(target)
+        require_running(target)
         return target
 
     # Starting and ending
@@ -152,7 +152,7 @@ class Containers:
     async def _start(self, record: ContainerRecord) -> None:
         ground = self._ground
         async with record.lock:
-            _require_ready(record.sandbox)
+            require_ready(record.sandbox)
             _require_target(record)
             ground.step_container(record, ContainerEvent.START)
             task = asyncio.ensure_future(ground.engine.start_container(record.seen_by_engine()))
@@ -267,7 +267,7 @@ class Containers:
 
     async def exec_sync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
         record = self.shown(request.container_id)
-        _require_running(record)
+        require_running(record)
         if not request.cmd:
             raise InvalidArgument("cmd", "no command specified")
         if request.timeout < 0:
@@ -279,7 +279,7 @@ class Containers:
 
     async def reopen_log(self, id: str) -> None:
         record = self.shown(id)
-        _require_running(record)
+        require_running(record)
         if record.log_path:
             await self._ground.engine.reopen_log(record.seen_by_engine())
 
@@ -353,7 +353,7 @@ async def _started(start: Start, record: ContainerRecord, ground: Ground) -> Non
         raise FailedPrecondition(f"container {record.id} was ended before its start returned") from None
 
 
-def _require_ready(sandbox: SandboxRecord) -> None:
+def require_ready(sandbox: SandboxRecord) -> None:
     if sandbox.state is not SandboxState.READY:
         raise FailedPrecondition(f"pod sandbox {sandbox.id} is not ready: it is {sandbox.state.value}")
 
@@ -365,9 +365,9 @@ def _require_target(record: ContainerRecord) -> None:
         return
     if record.target is None:
         raise FailedPrecondition(f"container {options.target_id}, whose processes it would join, is gone")
-    _require_running(record.target)
+    require_running(record.target)
 
 
-def _require_running(record: ContainerRecord) -> None:
+def require_running(record: ContainerRecord) -> None:
     if record.state is not ContainerState.RUNNING:
         raise FailedPrecondition(f"container {record.id} is not running: it is {record.state.value}")

@@ -9,7 +9,7 @@ from podwright.core.words import json_texts
 from podwright.engines.base import EngineStatus, Handler, Json
 from podwright.wire import cri_pb2 as cri
 
-CORES_OWN = ("engine", "root", "run", "hooks", "create_timeout")
+CORES_OWN = ("engine", "root", "run", "hooks", "create_timeout", "streaming")
 """Keys of the configuration that hold with every engine."""
 
 

@@ -19,8 +19,11 @@ from podwright.core.records import Records
 from podwright.core.recovery import look_again, recover
 from podwright.core.sandboxes import Sandboxes
 from podwright.core.stats import Stats
+from podwright.core.streaming import Streaming
 from podwright.core.views import container_status_wire, sandbox_status_wire
+from podwright.core.words import json_texts
 from podwright.engines.base import Engine, Exit, Orphan
+from podwright.engines.streams import Connection, Streams
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -52,6 +55,8 @@ class Runtime:
         self._node_images = NodeImages(self._ground)
         self._stats = Stats(self._ground, self._sandboxes, self._containers)
         self._exits: asyncio.Task[None] | None = None
+        self.streaming = Streaming(self._ground, self._sandboxes, self._containers)
+        """For a streaming server, which gives the URLs and comes back with the clients."""
 
     @property
     def events(self) -> Events:
@@ -121,7 +126,10 @@ class Runtime:
         )
 
     async def status(self, request: cri.StatusRequest, /) -> cri.StatusResponse:
-        return status(await self.engine.status(), request.verbose, self.config)
+        response = status(await self.engine.status(), request.verbose, self.config)
+        if request.verbose and self.streaming.giver is not None:
+            response.info.update(json_texts({"streaming": {"address": self.streaming.giver.address}}))
+        return response
 
     async def runtime_config(self, request: cri.RuntimeConfigRequest, /) -> cri.RuntimeConfigResponse:
         return runtime_config(self.engine.cgroup_driver)
@@ -198,6 +206,34 @@ class Runtime:
 
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse:
         return await self._containers.exec_sync(request)
+
+    # Streams: as URLs for clients of the CRI, directly for who is in this process
+
+    async def exec(self, request: cri.ExecRequest, /) -> cri.ExecResponse:
+        return cri.ExecResponse(url=await self.streaming.exec_url(request))
+
+    async def attach(self, request: cri.AttachRequest, /) -> cri.AttachResponse:
+        return cri.AttachResponse(url=await self.streaming.attach_url(request))
+
+    async def port_forward(self, request: cri.PortForwardRequest, /) -> cri.PortForwardResponse:
+        return cri.PortForwardResponse(url=await self.streaming.port_forward_url(request))
+
+    async def listen(self) -> None:
+        """Whoever serves this runtime for good calls it once: a streaming server that cannot be had as it is
+        configured shall be known at the start. InvalidArgument, FailedPrecondition."""
+        if self.streaming.giver is not None:
+            await self.streaming.giver.listen()
+
+    async def exec_streams(self, container_id: str, argv: Sequence[str], streams: Streams) -> int:
+        """The exit code, 0..255. Cancelled, the command gets a hang-up."""
+        return await self.streaming.exec(container_id, argv, streams)
+
+    async def attach_streams(self, container_id: str, streams: Streams) -> None:
+        await self.streaming.attach(container_id, streams)
+
+    async def port_forward_connection(self, sandbox_id: str, port: int, connection: Connection) -> None:
+        """Carry one connection to a port of the pod until both sides have ended it."""
+        await self.streaming.port_forward(sandbox_id, port, connection)
 
     async def wait(self, container_id: str) -> cri.ContainerStatus:
         """The container's status once it has exited."""

@@ -97,6 +97,9 @@ async def serve(
     with signals(stop, lambda: not gate.is_open):
         try:
             async with listening(address, gate) as server, house as runtime:
+                # The runtime in this process has it; a house may be another.
+                if (listen := getattr(runtime, "listen", None)) is not None:
+                    await listen()
                 tuning.settle()
                 gate.open(runtime)
                 ready()

@@ -18,6 +18,7 @@ from podwright.engines.fake.world import World
 from podwright.hooks.running import Hooks
 from podwright.house import keep_to_engine
 from podwright.state.database import Database
+from podwright.streaming.giver import LazyServer
 from podwright.testing.front import Front
 
 DATABASE = "podwright.db"
@@ -39,6 +40,7 @@ class Life:
             raise
         self.engine = FakeEngine(world)
         self.runtime = Runtime(config, self.engine, self._database, hooks)
+        self._streams = LazyServer(self.runtime)
 
     async def open(self) -> None:
         """Recover, and let calls in."""
@@ -52,6 +54,7 @@ class Life:
         stay."""
         self.killed = True
         self.engine.crash()
+        self._streams.abort()
         self._database.close()
         self._front.crash(reason)
 
@@ -62,11 +65,13 @@ class Life:
             self._opening.cancel()
             await asyncio.wait([self._opening])
         await self._front.bury()
+        await self._streams.close()
         await self.runtime.abandon()
 
     async def close(self) -> None:
         """What SIGTERM does: creations under way are rolled back, containers go on."""
         self._front.shut("stopping")
+        await self._streams.close()
         await self.runtime.close()
         await self.engine.close()
         self._database.close()
