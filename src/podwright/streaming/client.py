@@ -129,47 +129,53 @@ async def attach(runtime: Cri, container_id: str, streams: Streams, options: Opt
 
 
 class Forwarding:
-    """Connections to the ports of one pod; over the network they share one connection, made when it is first
-    needed and anew when it was lost."""
+    """Connections to the ports of one pod.
+
+    Over the network each has a session of its own, though one could carry many: a server written in Go that
+    does not read from one of a session's streams (its port refuses) holds up others of the same session.
+    """
 
     def __init__(self, runtime: Cri, sandbox_id: str, ports: Sequence[int], options: Options) -> None:
         self._runtime = runtime
         self._sandbox = sandbox_id
         self._request = cri.PortForwardRequest(pod_sandbox_id=sandbox_id, port=ports)
-        self._options = options
-        self._lock = asyncio.Lock()
-        self._session: Session | None = None
+        self._ways = _sessions(options)
+        self._spare: Session | None = None
         self._here = _here(runtime)
 
+    async def open(self) -> None:
+        """Reach the streaming server already now: raises what a connection would."""
+        if self._here is None:
+            self._spare = await self._session()
+
     async def connect(self, port: int, connection: Connection) -> None:
-        """Carry one connection to `port` of the pod until both sides have ended it.
+        """Carry one connection to `port` of the pod until the pod's side has ended it; cancelled, it is cut.
 
         Raises PodwrightError in the words of the engine when the port cannot be reached, Unavailable when the
-        streaming server is lost; other connections are not concerned.
+        streaming server is lost.
         """
         if self._here is not None:
             await self._here.port_forward(self._sandbox, port, connection)
             return
         from podwright.streaming.client_forward import carry
 
-        await carry(await self._ready(), port, connection)
-
-    async def open(self) -> None:
-        """Reach the streaming server already now: raises what a connection would."""
-        if self._here is None:
-            await self._ready()
-
-    async def close(self) -> None:
-        """Cut what is still connected."""
-        session, self._session = self._session, None
-        if session is not None:
+        session, self._spare = self._spare, None
+        if session is None or session.closed.done():
+            session = await self._session()
+        try:
+            await carry(session, port, connection)
+        finally:
             session.abort()
 
-    async def _ready(self) -> Session:
-        async with self._lock:
-            if self._session is None or self._session.closed.done():
-                self._session = await _first(self._ask, _sessions(self._options))
-            return self._session
+    def close(self) -> None:
+        if self._spare is not None:
+            self._spare.abort()
+            self._spare = None
+
+    async def _session(self) -> Session:
+        way, session = await _first(self._ask, self._ways)
+        self._ways = [way]
+        return cast("Session", session)
 
     async def _ask(self) -> str:
         return (await self._runtime.port_forward(self._request)).url
@@ -179,28 +185,29 @@ class Forwarding:
 async def forwarding(
     runtime: Cri, sandbox_id: str, ports: Sequence[int], options: Options = Options()
 ) -> AsyncIterator[Forwarding]:
-    """To the ports `ports` of a pod. Leaving the block cuts what is still connected through a server."""
+    """To the ports `ports` of a pod. Raises what PortForward raises; Unavailable."""
     made = Forwarding(runtime, sandbox_id, ports, options)
     try:
         await made.open()
         yield made
     finally:
-        await made.close()
+        made.close()
 
 
 Way = Callable[[str], Coroutine[Any, Any, Any]]
 """From a URL to what is connected; raises Refused when the server does not speak so."""
 
 
-async def _first(ask: Callable[[], Awaitable[str]], ways: Sequence[Way]) -> Any:
-    """The first of `ways` that the server goes along with. Each needs a URL of its own: they work once."""
+async def _first(ask: Callable[[], Awaitable[str]], ways: Sequence[Way]) -> tuple[Way, Any]:
+    """The first of `ways` that the server goes along with, and what it led to. Each needs a URL of its own: a
+    URL works once."""
     for way in ways[:-1]:
         try:
-            return await way(await ask())
+            return way, await way(await ask())
         except Refused:
             continue
     try:
-        return await ways[-1](await ask())
+        return ways[-1], await ways[-1](await ask())
     except Refused as refused:
         raise refused.error from None
 
@@ -209,7 +216,7 @@ async def _first(ask: Callable[[], Awaitable[str]], ways: Sequence[Way]) -> Any:
 async def _connected(
     ask: Callable[[], Awaitable[str]], streams: Streams, options: Options
 ) -> AsyncIterator[Wire]:
-    wire: Wire = await _first(ask, _wires(streams, options))
+    _, wire = await _first(ask, _wires(streams, options))
     clean = False
     try:
         yield wire
