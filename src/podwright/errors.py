@@ -62,6 +62,21 @@ class SignatureValidationFailed(PodwrightError):
         super().__init__(f"SignatureValidationFailed: {message}")
 
 
+class ImageVolumeMountFailed(FailedPrecondition):
+    """An image cannot be mounted as a volume. The message starts with this name: the kubelet looks for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"ImageVolumeMountFailed: {message}")
+
+
+class RROUnsupported(FailedPrecondition):
+    """The runtime handler has no recursive read-only mounts. The message starts with this name: the kubelet
+    looks for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"RROUnsupported: {message}")
+
+
 class CommandFailed(PodwrightError):
     """A program that podwright ran ended with an error; the message carries its own last words."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from podwright.engines.oci import conmon, rootfs, sandboxes
-from podwright.errors import FailedPrecondition, InvalidArgument
+from podwright.errors import FailedPrecondition, ImageVolumeMountFailed, InvalidArgument, PodwrightError
 from podwright.linux import mounts, trees
 from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
@@ -145,8 +146,52 @@ async def test_an_image_can_be_a_volume(bench: Bench) -> None:
     out = await bench.run(sandbox, "head -c 5 /img/passwd; echo; touch /img/x 2>/dev/null || echo no", config)
     assert out == "root:\nno\n"
     config.mounts[0].image_sub_path = "../../nothing"
-    with pytest.raises(InvalidArgument, match="image_sub_path"):
+    with pytest.raises(ImageVolumeMountFailed, match="^ImageVolumeMountFailed: .*image_sub_path"):
         await bench.run(sandbox, "true", config)
+    config.mounts[0].image.image = "localhost/absent:1"
+    with pytest.raises(ImageVolumeMountFailed, match=r"config\.mounts\[0\]\.image: there is no image"):
+        await bench.run(sandbox, "true", config)
+
+
+async def test_a_pod_mounts_an_image_once_for_as_long_as_a_container_shows_it(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    config = cri.ContainerConfig()
+    for path, sub_path in (("/whole", ""), ("/etc-of-it", "etc")):
+        mount = config.mounts.add(container_path=path, readonly=True, image_sub_path=sub_path)
+        mount.image.image = "localhost/busybox:test"
+    home = Path(bench.config.run, "sandboxes", sandbox.id, "images")
+
+    def mounted() -> list[str]:
+        return [each.target for each in mounts.mounts_below(home, mounts.read_table())]
+
+    first, second = await asyncio.gather(
+        bench.container(sandbox, "sleep", "1000", config=config),
+        bench.container(sandbox, "sleep", "1000", config=config),
+    )
+    [place] = mounted()
+    for container in (first, second):
+        assert await bench.exec(container, "head", "-c", "5", "/etc-of-it/passwd") == "root:"
+    wrong = cri.ContainerConfig()
+    wrong.CopyFrom(config)
+    wrong.linux.security_context.run_as_username = "nobody-here"
+    with pytest.raises(PodwrightError, match="nobody-here"):
+        await bench.run(sandbox, "true", wrong)
+    assert mounted() == [place]
+    await bench.remove(first)
+    assert mounted() == [place]
+    assert await bench.exec(second, "head", "-c", "5", "/whole/etc/passwd") == "root:"
+    await bench.remove(second)
+    assert not mounted()
+    assert not list(home.iterdir())
+    assert not [each for each in Path(bench.config.root, "sandboxes", sandbox.id).rglob("upper")]
+    # Of a creation that fails nothing stays, also when it was the first to show the image.
+    with pytest.raises(PodwrightError, match="nobody-here"):
+        await bench.run(sandbox, "true", wrong)
+    assert not mounted()
+    await bench.container(sandbox, "sleep", "1000", config=config)
+    assert mounted() == [place]
+    await bench.engine.stop_sandbox(sandbox)
+    assert not mounted()
 
 
 async def test_after_a_reboot_a_volumes_image_is_not_held(bench: Bench, busybox: Path) -> None:

@@ -1,8 +1,8 @@
 """Which gRPC status each error becomes: the one place, read forwards by the server, backwards by `client.py`.
 
-The kubelet branches on NOT_FOUND, DEADLINE_EXCEEDED (ExecSync) and UNIMPLEMENTED, and on the first word of a
-failed pull's message. It strips the "rpc error" preamble in front of that word only from UNKNOWN, so the
-named image errors must travel as UNKNOWN although one of them is a kind of Unavailable.
+The kubelet branches on NOT_FOUND, DEADLINE_EXCEEDED (ExecSync) and UNIMPLEMENTED, and on the first word of
+some messages. It strips the "rpc error" preamble in front of that word only from UNKNOWN, so the errors that
+are named there must travel as UNKNOWN although they are kinds of others.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ _CODES: tuple[tuple[type[errors.PodwrightError], grpc.StatusCode], ...] = (
     # The first class that fits counts: subclasses stand above their bases.
     (errors.RegistryUnavailable, grpc.StatusCode.UNKNOWN),
     (errors.SignatureValidationFailed, grpc.StatusCode.UNKNOWN),
+    (errors.ImageVolumeMountFailed, grpc.StatusCode.UNKNOWN),
+    (errors.RROUnsupported, grpc.StatusCode.UNKNOWN),
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
     (errors.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT),
@@ -29,6 +31,8 @@ _CODES: tuple[tuple[type[errors.PodwrightError], grpc.StatusCode], ...] = (
 _NAMED = {
     "RegistryUnavailable": errors.RegistryUnavailable,
     "SignatureValidationFailed": errors.SignatureValidationFailed,
+    "ImageVolumeMountFailed": errors.ImageVolumeMountFailed,
+    "RROUnsupported": errors.RROUnsupported,
 }
 
 EXPECTED = frozenset(

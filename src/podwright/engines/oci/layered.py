@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from podwright.engines.oci.rootfs import MAX_DATABASE, followed
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, ImageVolumeMountFailed
 from podwright.spec.inputs import RootfsFiles
 
 OPAQUE = "trusted.overlay.opaque"
@@ -20,9 +20,17 @@ def user_files(lower: Sequence[Path]) -> RootfsFiles:
     return RootfsFiles(_text(lower, "etc/passwd"), _text(lower, "etc/group"))
 
 
-def is_directory(lower: Sequence[Path], path: str) -> bool:
-    found = _find(lower, inside(lower, path))
-    return found is not None and found.is_dir()
+def directory(lower: Sequence[Path], path: str, field: str) -> tuple[str, ...]:
+    """Where the directory `path` is; ImageVolumeMountFailed when it is none. `field` is where the request has
+    the image."""
+    try:
+        parts = inside(lower, path)
+    except FailedPrecondition as error:
+        raise ImageVolumeMountFailed(f"{field}_sub_path: {error}") from error
+    found = _find(lower, parts)
+    if found is None or not found.is_dir():
+        raise ImageVolumeMountFailed(f"{field}_sub_path: {path!r} is no directory of the image")
+    return parts
 
 
 def inside(lower: Sequence[Path], path: str) -> tuple[str, ...]:

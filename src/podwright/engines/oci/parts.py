@@ -9,13 +9,13 @@ from pathlib import Path
 
 from podwright.engines.base import Container
 from podwright.engines.oci import host, rootfs
+from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.labels import Levels
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import namespace_paths
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.oci.user_namespaces import IdMaps
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
-from podwright.images.store import ImageStore
+from podwright.errors import FailedPrecondition
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
 from podwright.spec.linux.mounts import Lookup
@@ -28,7 +28,7 @@ class Made:
         root: Path,
         places: Places,
         tasks: Tasks,
-        images: ImageStore,
+        images: ImageMounts,
         levels: Levels,
         made: list[Path],
         ids: IdMaps | None,
@@ -77,22 +77,15 @@ class Made:
 
     async def _image(self, place: int, wanted: Lookup) -> MountSource:
         """The files of an image, shown read-only: the spec binds them so."""
-        field = f"config.mounts[{place}].image"
         assert wanted.image is not None
-        id = self._container.id
-        image = await self._images.find(wanted.image.image)
-        if image is None:
-            raise NotFound(f"{field}: there is no image {wanted.image.image!r} here; pull it first")
-        # A use and a mount of its own for each: they are found and undone by the container's id alone.
-        self._images.acquire(image.id, f"{id}#{place}")
-        keep = self._places.container_root(id) / "images" / str(place)
-        target = self._places.image_mount(id, place)
-        rootfs.overlay(self._places, id, self._images.lower_dirs(image.id), keep, target, self._ids)
-        shown = rootfs.inside(target, wanted.image_sub_path)
-        if not shown.is_relative_to(target) or not shown.is_dir():
-            raise InvalidArgument(
-                f"{field}_sub_path", f"{wanted.image_sub_path!r} is no directory of the image"
-            )
+        shown = await self._images.show(
+            self._container.sandbox,
+            self._container.id,
+            wanted.image.image,
+            wanted.image_sub_path,
+            f"config.mounts[{place}].image",
+            self._ids,
+        )
         return MountSource(path=str(shown))
 
     async def volumes(self, paths: Sequence[str]) -> Mapping[str, str]:

@@ -47,6 +47,19 @@ class Places:
     def pause_bundle(self, id: str) -> Path:
         return self.sandbox_run(id) / "pause"
 
+    def pod_images(self, id: str) -> Path:
+        """The images that containers of sandbox `id` have as volumes, a directory for each: the hex digits of
+        its id."""
+        return self.sandbox_run(id) / "images"
+
+    def pod_image(self, id: str, digits: str) -> Path:
+        """Where one of them is mounted."""
+        return self.pod_images(id) / digits / "mount"
+
+    def pod_image_users(self, id: str, digits: str) -> Path:
+        """The containers that show files of it: a file for each id."""
+        return self.pod_images(id) / digits / "users"
+
     # Containers
 
     def container_run(self, id: str) -> Path:
@@ -71,14 +84,6 @@ class Places:
     def mapped_mounts(self, id: str) -> Path:
         """Where what container `id` mounts is shown with mapped owners, when its runtime cannot do that."""
         return self.container_run(id) / "mounts"
-
-    def image_mounts(self, id: str) -> Path:
-        """Where the images are shown that container `id` mounts, one directory each."""
-        return self.container_run(id) / "images"
-
-    def image_mount(self, id: str, place: int) -> Path:
-        """That of config.mounts[place]."""
-        return self.image_mounts(id) / str(place)
 
     def volume(self, id: str, number: int) -> Path:
         """What container `id` has in the place of a VOLUME of its image."""

@@ -28,7 +28,7 @@ from podwright.engines.oci.requests import (
     namespace_paths,
 )
 from podwright.engines.oci.runtimes import Runtime, Runtimes
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
+from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import mounts
@@ -232,18 +232,15 @@ class _Foreseen:
     async def _image(self, place: int, wanted: mount_rules.Lookup) -> MountSource:
         field = f"config.mounts[{place}].image"
         assert wanted.image is not None
-        target = self._places.image_mount(self._container.id, place)
         image = await self._images.find(wanted.image.image) if self._images is not None else None
         path = tuple(part for part in wanted.image_sub_path.split("/") if part)
         try:
             lower = self._layers(image.id if image is not None else "")
-            path = layered.inside(lower, wanted.image_sub_path)
-            if not layered.is_directory(lower, wanted.image_sub_path):
-                raise InvalidArgument(
-                    f"{field}_sub_path", f"{wanted.image_sub_path!r} is no directory of the image"
-                )
+            path = layered.directory(lower, wanted.image_sub_path, field)
         except (OSError, NotFound):
             self.warnings.append(f"{field}: image {wanted.image.image!r} is not here, or cannot be read")
+        digits = image.id.rpartition(":")[2] if image is not None else "IMAGE"
+        target = self._places.pod_image(self._container.sandbox.id, digits)
         return MountSource(path=str(target.joinpath(*path)))
 
     async def volumes(self, paths: Sequence[str]) -> Mapping[str, str]:

@@ -33,15 +33,13 @@ def mount(places: Places, container: Container, lower: Sequence[Path], ids: IdMa
         way.mkdir(mode=0o710)
         os.chown(way, 0, ids.root[1])
         way.chmod(0o710)
-    overlay(places, container.id, lower, places.container_root(container.id), target, ids)
+    overlay(lower, places.container_root(container.id), target, places.mapped_layers(container.id), ids)
     return target
 
 
-def overlay(
-    places: Places, id: str, lower: Sequence[Path], keep: Path, target: Path, ids: IdMaps | None = None
-) -> None:
+def overlay(lower: Sequence[Path], keep: Path, target: Path, shown: Path, ids: IdMaps | None = None) -> None:
     """Mount the layers `lower`, topmost first, on `target`; what is changed goes below `keep`. In a pod with
-    a user namespace the files belong to the ids that are the layers' owners there.
+    a user namespace the files belong to the ids that are the layers' owners there: `shown` maps them.
 
     Raises OSError; FailedPrecondition when the file system of the layers cannot be mapped.
     """
@@ -53,7 +51,6 @@ def overlay(
         return
     # The layers as the pod's ids own them are only shown while the overlay is made: it keeps them itself.
     base = Path(os.path.commonpath(lower))
-    shown = places.mapped_layers(id)
     shown.mkdir(exist_ok=True)
     try:
         try:

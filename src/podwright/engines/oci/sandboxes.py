@@ -16,6 +16,7 @@ from podwright.config import Config
 from podwright.engines.base import Json, Sandbox, SandboxFacts
 from podwright.engines.oci import labels, node_files
 from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import (
     PAUSE,
@@ -62,6 +63,7 @@ class Sandboxes:
         host: HostFacts,
         requests: Requests,
         hooks: Hooks,
+        volumes: ImageMounts,
     ) -> None:
         self._config = config
         self._places = places
@@ -71,6 +73,7 @@ class Sandboxes:
         self._host = host
         self._requests = requests
         self._hooks = hooks
+        self._volumes = volumes
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
@@ -123,6 +126,7 @@ class Sandboxes:
         for kind in namespaces.PINNABLE:
             namespaces.unpin(self._places.pin(id, kind))
         mounts.unmount(self._places.shm(id))
+        self._volumes.release_pod(id)
 
     async def remove(self, sandbox: Sandbox) -> None:
         await self.stop(sandbox)

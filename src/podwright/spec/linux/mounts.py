@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from podwright.errors import FailedPrecondition, InvalidArgument, RROUnsupported, Unimplemented
 from podwright.spec import allowed
 from podwright.spec.draft import Draft, Json
 from podwright.spec.inputs import ContainerInput, HostFacts, ImageConfig, MountSource, Policy, SandboxInput
@@ -329,7 +329,7 @@ def _access(mount: cri.Mount, field: str, request: ContainerInput) -> str:
     if not mount.recursive_read_only:
         return "ro"
     if not request.handler.recursive_read_only:
-        raise FailedPrecondition(
+        raise RROUnsupported(
             f"{field}.recursive_read_only: the runtime handler has no recursive read-only mounts"
         )
     return "rro"
