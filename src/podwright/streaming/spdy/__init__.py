@@ -12,8 +12,8 @@ spdystream. Where it differs from the draft, podwright gets along with it:
 - It drops DATA that arrives before the SYN_REPLY of the stream, so `Session.open` waits for the reply.
 - A Go client loses what a server sends before the client's first frame (it stays in the buffer that read the
   HTTP response), so a server is silent until then.
-- Its servers end the error stream, after the exit status, with RST_STREAM: `Stream.read` gives what came before
-  a reset, then raises.
+- Its servers end the error stream, after the exit status, with RST_STREAM: `Stream.read` gives what came
+  before a reset, then raises.
 - It reads nothing after a GOAWAY, so that is the last frame sent.
 - Old ones send the SYN_STREAMs of concurrent streams out of order; those streams are reset, not the session.
 """

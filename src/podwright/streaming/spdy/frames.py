@@ -159,7 +159,8 @@ def encode(frame: Frame) -> bytes:
     """The frame's bytes. Its fields must fit theirs; ValueError for a payload over `MAX_LENGTH`."""
     match frame:
         case Data():
-            return b"".join((data_head(frame.stream_id, len(frame.payload), frame.fin), frame.payload))
+            _check_length("DATA", len(frame.payload))
+            return data_head(frame.stream_id, len(frame.payload), frame.fin) + frame.payload
         case SynStream():
             flags = _FIN * frame.fin | _UNIDIRECTIONAL * frame.unidirectional
             body = _SYN.pack(frame.stream_id, frame.associated, frame.priority << 5, 0) + frame.block
@@ -189,9 +190,13 @@ def data_head(stream_id: int, length: int, fin: bool) -> bytes:
 
 
 def _control(kind: FrameType, flags: int, body: bytes) -> bytes:
-    if len(body) > MAX_LENGTH:
-        raise ValueError(f"a {kind.name} frame cannot have {len(body)} bytes; 16 MiB less one is the most")
+    _check_length(kind.name, len(body))
     return _HEAD.pack(_CONTROL | VERSION << 16 | kind, flags << 24 | len(body)) + body
+
+
+def _check_length(name: str, length: int) -> None:
+    if length > MAX_LENGTH:
+        raise ValueError(f"a {name} frame cannot have {length} bytes; 16 MiB less one is the most")
 
 
 class Decoder:

@@ -50,8 +50,13 @@ class Compressor:
         self._zlib = zlib.compressobj(wbits=11, memLevel=5, zdict=DICTIONARY)
 
     def block(self, headers: Mapping[str, str]) -> bytes:
-        """The compressed block of `headers`."""
-        return self._zlib.compress(encode_block(headers)) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
+        """The compressed block of `headers`. MalformedHeaders for what SPDY does not allow; the state
+        stays."""
+        return self.compress(encode_block(headers))
+
+    def compress(self, plain: bytes) -> bytes:
+        """A plain block, compressed."""
+        return self._zlib.compress(plain) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
 
 
 class Decompressor:
@@ -76,7 +81,7 @@ class Decompressor:
 
 
 def encode_block(headers: Mapping[str, str]) -> bytes:
-    """The plain block. ValueError for headers that SPDY does not allow."""
+    """The plain block. MalformedHeaders for what SPDY does not allow."""
     parts = [_WORD.pack(len(headers))]
     for name, value in headers.items():
         _check(name, value)

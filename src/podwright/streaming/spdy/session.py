@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from typing import cast
 
 from podwright.errors import FailedPrecondition, Unavailable
 from podwright.streaming.spdy import events
@@ -63,17 +64,19 @@ class Session(asyncio.Protocol):
         self._lost = False
         self._error: Exception | None = None
 
-    def take_over(self, transport: asyncio.Transport, leftover: bytes = b"", owner: object = None) -> None:
+    def take_over(
+        self, transport: asyncio.BaseTransport, leftover: bytes = b"", owner: object = None
+    ) -> None:
         """Be the protocol of a transport from now on, as after an HTTP upgrade. `leftover`: what the protocol
         before has already read of SPDY. `owner` is kept as long as the session: a StreamWriter closes its
         transport when it is collected."""
         self._owner = owner
         transport.set_protocol(self)
-        self.connection_made(transport)
+        self.connection_made(cast(Pipe, transport))
         if leftover:
             self.data_received(leftover)
-        if self._reading and not transport.is_closing():
-            transport.resume_reading()
+        if self._reading and self._pipe is not None and not transport.is_closing():
+            self._pipe.resume_reading()
 
     async def open(self, headers: Mapping[str, str], *, fin: bool = False) -> Stream:
         """A new stream, when the peer has replied to it. With `fin` nothing can be written.

@@ -54,9 +54,9 @@ class Stream:
 
     async def read(self) -> bytes:
         """All that has come and was not read, in one piece; waits for the first byte. b"" when the peer has
-        closed its direction. ConnectionResetError, after what had come, when the stream was reset or the session
-        ended before that. What is not read counts against the whole session: `reset` a stream that is given
-        up."""
+        closed its direction. ConnectionResetError, after what had come, when the stream was reset or the
+        session ended before that. What is not read counts against the whole session: `reset` a stream that is
+        given up."""
         while not self._buffer:
             if self._received_fin:
                 return b""
@@ -107,7 +107,9 @@ class Stream:
         """End both directions at once; what has come and was not read is thrown away."""
         if not self.ended:
             self._session.send_reset(self, status)
-        self.discard()
+        self._discard()
+        # An end after what was thrown away would look as if it had been all.
+        self._received_fin = False
         self.was_reset(status)
 
     async def wait_closed(self) -> None:
@@ -154,8 +156,8 @@ class Stream:
         self._wake_reader()
 
     def was_reset(self, status: int) -> None:
-        """By the peer, by the protocol or by `reset`. What came before can still be read: a Go server ends the
-        error stream, which carries the exit status, in this way."""
+        """By the peer, by the protocol or by `reset`. What came before can still be read: a Go server ends
+        the error stream, which carries the exit status, in this way."""
         if self._reset is None:
             self._reset = status
         self._end()
@@ -165,7 +167,7 @@ class Stream:
         self._lost = error
         self._end()
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         length = sum(map(len, self._buffer))
         self._buffer.clear()
         if length:

@@ -1,0 +1,581 @@
+"""SPDY sessions over real sockets, and over a pipe that a test holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+
+from podwright.errors import Unavailable
+from podwright.streaming.spdy import Limits, ProtocolError, ResetStatus, Session, Stream, carry, frames
+from podwright.streaming.spdy.frames import Data, GoAway, Ping, RstStream, SynReply, SynStream, WindowUpdate
+from podwright.streaming.spdy.headers import Compressor
+
+KIB = 1 << 10
+
+
+class HeldPipe:
+    """A pipe whose transport does what the test says."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._compressor = Compressor()
+        self._decoder = frames.Decoder(1 << 20)
+        self._written = bytearray()
+        self.reading = True
+        self.closed = False
+        self.aborted = False
+        self.size = 0
+
+    def write(self, data: bytes, /) -> None:
+        self._written += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write_eof(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            asyncio.get_running_loop().call_soon(self._session.connection_lost, None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.close()
+
+    def say(self, *said: frames.Frame) -> None:
+        self._session.data_received(b"".join(map(frames.encode, said)))
+
+    def syn(self, number: int, fin: bool = False) -> None:
+        self.say(SynStream(number, self._compressor.block({"n": str(number)}), fin))
+
+    def reply(self, number: int) -> None:
+        self.say(SynReply(number, self._compressor.block({})))
+
+    def heard(self) -> list[frames.Frame]:
+        found = list(self._decoder.feed(bytes(self._written)))
+        self._written.clear()
+        return found
+
+
+def held(limits: Limits | None = None) -> tuple[Session, HeldPipe]:
+    """A server's session; its client has sent a PING."""
+    session = Session(client=False, limits=limits or Limits())
+    pipe = HeldPipe(session)
+    session.connection_made(pipe)
+    pipe.say(Ping(1))
+    pipe.heard()
+    return session, pipe
+
+
+async def arrived(session: Session) -> Stream:
+    async for stream in session.accept():
+        return stream
+    raise AssertionError("no stream came")
+
+
+@asynccontextmanager
+async def ends() -> AsyncIterator[tuple[Session, Session]]:
+    """A client and a server joined by a socket."""
+    loop = asyncio.get_running_loop()
+    sessions = Session(client=True), Session(client=False)
+    for session, side in zip(sessions, socket.socketpair(), strict=True):
+        await loop.create_connection(lambda session=session: session, sock=side)  # type: ignore[misc]
+    try:
+        yield sessions
+    finally:
+        for session in sessions:
+            session.abort()
+            await session.closed
+
+
+async def settle() -> None:
+    """Let every task that can run, run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def read_all(stream: Stream) -> bytes:
+    parts = []
+    while data := await stream.read():
+        parts.append(data)
+    return b"".join(parts)
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.close()
+
+
+async def echo_all(session: Session) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async for stream in session.accept():
+            tasks.create_task(echo(stream))
+
+
+async def ask(session: Session, question: bytes) -> bytes:
+    stream = await session.open({"requestid": "1"})
+
+    async def send() -> None:
+        for at in range(0, len(question), 50_000):
+            await stream.write(question[at : at + 50_000])
+        await stream.close()
+
+    _, answer = await asyncio.gather(send(), read_all(stream))
+    await stream.wait_closed()
+    return answer
+
+
+async def _echoes() -> None:
+    async with ends() as (client, server):
+        server_side = asyncio.create_task(echo_all(server))
+        questions = [bytes([n]) * (n * 40_000) for n in range(20)]
+        answers = await asyncio.gather(*(ask(client, question) for question in questions))
+        assert answers == questions
+        assert await client.ping() >= 0
+        await client.close()
+        assert await client.closed is None
+        assert await server.closed is None
+        await server_side
+
+
+async def test_many_streams_carry_their_bytes_both_ways() -> None:
+    await _echoes()
+
+
+def test_many_streams_carry_their_bytes_both_ways_on_uvloop() -> None:
+    uvloop.run(_echoes())
+
+
+async def test_a_slow_reader_holds_up_only_its_own_stream() -> None:
+    async with ends() as (client, server):
+        slow = await_opened = asyncio.create_task(client.open({"n": "slow"}))
+        slow_end = await arrived(server)
+        slow_end.accept()
+        stream = await await_opened
+        writing = asyncio.create_task(stream.write(bytes(4 << 20)))
+        assert slow.done()
+        answering = asyncio.create_task(echo_all(server))
+        assert await ask(client, b"x" * 1_000_000) == b"x" * 1_000_000
+        assert not writing.done()
+        received = 0
+        while received < 4 << 20:
+            received += len(await slow_end.read())
+        await writing
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+
+
+async def test_the_session_stops_reading_from_a_peer_without_windows_and_goes_on() -> None:
+    session, pipe = held(Limits(stream_window=64 * KIB, session_window=100 * KIB))
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    for _ in range(10):
+        pipe.say(Data(1, bytes(10 * KIB)))
+    assert pipe.reading
+    pipe.say(Data(1, b"x"))
+    assert not pipe.reading
+    assert len(await stream.read()) == 100 * KIB + 1
+    assert pipe.reading
+    session.abort()
+
+
+async def test_a_stream_that_is_given_up_holds_up_nobody() -> None:
+    session, pipe = held(Limits(stream_window=64 * KIB, session_window=64 * KIB))
+    for number, last in ((1, Data(1, b"x")), (3, RstStream(3, 5)), (5, Data(5, b"x", True))):
+        pipe.syn(number)
+        stream = await arrived(session)
+        stream.accept()
+        pipe.say(Data(number, bytes(65 * KIB)), last)
+        assert not pipe.reading
+        await stream.reset()
+        assert pipe.reading
+        with pytest.raises(ConnectionResetError):
+            await stream.read()
+    session.abort()
+
+
+async def test_a_write_waits_for_the_transport_and_streams_take_turns() -> None:
+    session, pipe = held(Limits(data_frame=1000))
+    written: list[asyncio.Task[None]] = []
+    for number in (1, 3):
+        pipe.syn(number)
+        stream = await arrived(session)
+        stream.accept()
+        if not written:
+            session.pause_writing()
+        written.append(asyncio.create_task(stream.write(bytes(2500))))
+    await settle()
+    assert not any(task.done() for task in written)
+    assert not [frame for frame in pipe.heard() if isinstance(frame, Data)]
+    session.resume_writing()
+    await asyncio.gather(*written)
+    sent = [(frame.stream_id, len(frame.payload)) for frame in pipe.heard() if isinstance(frame, Data)]
+    assert sent == [(1, 1000), (3, 1000), (1, 1000), (3, 1000), (1, 500), (3, 500)]
+    session.abort()
+
+
+async def test_the_end_comes_after_what_still_waits() -> None:
+    session, pipe = held()
+    pipe.syn(1, fin=True)
+    stream = await arrived(session)
+    stream.accept()
+    session.pause_writing()
+    writing = asyncio.create_task(stream.write(b"last"))
+    await settle()
+    closing = asyncio.create_task(stream.close())
+    waiting = asyncio.create_task(stream.wait_closed())
+    await settle()
+    assert not waiting.done()
+    with pytest.raises(BrokenPipeError):
+        await stream.write(b"more")
+    session.resume_writing()
+    await asyncio.gather(writing, closing, waiting)
+    assert pipe.heard()[-2:] == [Data(1, b"last"), Data(1, b"", True)]
+    await stream.close()
+    assert pipe.heard() == []
+    session.abort()
+
+
+async def test_a_cancelled_write_sends_no_more() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    session.pause_writing()
+    writing = asyncio.create_task(stream.write(b"first"))
+    await settle()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    session.resume_writing()
+    await stream.write(b"second")
+    assert [frame for frame in pipe.heard() if isinstance(frame, Data)] == [Data(1, b"second")]
+    session.abort()
+
+
+async def test_a_buffer_may_be_used_again_after_it_was_written() -> None:
+    async with ends() as (client, server):
+        opening = asyncio.create_task(client.open({}))
+        other = await arrived(server)
+        other.accept()
+        stream = await opening
+        buffer = bytearray(1 << 20)
+
+        async def write() -> None:
+            for number in range(8):
+                buffer[:] = bytes([number]) * len(buffer)
+                await stream.write(memoryview(buffer))
+            buffer[:] = bytes([99]) * len(buffer)
+            await stream.close()
+
+        _, received = await asyncio.gather(write(), read_all(other))
+        assert received == b"".join(bytes([number]) * len(buffer) for number in range(8))
+
+
+async def test_what_came_before_a_reset_is_read_and_then_the_reset_is_told() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    writing = asyncio.create_task(stream.wait_closed())
+    pipe.say(Data(1, b"exit status"), RstStream(1, ResetStatus.CANCEL))
+    assert await stream.read() == b"exit status"
+    with pytest.raises(ConnectionResetError, match="CANCEL"):
+        await stream.read()
+    with pytest.raises(BrokenPipeError, match="CANCEL"):
+        await stream.write(b"x")
+    await stream.close()
+    await stream.reset()
+    await writing
+    session.abort()
+
+
+async def test_a_reset_wakes_whoever_waits() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    session.pause_writing()
+    reading, writing = asyncio.create_task(stream.read()), asyncio.create_task(stream.write(b"x"))
+    await settle()
+    pipe.say(RstStream(1, 77))
+    outcomes = await asyncio.gather(reading, writing, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ConnectionResetError, BrokenPipeError]
+    assert "status 77" in str(outcomes[0])
+    session.abort()
+
+
+async def test_a_stream_the_peer_refuses_is_not_opened() -> None:
+    async with ends() as (client, server):
+        opening = asyncio.create_task(client.open({}))
+        await (await arrived(server)).reset(ResetStatus.REFUSED_STREAM)
+        with pytest.raises(ConnectionResetError, match="REFUSED_STREAM"):
+            await opening
+
+
+async def test_an_open_that_is_cancelled_resets_the_stream() -> None:
+    async with ends() as (client, server):
+        opening = asyncio.create_task(client.open({}))
+        stream = await arrived(server)
+        opening.cancel()
+        with pytest.raises(ConnectionResetError, match="CANCEL"):
+            await stream.read()
+
+
+async def test_a_peer_that_vanishes_ends_everything() -> None:
+    async with ends() as (client, server):
+        opening = asyncio.create_task(client.open({}))
+        other = await arrived(server)
+        other.accept()
+        stream = await opening
+        await stream.write(b"still there")
+        assert await other.read() == b"still there"
+        await stream.write(b"unread")
+        waiting = [asyncio.create_task(server.ping()), asyncio.create_task(other.wait_closed())]
+        server_side = asyncio.create_task(echo_all(server))
+        client.abort()
+        error = await server.closed
+        assert isinstance(error, ConnectionError)
+        await server_side
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert outcomes[1] is None
+        with pytest.raises(BrokenPipeError):
+            await other.write(b"x")
+        with pytest.raises(Unavailable):
+            await server.open({})
+        with pytest.raises(ConnectionResetError):
+            await server.ping()
+        assert isinstance(await client.closed, Exception | None)
+
+
+async def test_what_had_come_of_a_lost_session_is_read() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    pipe.syn(3)
+    streams = session.accept()
+    one, two = await anext(streams), await anext(streams)
+    pipe.say(Data(1, b"whole", True), Data(3, b"half"))
+    session.eof_received()
+    assert await read_all(one) == b"whole"
+    assert await two.read() == b"half"
+    with pytest.raises(ConnectionResetError):
+        await two.read()
+    with pytest.raises(StopAsyncIteration):
+        await anext(streams)
+    session.connection_lost(None)
+    assert isinstance(await session.closed, ConnectionResetError)
+
+
+async def test_close_delivers_to_a_peer_that_reads_late() -> None:
+    ours, theirs = socket.socketpair()
+    session = Session(client=True)
+    await asyncio.get_running_loop().create_connection(lambda: session, sock=ours)
+    reader, writer = await asyncio.open_connection(sock=theirs, limit=1 << 12)
+    compressor, decoder = Compressor(), frames.Decoder(1 << 20)
+    opening = asyncio.create_task(session.open({}))
+    await reader.read(1 << 12)
+    writer.write(frames.encode(SynReply(1, compressor.block({}))) + frames.encode(WindowUpdate(0, 1 << 24)))
+    # The answer to the ping below: after it the windows are known.
+    writer.write(frames.encode(WindowUpdate(1, 1 << 24)))
+    stream = await opening
+    writer.write(frames.encode(Ping(1)))
+    assert await session.ping() >= 0
+    while not session._full:
+        await stream.write(bytes(10_000))
+    await stream.close()
+    # The peer goes on sending while it reads nothing.
+    writer.write(frames.encode(Data(1, bytes(50_000))))
+    closing = asyncio.create_task(session.close())
+    await settle()
+    assert not closing.done()
+    heard: list[frames.Frame] = []
+    while data := await reader.read(1 << 16):
+        heard += decoder.feed(data)
+    assert heard[-1] == GoAway(0, 0)
+    assert Data(1, b"", True) in heard
+    writer.close()
+    await closing
+    assert await session.closed is None
+
+
+async def test_the_peers_goaway_ends_the_session_after_the_last_stream() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    pipe.say(GoAway(0, 0))
+    assert not pipe.closed
+    pipe.say(Data(1, b"last", True))
+    assert await read_all(stream) == b"last"
+    await stream.write(b"answer")
+    await stream.close()
+    assert pipe.closed
+    assert await session.closed is None
+    assert pipe.heard()[-2:] == [Data(1, b"answer"), Data(1, b"", True)]
+
+
+async def test_a_peer_that_breaks_the_protocol_is_told_and_left() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    reading = asyncio.create_task(stream.read())
+    await settle()
+    pipe.say(SynStream(2, b""))
+    error = await session.closed
+    assert isinstance(error, ProtocolError)
+    assert pipe.closed
+    assert pipe.heard()[-1] == GoAway(1, 1)
+    with pytest.raises(ConnectionResetError, match=r"header block|stream 2"):
+        await reading
+
+
+async def test_answers_for_a_peer_that_reads_nothing_are_bounded() -> None:
+    session, pipe = held()
+    session.pause_writing()
+    flood = [Ping(number) for number in range(1, 20_001, 2)]
+    for _ in range(20):
+        if not pipe.aborted:
+            pipe.say(*flood)
+    assert pipe.aborted
+    assert len(pipe._written) < 3 << 20
+    assert isinstance(await session.closed, ProtocolError)
+
+
+async def test_streams_that_are_opened_and_reset_at_once_are_not_kept() -> None:
+    session, pipe = held(Limits(streams=10))
+    for number in range(1, 4001, 2):
+        pipe.syn(number)
+        pipe.say(RstStream(number, 5))
+    assert len(session._arrived) == len(session._streams) == 0
+    pipe.syn(4001)
+    assert (await arrived(session)).headers == {"n": "4001"}
+    session.abort()
+
+
+async def test_data_in_tiny_frames_costs_little_more_than_its_bytes() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    octets = frames.encode(Data(1, b"x")) * 1000
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            session.data_received(octets)
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * 50_000
+    assert await stream.read() == b"x" * 50_000
+    session.abort()
+
+
+async def test_one_task_reads_a_stream() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    reading = asyncio.create_task(stream.read())
+    await settle()
+    with pytest.raises(RuntimeError, match="being read"):
+        await stream.read()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    pipe.say(Data(1, b"x"))
+    assert await stream.read() == b"x"
+    session.abort()
+
+
+async def test_a_session_takes_over_a_connection_with_what_was_read_of_it() -> None:
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    other = Session(client=True)
+    await asyncio.get_running_loop().create_connection(lambda: other, sock=theirs)
+    opening = asyncio.create_task(other.open({"x": "y"}))
+    leftover = await reader.readexactly(11)
+    session = Session(client=False)
+    session.take_over(writer.transport, leftover + bytes(reader._buffer), owner=writer)  # type: ignore[attr-defined]
+    del reader, writer
+    gc.collect()
+    stream = await arrived(session)
+    assert stream.headers == {"x": "y"}
+    stream.accept({"taken": "over"})
+    assert (await opening).reply_headers == {"taken": "over"}
+    await session.close()
+    assert await other.closed is None
+
+
+async def test_a_session_is_carried_by_coroutines() -> None:
+    wires: tuple[asyncio.Queue[bytes], ...] = (asyncio.Queue(1), asyncio.Queue(1))
+    client, server = Session(client=True), Session(client=False)
+    carried = [
+        asyncio.create_task(carry(client, wires[0].get, wires[1].put)),
+        asyncio.create_task(carry(server, wires[1].get, wires[0].put)),
+    ]
+    server_side = asyncio.create_task(echo_all(server))
+    questions = [bytes([n]) * 500_000 for n in range(5)]
+    assert await asyncio.gather(*(ask(client, question) for question in questions)) == questions
+    closing = asyncio.create_task(client.close())
+    await carried[0]
+    await wires[1].put(b"")
+    await asyncio.gather(closing, server_side, carried[1])
+    assert await client.closed is None
+    assert await server.closed is None
+
+
+async def test_an_error_of_the_carrier_is_the_sessions() -> None:
+    session = Session(client=True)
+    broken = OSError("the web socket broke")
+
+    async def receive() -> bytes:
+        raise broken
+
+    async def send(data: bytes) -> None:
+        pass
+
+    await carry(session, receive, send)
+    assert await session.closed is broken
+
+
+async def test_a_carrier_that_is_cancelled_ends_the_session() -> None:
+    session = Session(client=True)
+    never = asyncio.Event()
+
+    async def receive() -> bytes:
+        await never.wait()
+        return b""
+
+    async def send(data: bytes) -> None:
+        await never.wait()
+
+    carrying = asyncio.create_task(carry(session, receive, send))
+    opening = asyncio.create_task(session.open({}))
+    await settle()
+    carrying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await carrying
+    with pytest.raises(ConnectionResetError):
+        await opening
+    assert session.closed.done()
