@@ -92,8 +92,10 @@ def run_registry(directory: Path, http: str = "", auth: str = "") -> Iterator[Re
         drain = stack.enter_context((directory / "log").open("wb"))
         copier = subprocess.Popen(["cat"], stdin=program.stderr, stdout=drain)
         stack.callback(copier.wait)
-        yield Registry(f"127.0.0.1:{int(found[1])}", directory / "requests")
-        program.terminate()
+        try:
+            yield Registry(f"127.0.0.1:{int(found[1])}", directory / "requests")
+        finally:
+            program.terminate()  # before anybody waits for the end of its words
 
 
 @pytest.fixture(scope="module")

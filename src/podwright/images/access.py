@@ -8,6 +8,7 @@ mirror sees them.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import json
@@ -99,7 +100,8 @@ async def prepared(
     authfile, origin = home / "auth.json", _described(credentials)
     insecure = domain in config.insecure_registries or is_loopback(domain)
     async with AsyncExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        # skopeo unpacks archives there, and is killed rather than asked to go.
+        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, home, ignore_errors=True)
         _furnish(home, config)
         gate = None
         if isinstance(source, Reference) and credentials is not None and credentials.registry_token:
@@ -113,12 +115,12 @@ async def prepared(
         environment |= {
             "HOME": str(home),
             "XDG_RUNTIME_DIR": str(home),
-            "TMPDIR": str(scratch),
+            "TMPDIR": str(home / "tmp"),
             # Else a database of the host's learns of every blob we fetch. Where there is no directory for
             # it, it is kept in memory.
             "_CONTAINERS_ROOTLESS_UID": "1",
         }
-        options = ["--policy", config.policy, "--tmpdir", str(scratch)]
+        options = ["--policy", config.policy, "--tmpdir", str(home / "tmp")]
         if config.registries_d:
             options += ["--registries.d", config.registries_d]
         yield Access(
@@ -140,7 +142,7 @@ async def prepared(
 
 def _furnish(home: Path, config: ImageConfig) -> None:
     containers, data = home / ".config/containers", home / ".local/share/containers"
-    for directory in (home, containers, data):
+    for directory in (home, home / "tmp", containers, data):
         directory.mkdir(mode=0o700, parents=True)
     (data / "cache").touch()
     (data / "sigstore").symlink_to(HOST_LOOKASIDE)

@@ -50,7 +50,8 @@ _AWAY = re.compile(
     r"connection refused|connection reset|no such host|server misbehaving|i/o timeout|handshake timeout|"
     r"deadline exceeded|Client\.Timeout|no route to host|network is unreachable|unexpected EOF|: EOF|"
     r"unexpected HTTP status:? 5\d\d|status code from registry 5\d\d|blob 5\d\d|status 5\d\d|Bad Gateway|"
-    r"Service Unavailable|Gateway Time-?out|Internal Server Error|toomanyrequests|Too Many Requests|\b429\b|"
+    r"Service Unavailable|Gateway Time-?out|Internal Server Error|[Tt]oo ?[Mm]any ?[Rr]equests|"
+    r"\b429\b|"
     r"broken pipe|server closed idle connection"
 )
 
@@ -98,12 +99,15 @@ def attempts_in(log: str, access: Access) -> list[Attempt]:
         if access.gate is not None and attempt.host == access.gate.host:
             attempt.host = access.gate.real.partition("/")[0]
             attempt.scheme, attempt.credentials = access.gate.scheme, access.origin
+            attempt.answer = access.gate.failed or attempt.answer
     return found
 
 
 def failure(words: str, log: str, access: Access) -> PodwrightError:
     """The error that says `words`, skopeo's reason, and every attempt that `log` tells of."""
     words = _told_once(words)
+    if access.gate is not None and access.gate.failed:
+        words = access.gate.failed
     tried = attempts_in(log, access)
     text = f"{access.about}: {cleaned(words, access)}"
     if tried:
@@ -155,6 +159,7 @@ def _same(asked: str, host: str) -> bool:
 
 def _told_once(words: str) -> str:
     """Without what is said of mirrors within the last attempt's words: they have lines of their own."""
+    words = re.sub(r'^Error parsing image name "[^"]*": ', "", words)  # which is not what has failed
     return re.sub(r"\(Mirrors also failed: .*\): ", "", words, flags=re.DOTALL)
 
 

@@ -7,7 +7,6 @@ registry, and for no other host: where the registry sends on to (its blobs' stor
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +34,8 @@ class Gate:
         """Where it is itself, likewise; plain HTTP."""
         self.scheme = "https"
         """By which the registry was asked last."""
+        self.failed = ""
+        """Why it gave no answer then; "" when it did."""
         self._token = token
         self._trust = trust
         host, _, path = location.partition("/")
@@ -50,13 +51,13 @@ class Gate:
         place = f"/v2{self._path}/{inside}"
         failures: list[str] = []
         for scheme in ("https", "http") if self._trust.insecure else ("https",):
-            self.scheme = scheme
+            self.scheme, self.failed = scheme, ""
             try:
                 return await self._follow(request, f"{scheme}://{self._host}{place}")
             except (OSError, h11.ProtocolError) as error:
                 failures.append(f"{scheme}://{self._host}: {outbound.words(error)}")
-        body = {"errors": [{"code": "UNAVAILABLE", "message": "; ".join(failures)}]}
-        return Response(502, [("Content-Type", "application/json")], json.dumps(body).encode())
+        self.failed = "; ".join(failures)
+        return Response(502)
 
     async def _follow(self, request: Request, url: str) -> Response:
         first = urlsplit(url)

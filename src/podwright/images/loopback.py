@@ -23,7 +23,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Names in lower case; of one that came several times the values, with commas."""
     body: bytes
 
 
@@ -118,7 +118,10 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
             if len(body) > MAX_BODY:
                 return None
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
+            headers: dict[str, str] = {}
+            for raw_name, raw_value in head.headers:
+                name, value = raw_name.decode(), raw_value.decode("latin-1")
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
             return Request(head.method.decode(), head.target.decode(), headers, bytes(body))
         else:
             return None
