@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from podwright.errors import FailedPrecondition, PodwrightError
+from podwright.config import ImageConfig
+from podwright.errors import FailedPrecondition, PodwrightError, ResourceExhausted
 from podwright.images import pack, unpack
 from podwright.linux import spawn
 from podwright.state.database import Database
@@ -39,7 +39,8 @@ UNPACKERS = 2
 EMPTY = 0
 """The number of the directory that stands for an image without layers."""
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-ZSTD = b"\x28\xb5\x2f\xfd"
+
+_DEFAULT = ImageConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Layer:
 
 
 class Layers:
-    def __init__(self, root: Path, database: Database) -> None:
+    def __init__(self, root: Path, database: Database, config: ImageConfig = _DEFAULT) -> None:
+        self._limits = (str(config.max_layer_bytes), str(config.max_layer_entries))
         self._home = root / "l"
         self._scratch = root / "tmp"
         self._database = database
@@ -117,7 +119,11 @@ class Layers:
 
     async def ensure(self, chain_id: str, below: Sequence[Layer], diff_id: str, blob: Path) -> Layer:
         """The layer `chain_id`, unpacked from the file `blob` over the layers `below` (bottom first) unless
-        it is there. PodwrightError when it cannot be unpacked or is not `diff_id`; nothing is left then."""
+        it is there.
+
+        ResourceExhausted when it is larger than the limits or the disk, FailedPrecondition when zstd is
+        needed and missing, PodwrightError when it is no layer or not `diff_id`; nothing is left then.
+        """
         lock = self._locks.setdefault(chain_id, asyncio.Lock())
         async with lock:
             known = self._layers.get(chain_id)
@@ -204,7 +210,7 @@ class Layers:
                 target = work / "layer"
                 target.mkdir(mode=0o755)
                 lowers = [str(self.directory(layer.number)) for layer in reversed(below)]
-                size, inodes = await self._run(target, lowers, diff_id, await _plain(blob, work))
+                size, inodes = await self._run(work, lowers, diff_id, blob)
                 self._number += 1
                 layer = Layer(self._number, chain_id, size, inodes)
                 target.rename(self.directory(layer.number))
@@ -214,31 +220,39 @@ class Layers:
                 # Known as soon as it is recorded: a pull cancelled during the cleaning below must find it.
                 self._layers[chain_id] = layer
             finally:
-                await to_its_end(self.delete([work]))
+                if not _is_gone(work):
+                    await to_its_end(self.delete([work]))
         return layer
 
-    async def _run(self, target: Path, lowers: list[str], diff_id: str, blob: Path) -> tuple[int, int]:
-        fd = os.open(blob, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            job = {
-                "parent": os.getpid(),
-                "fd": fd,
-                "target": str(target),
-                "lowers": lowers,
-                "diff_id": diff_id,
-            }
-            done = await spawn.run(
-                _program(unpack.__file__), input=json.dumps(job).encode(), env=ENVIRONMENT, pass_fds=[fd]
-            )
-        finally:
-            os.close(fd)
-        try:
-            answer = json.loads(done.stdout)
-        except ValueError:
-            answer = {"error": done.stderr.decode(errors="replace").strip() or f"status {done.status}"}
-        if "error" in answer:
-            raise PodwrightError(f"cannot unpack the layer {diff_id}: {answer['error']}")
-        return int(answer["bytes"]), int(answer["inodes"])
+    async def _run(self, work: Path, lowers: list[str], diff_id: str, blob: Path) -> tuple[int, int]:
+        place = work / "place"
+        place.mkdir(mode=0o700)
+        with blob.open("rb", buffering=0) as file:
+            fd = file.fileno()
+            job = [
+                str(os.getpid()),
+                str(fd),
+                diff_id,
+                *self._limits,
+                str(place),
+                str(work / "layer"),
+                *lowers,
+            ]
+            done = await spawn.run(_program(unpack.__file__, *job), env=ENVIRONMENT, pass_fds=[fd])
+        kind, _, words = done.stdout.decode(errors="replace").partition(" ")
+        if kind == "ok":
+            size, inodes = map(int, words.split())
+            return size, inodes
+        if not words:  # its interpreter failed, or somebody killed it
+            words = done.stderr.decode(errors="replace").strip() or f"it ended with status {done.status}"
+        raise _FAULTS.get(kind, PodwrightError)(f"cannot unpack the layer {diff_id}: {words}")
+
+
+_FAULTS: dict[str, type[PodwrightError]] = {
+    "large": ResourceExhausted,
+    "full": ResourceExhausted,
+    "missing": FailedPrecondition,
+}
 
 
 async def to_its_end(cleaning: Coroutine[Any, Any, None]) -> None:
@@ -267,16 +281,11 @@ def _program(file: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-B", "-X", "utf8", file, *arguments]
 
 
-async def _plain(blob: Path, work: Path) -> Path:
-    """`blob`, or what it holds if it is compressed in a way that the standard library cannot read."""
-    with blob.open("rb") as file:
-        if file.read(4) != ZSTD:
-            return blob
-    target = work / "plain"
+def _is_gone(work: Path) -> bool:
+    """Whether nothing was left in a workplace, which saves a program that removes it."""
     try:
-        await spawn.check(["zstd", "-d", "-q", "-o", str(target), str(blob)], env=ENVIRONMENT)
-    except FileNotFoundError:
-        raise FailedPrecondition(
-            "the image's layers are compressed by zstd, which is not installed"
-        ) from None
-    return target
+        (work / "place").rmdir()
+        work.rmdir()
+    except OSError:
+        return False
+    return True

@@ -15,8 +15,8 @@ from typing import Any
 
 from podwright.config import Config
 from podwright.engines.base import Credentials, FilesystemUse, Image, Json, Orphan
-from podwright.errors import InvalidArgument
-from podwright.images import importing, references
+from podwright.errors import InvalidArgument, PodwrightError
+from podwright.images import importing, references, survivors
 from podwright.images.blobs import Blobs
 from podwright.images.collection import Collection, Limits
 from podwright.images.exporting import Exporting
@@ -32,13 +32,17 @@ from podwright.wire import podwright_pb2 as own
 log = logging.getLogger(__name__)
 
 
+CLEARINGS = 5
+"""How often the removal of what a crash left is tried."""
+
+
 class ImageStore:
     """Implements engines.base.ImageService over `root`, a directory of its own."""
 
     def __init__(self, root: Path, database: Database, config: Config) -> None:
         self._root = root
         pinned = Pinned(config.images.pinned)
-        self._layers = Layers(root, database)
+        self._layers = Layers(root, database, config.images)
         self._blobs = Blobs(root, database)
         self._records = Records(database, self._layers, self._blobs, pinned)
         limits = Limits(not config.images.discard_unpacked_layers, config.images.pending_blobs_for)
@@ -55,12 +59,12 @@ class ImageStore:
         """Read the records and clear away what a crash left. Only one process may have a store open."""
         # Setuid programs lie in there: no user of the host may reach them.
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stray_layers, stray_blobs = self._layers.open(), self._blobs.open()
+        strays = [*self._layers.open(), *self._blobs.open()]
+        if strays:
+            await asyncio.to_thread(survivors.end_in, self._root.absolute())
         await self._records.open()
-        if stray_layers:
-            self._later(self._layers.delete(stray_layers))
-        if stray_blobs:
-            self._later(self._blobs.delete(stray_blobs))
+        if strays:
+            self._later(self._clear())
         self._later(self._collect())
 
     def look(self) -> None:
@@ -206,6 +210,20 @@ class ImageStore:
             await self._blobs.delete([path])
 
     # Removal
+
+    async def _clear(self) -> None:
+        """Remove what a crash left. A program of the process that died may still be removing some of it."""
+        for attempt in range(CLEARINGS):
+            await asyncio.sleep(attempt * 0.1)
+            layers, blobs = self._layers.strays(), self._blobs.strays()
+            if not layers and not blobs:
+                return
+            try:
+                await self._layers.delete(layers)
+                await self._blobs.delete(blobs)
+            except PodwrightError:
+                if attempt == CLEARINGS - 1:
+                    raise
 
     async def _collect(self, *, pending: bool = False) -> None:
         await self._collection.collect(pending=pending)

@@ -1,0 +1,298 @@
+"""The directories of the layer that is being made.
+
+Every name is resolved here, one component at a time, relative to the open directory it is in: the kernel
+never follows a link for this program. Directories stay open as long as entries come for them; when one is
+closed it gets back the time that new names have changed, so nothing must be remembered until the end, however
+many directories a layer has. What the layer occupies is counted in passing.
+
+Standard library only: part of the program that unpacks layers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from podwright.images.unpacking.attributes import copy_attributes
+from podwright.images.unpacking.below import OPAQUE, OPEN_DIRECTORY, Below, is_opaque, is_whiteout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MAX_OPEN = 100
+MAX_LINKS = 40
+"""As many links as the kernel follows in one path."""
+
+
+class Directory:
+    """An open directory of the layer."""
+
+    __slots__ = ("blocks", "fd", "hides", "parts", "time")
+
+    def __init__(self, parts: tuple[bytes, ...], fd: int, hides: bool, blocks: int, time: int | None) -> None:
+        self.parts = parts
+        """Its real place: none of them is a link."""
+        self.fd = fd
+        self.hides = hides
+        """Nothing below can be seen through it: it or a directory above it is opaque."""
+        self.blocks = blocks
+        """What it occupied when that was last counted."""
+        self.time = time
+        """The time of modification that it gets when it is closed, if it is not to be the last change's."""
+
+
+class Tree:
+    def __init__(self, root: int, below: Below) -> None:
+        self.below = below
+        self.blocks = 0
+        """Of 512 bytes, that everything in the layer occupies."""
+        self.inodes = 1
+        self.root = Directory((), root, False, 0, None)
+        self._open: dict[tuple[bytes, ...], Directory] = {}
+        """The last used is the last."""
+
+    def directory(self, parts: Sequence[bytes]) -> Directory:
+        """The directory `parts` of this layer over those below, links followed within the layer; made here,
+        like the one below if there is one, when it is not there."""
+        known = self._known(tuple(parts))
+        if known is not None:
+            return known
+        todo, links = list(reversed(parts)), 0
+        at = self._nearest(todo)
+        try:
+            while todo:
+                name = todo.pop()
+                if name in (b"", b"."):
+                    continue
+                before = at
+                if name == b"..":
+                    at = self._walk(at.parts[:-1])
+                else:
+                    deeper = self._link_or_directory(at, name)
+                    if isinstance(deeper, Directory):
+                        at = deeper
+                    else:
+                        links += 1
+                        if links > MAX_LINKS:
+                            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                        todo.extend(reversed(deeper.split(b"/")))
+                        if deeper.startswith(b"/"):
+                            at = self.root
+                if at is not before:
+                    self._release(before)
+        except BaseException:
+            self._release(at)
+            raise
+        known = self._known(at.parts)
+        if known is not None:
+            if known is not at:
+                self._release(at)
+            return known
+        return self._keep(at)
+
+    def make(self, parent: Directory, name: bytes, mode: int) -> Directory:
+        """Make the directory `name` in `parent` unless it is there; something else gives way to it."""
+        opaque = False
+        try:
+            os.mkdir(name, mode, dir_fd=parent.fd)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+            if stat.S_ISDIR(there.st_mode):
+                return self._known((*parent.parts, name)) or self._keep(self._enter(parent, name))
+            # What it takes the place of has hidden what is below, and so must it.
+            opaque = bool(self.below)
+            self.remove(parent, name)
+            os.mkdir(name, mode, dir_fd=parent.fd)
+        made = self._keep(self._made(parent, name))
+        if opaque:
+            self.make_opaque(made)
+        return made
+
+    def make_opaque(self, directory: Directory) -> None:
+        """Let nothing below be seen in `directory`."""
+        if not self.below:
+            return
+        if directory is not self.root:
+            os.setxattr(directory.fd, OPAQUE, b"y")
+        depth = len(directory.parts)
+        directory.hides = True
+        for parts, known in self._open.items():
+            if parts[:depth] == directory.parts:
+                known.hides = True
+
+    def remove(self, parent: Directory, name: bytes) -> None:
+        """Take away what the layer has at `name` in `parent`, with all that is in it; nothing is fine."""
+        try:
+            there = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(there.st_mode):
+            self._unlink(parent.fd, name)
+            return
+        gone = (*parent.parts, name)
+        for parts in [parts for parts in self._open if parts[: len(gone)] == gone]:
+            self._close(self._open.pop(parts))
+        self._remove_directory(parent.fd, name)
+
+    def close(self) -> None:
+        """Close every directory."""
+        for directory in (*self._open.values(), self.root):
+            self._close(directory)
+        self._open.clear()
+
+    # Directories
+
+    def _known(self, parts: tuple[bytes, ...]) -> Directory | None:
+        if not parts:
+            return self.root
+        known = self._open.pop(parts, None)
+        if known is not None:
+            self._open[parts] = known
+        return known
+
+    def _keep(self, directory: Directory) -> Directory:
+        self._open[directory.parts] = directory
+        if len(self._open) > MAX_OPEN:
+            self._close(self._open.pop(next(iter(self._open))))
+        return directory
+
+    def _nearest(self, todo: list[bytes]) -> Directory:
+        """The open directory nearest to the end of the path `todo` (reversed), whose parts are taken off."""
+        parts = tuple(reversed(todo))
+        above = parts[:-1]
+        if above not in self._open:
+            begins = [known for known in self._open if parts[: len(known)] == known]
+            above = max(begins, key=len, default=())
+        if above:
+            del todo[-len(above) :]
+        return self._known(above) or self.root
+
+    def _walk(self, parts: tuple[bytes, ...]) -> Directory:
+        """A directory that is there, by its real place."""
+        known = self._known(parts)
+        if known is not None:
+            return known
+        todo = list(reversed(parts))
+        at = self._nearest(todo)
+        while todo:
+            before, at = at, self._enter(at, todo.pop())
+            self._release(before)
+        return at
+
+    def _link_or_directory(self, at: Directory, name: bytes) -> Directory | bytes:
+        """`name` in `at` as a directory, made if it is not there; if it is a link, what that says."""
+        known = self._open.get((*at.parts, name))
+        if known is not None:
+            return known
+        try:
+            return self._enter(at, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+        try:
+            there = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return self._like_below(at, name)
+        if stat.S_ISLNK(there.st_mode):
+            return os.readlink(name, dir_fd=at.fd)
+        if not is_whiteout(there):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+        self.remove(at, name)
+        os.mkdir(name, 0o755, dir_fd=at.fd)
+        made = self._made(at, name)
+        self.make_opaque(made)
+        return made
+
+    def _like_below(self, at: Directory, name: bytes) -> Directory | bytes:
+        found = None if at.hides else self.below.find(at.parts, name)
+        if found is None:
+            os.mkdir(name, 0o755, dir_fd=at.fd)
+            return self._made(at, name)
+        if stat.S_ISLNK(found.status.st_mode):
+            return found.link()
+        if not stat.S_ISDIR(found.status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+        os.mkdir(name, 0o700, dir_fd=at.fd)
+        made = self._made(at, name)
+        try:
+            copy_attributes(found, made.fd)
+        except BaseException:
+            self._close(made)
+            raise
+        made.time = found.status.st_mtime_ns
+        return made
+
+    def _enter(self, at: Directory, name: bytes) -> Directory:
+        fd = os.open(name, OPEN_DIRECTORY, dir_fd=at.fd)
+        status = os.fstat(fd)
+        hides = at.hides or (bool(self.below) and is_opaque(fd))
+        return Directory((*at.parts, name), fd, hides, status.st_blocks, status.st_mtime_ns)
+
+    def _made(self, parent: Directory, name: bytes) -> Directory:
+        self.inodes += 1
+        fd = os.open(name, OPEN_DIRECTORY, dir_fd=parent.fd)
+        return Directory((*parent.parts, name), fd, parent.hides, 0, None)
+
+    def _release(self, directory: Directory) -> None:
+        """Close a directory that was only passed through."""
+        if directory is not self.root and self._open.get(directory.parts) is not directory:
+            self._close(directory)
+
+    def _close(self, directory: Directory) -> None:
+        if directory.time is not None:
+            os.utime(directory.fd, ns=(directory.time, directory.time))
+        blocks = os.fstat(directory.fd).st_blocks
+        self.blocks += blocks - directory.blocks
+        directory.blocks = blocks
+        os.close(directory.fd)
+        directory.fd = -1
+
+    # Removal
+
+    def _unlink(self, directory: int, name: bytes) -> None:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        os.unlink(name, dir_fd=directory)
+        if status.st_nlink == 1:
+            self.inodes -= 1
+            self.blocks -= status.st_blocks
+
+    def _remove_directory(self, parent: int, name: bytes) -> None:
+        """Without recursion and one level open at a time: a layer may nest deeper than either allows."""
+        names = [name]
+        todo: list[Iterator[bytes]] = []
+        at = os.dup(parent)
+        try:
+            while True:
+                fd = os.open(names[-1], OPEN_DIRECTORY, dir_fd=at)
+                os.close(at)
+                at = fd
+                todo.append(iter(self._empty_of_files(at)))
+                while (deeper := next(todo[-1], None)) is None:
+                    # Nobody else moves directories in here, so ".." is where it came from.
+                    blocks = os.fstat(at).st_blocks
+                    fd = os.open("..", OPEN_DIRECTORY, dir_fd=at)
+                    os.close(at)
+                    at = fd
+                    os.rmdir(names.pop(), dir_fd=at)
+                    self.inodes -= 1
+                    self.blocks -= blocks
+                    todo.pop()
+                    if not todo:
+                        return
+                names.append(deeper)
+        finally:
+            os.close(at)
+
+    def _empty_of_files(self, directory: int) -> list[bytes]:
+        """Unlink what is no directory in `directory`; the directories."""
+        directories = []
+        with os.scandir(directory) as found:
+            for item in found:
+                name = os.fsencode(item.name)
+                if item.is_dir(follow_symlinks=False):
+                    directories.append(name)
+                else:
+                    self._unlink(directory, name)
+        return directories
