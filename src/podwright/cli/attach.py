@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from podwright.cli.door import Door
     from podwright.streaming.client import Options
 
+SHAKE = 0.1
+"""Seconds for a program to notice that its terminal has another size."""
+
 END = 2.0
 """Seconds that a container whose streams have ended has to be told as exited."""
 
@@ -74,6 +77,8 @@ async def _shaken(sizes: AsyncIterator[Size]) -> AsyncIterator[Size]:
     async for size in sizes:
         if first:
             yield Size(size.width + 1, size.height + 1)
+            # On the way the newest size counts, so both at once would be one; nobody tells when it is set.
+            await asyncio.sleep(SHAKE)
             first = False
         yield size
 

@@ -133,7 +133,7 @@ async def _carry(
         print(f"podwright: {pair.local} -> {pair.remote}: {error}", file=sys.stderr, flush=True)
         # A reset, so that the client does not take what it has got for all there is.
         writer.transport.abort()
-    except asyncio.CancelledError:
+    except (BrokenPipeError, asyncio.CancelledError):
         writer.transport.abort()
     finally:
         writer.close()

@@ -71,6 +71,14 @@ Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Do not verify its certificate.", rich_help_panel=STREAMS),
 ]
+ClientCertificate = Annotated[
+    Path | None,
+    typer.Option("--cert", metavar="FILE", help="This client's certificate, PEM.", rich_help_panel=STREAMS),
+]
+ClientKey = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="… and its key.", rich_help_panel=STREAMS),
+]
 DetachKeys = Annotated[
     str,
     typer.Option(
@@ -225,6 +233,8 @@ def exec(
     transport: StreamTransport = Transport.AUTO,
     ca: Authority = None,
     insecure: Insecure = False,
+    cert: ClientCertificate = None,
+    key: ClientKey = None,
 ) -> None:
     """Run a command in a container, exit with its status: 127 when it is not there, 126 when it cannot run.
 
@@ -240,7 +250,7 @@ def exec(
         tty=tty,
         timeout=timeout,
         detach_keys=detach_keys,
-        options=_streaming(transport, ca, insecure),
+        options=_streaming(transport, ca, insecure, cert, key),
     )
     try:
         raise typer.Exit(run_async(work))
@@ -259,6 +269,8 @@ def attach(
     transport: StreamTransport = Transport.AUTO,
     ca: Authority = None,
     insecure: Insecure = False,
+    cert: ClientCertificate = None,
+    key: ClientKey = None,
 ) -> None:
     """Connect with the first process of a container; what it wrote before is in its log.
 
@@ -266,7 +278,7 @@ def attach(
     """
     from podwright.cli import attach as room
 
-    options = _streaming(transport, ca, insecure)
+    options = _streaming(transport, ca, insecure, cert, key)
     work = room.attach(context.obj, container, stdin=not no_stdin, detach_keys=detach_keys, options=options)
     raise typer.Exit(run_async(work))
 
@@ -289,11 +301,13 @@ def port_forward(
     transport: StreamTransport = Transport.AUTO,
     ca: Authority = None,
     insecure: Insecure = False,
+    cert: ClientCertificate = None,
+    key: ClientKey = None,
 ) -> None:
     """Make ports of a pod reachable here, until Ctrl-C. They are its own localhost's."""
     from podwright.cli import forward
 
-    options = _streaming(transport, ca, insecure)
+    options = _streaming(transport, ca, insecure, cert, key)
     run_async(forward.port_forward(context.obj, pod, ports, address or ["localhost"], options))
 
 
@@ -309,6 +323,8 @@ def cp(
     transport: StreamTransport = Transport.AUTO,
     ca: Authority = None,
     insecure: Insecure = False,
+    cert: ClientCertificate = None,
+    key: ClientKey = None,
 ) -> None:
     """Copy files and directories into a container or out of it.
 
@@ -317,7 +333,7 @@ def cp(
     """
     from podwright.cli import copy
 
-    run_async(copy.copy(context.obj, source, target, _streaming(transport, ca, insecure)))
+    run_async(copy.copy(context.obj, source, target, _streaming(transport, ca, insecure, cert, key)))
 
 
 @app.command(rich_help_panel=PODS)
@@ -562,11 +578,13 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _streaming(transport: Transport, ca: Path | None, insecure: bool) -> Options:
+def _streaming(
+    transport: Transport, ca: Path | None, insecure: bool, cert: Path | None, key: Path | None
+) -> Options:
     from podwright.streaming import client
     from podwright.streaming.client_http import Tls
 
-    return client.Options(client.Transport(transport.value), Tls(ca, insecure))
+    return client.Options(client.Transport(transport.value), Tls(ca, insecure, cert, key))
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

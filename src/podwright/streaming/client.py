@@ -66,17 +66,17 @@ class Wire(Protocol):
 
 
 class Here(Protocol):
-    """What core's Runtime has as `streaming`: no server in between."""
+    """The runtime in this process: no server in between."""
 
-    async def exec(self, container_id: str, argv: Sequence[str], streams: Streams) -> int: ...
+    async def exec_streams(self, container_id: str, argv: Sequence[str], streams: Streams) -> int: ...
 
-    async def attach(self, container_id: str, streams: Streams) -> None: ...
+    async def attach_streams(self, container_id: str, streams: Streams) -> None: ...
 
-    async def port_forward(self, sandbox_id: str, port: int, connection: Connection) -> None: ...
+    async def port_forward_connection(self, sandbox_id: str, port: int, connection: Connection) -> None: ...
 
 
 def _here(runtime: Cri) -> Here | None:
-    return cast("Here | None", getattr(runtime, "streaming", None))
+    return cast(Here, runtime) if hasattr(runtime, "exec_streams") else None
 
 
 async def exec(
@@ -88,7 +88,7 @@ async def exec(
     lost before the code is known.
     """
     if (here := _here(runtime)) is not None:
-        return await here.exec(container_id, argv, streams)
+        return await here.exec_streams(container_id, argv, streams)
     request = cri.ExecRequest(
         container_id=container_id,
         cmd=argv,
@@ -110,7 +110,7 @@ async def attach(runtime: Cri, container_id: str, streams: Streams, options: Opt
     """Connect `streams` with the container's first process; returns when it has ended, or nothing more can
     come. Cancelled, the container goes on. `streams.tty` must be as the container has it."""
     if (here := _here(runtime)) is not None:
-        await here.attach(container_id, streams)
+        await here.attach_streams(container_id, streams)
         return
     request = cri.AttachRequest(
         container_id=container_id,
@@ -155,7 +155,7 @@ class Forwarding:
         streaming server is lost.
         """
         if self._here is not None:
-            await self._here.port_forward(self._sandbox, port, connection)
+            await self._here.port_forward_connection(self._sandbox, port, connection)
             return
         from podwright.streaming.client_forward import carry
 

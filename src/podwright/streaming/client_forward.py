@@ -29,8 +29,9 @@ async def carry(session: Session, port: int, connection: Connection) -> None:
         # The end of the error stream is the server's last word of this connection: what the local side still
         # sends after it would be read by nobody.
         await asyncio.wait([said, down], return_when=asyncio.FIRST_COMPLETED)
-        if down.done() and not down.result():
+        if down.done() and down.exception() is None and not down.result():
             return
+        # A server may reset the data before it says why.
         if words := await said:
             raise PodwrightError(words)
         await down
@@ -81,6 +82,10 @@ async def _down(connection: Connection, data: Stream) -> bool:
 
 async def _words(error: Stream) -> str:
     said = bytearray()
-    while chunk := await error.read():
-        said += chunk
+    try:
+        while chunk := await error.read():
+            said += chunk
+    except ConnectionError:
+        if not said:
+            raise
     return said.decode(errors="replace").strip()

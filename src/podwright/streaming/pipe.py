@@ -45,9 +45,9 @@ class Pipe:
         self._waiting += len(chunk)
         self._tell()
         while self._waiting > self._room:
-            if self._broken:
-                raise BrokenPipeError("nobody reads what is written here")
             await self._change()
+        if self._broken:
+            raise BrokenPipeError("nobody reads what is written here")
 
     async def close(self) -> None:
         """The writer's: the reader sees the end after what was written. Twice is fine."""
