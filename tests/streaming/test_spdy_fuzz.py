@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from podwright.streaming.spdy import Limits, Session, Stream, events, frames
+from podwright.streaming.spdy import Limits, Session, events, frames
 from podwright.streaming.spdy.connection import Connection
 from podwright.streaming.spdy.frames import (
     Data,
@@ -28,7 +28,7 @@ from podwright.streaming.spdy.frames import (
     WindowUpdate,
 )
 from podwright.streaming.spdy.headers import Compressor
-from tests.streaming.test_spdy_session import HeldPipe
+from tests.streaming.spdy_ends import HeldPipe, echo_all
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.hex"))
 ROUNDS = int(os.environ.get("PODWRIGHT_FUZZ_ROUNDS", "2000"))
@@ -132,7 +132,7 @@ async def test_sessions_survive_mutated_input(file: Path) -> None:
         session = Session(client=False, limits=LIMITS)
         pipe = HeldPipe(session)
         session.connection_made(pipe)
-        acting = asyncio.create_task(act(session))
+        acting = asyncio.create_task(echo_all(session))
         for chunk in chunks(chance, data):
             if chance.random() < 0.2:
                 chance.choice((session.pause_writing, session.resume_writing))()
@@ -143,22 +143,6 @@ async def test_sessions_survive_mutated_input(file: Path) -> None:
         await session.closed
         assert not session._streams
     assert not unhandled, unhandled[0]
-
-
-async def act(session: Session) -> None:
-    """A server that echoes what comes."""
-    async with asyncio.TaskGroup() as tasks:
-        async for stream in session.accept():
-            tasks.create_task(echo(stream))
-
-
-async def echo(stream: Stream) -> None:
-    try:
-        while data := await stream.read():
-            await stream.write(data)
-        await stream.close()
-    except ConnectionError:
-        pass
 
 
 def test_the_corpus_reaches_every_part() -> None:

@@ -6,132 +6,17 @@ import asyncio
 import gc
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
 
 from podwright.errors import Unavailable
-from podwright.streaming.spdy import Limits, ProtocolError, ResetStatus, Session, Stream, carry, frames
+from podwright.streaming.spdy import Limits, ProtocolError, ResetStatus, Session, frames
 from podwright.streaming.spdy.frames import Data, GoAway, Ping, RstStream, SynReply, SynStream, WindowUpdate
 from podwright.streaming.spdy.headers import Compressor
+from tests.streaming.spdy_ends import arrived, echo_all, ends, held, read_all, settle
 
 KIB = 1 << 10
-
-
-class HeldPipe:
-    """A pipe whose transport does what the test says."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._compressor = Compressor()
-        self._decoder = frames.Decoder(1 << 20)
-        self._written = bytearray()
-        self.reading = True
-        self.closed = False
-        self.aborted = False
-        self.size = 0
-
-    def write(self, data: bytes, /) -> None:
-        self._written += data
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return self.size
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def write_eof(self) -> None:
-        raise AssertionError
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            asyncio.get_running_loop().call_soon(self._session.connection_lost, None)
-
-    def abort(self) -> None:
-        self.aborted = True
-        self.close()
-
-    def say(self, *said: frames.Frame) -> None:
-        self._session.data_received(b"".join(map(frames.encode, said)))
-
-    def syn(self, number: int, fin: bool = False) -> None:
-        self.say(SynStream(number, self._compressor.block({"n": str(number)}), fin))
-
-    def reply(self, number: int) -> None:
-        self.say(SynReply(number, self._compressor.block({})))
-
-    def heard(self) -> list[frames.Frame]:
-        found = list(self._decoder.feed(bytes(self._written)))
-        self._written.clear()
-        return found
-
-
-def held(limits: Limits | None = None) -> tuple[Session, HeldPipe]:
-    """A server's session; its client has sent a PING."""
-    session = Session(client=False, limits=limits or Limits())
-    pipe = HeldPipe(session)
-    session.connection_made(pipe)
-    pipe.say(Ping(1))
-    pipe.heard()
-    return session, pipe
-
-
-async def arrived(session: Session) -> Stream:
-    async for stream in session.accept():
-        return stream
-    raise AssertionError("no stream came")
-
-
-@asynccontextmanager
-async def ends() -> AsyncIterator[tuple[Session, Session]]:
-    """A client and a server joined by a socket."""
-    loop = asyncio.get_running_loop()
-    sessions = Session(client=True), Session(client=False)
-    for session, side in zip(sessions, socket.socketpair(), strict=True):
-        await loop.create_connection(lambda session=session: session, sock=side)  # type: ignore[misc]
-    try:
-        yield sessions
-    finally:
-        for session in sessions:
-            session.abort()
-            await session.closed
-
-
-async def settle() -> None:
-    """Let every task that can run, run."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def read_all(stream: Stream) -> bytes:
-    parts = []
-    while data := await stream.read():
-        parts.append(data)
-    return b"".join(parts)
-
-
-async def echo(stream: Stream) -> None:
-    while data := await stream.read():
-        await stream.write(data)
-    await stream.close()
-
-
-async def echo_all(session: Session) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        async for stream in session.accept():
-            tasks.create_task(echo(stream))
 
 
 async def ask(session: Session, question: bytes) -> bytes:
@@ -525,57 +410,3 @@ async def test_a_session_takes_over_a_connection_with_what_was_read_of_it() -> N
     assert (await opening).reply_headers == {"taken": "over"}
     await session.close()
     assert await other.closed is None
-
-
-async def test_a_session_is_carried_by_coroutines() -> None:
-    wires: tuple[asyncio.Queue[bytes], ...] = (asyncio.Queue(1), asyncio.Queue(1))
-    client, server = Session(client=True), Session(client=False)
-    carried = [
-        asyncio.create_task(carry(client, wires[0].get, wires[1].put)),
-        asyncio.create_task(carry(server, wires[1].get, wires[0].put)),
-    ]
-    server_side = asyncio.create_task(echo_all(server))
-    questions = [bytes([n]) * 500_000 for n in range(5)]
-    assert await asyncio.gather(*(ask(client, question) for question in questions)) == questions
-    closing = asyncio.create_task(client.close())
-    await carried[0]
-    await wires[1].put(b"")
-    await asyncio.gather(closing, server_side, carried[1])
-    assert await client.closed is None
-    assert await server.closed is None
-
-
-async def test_an_error_of_the_carrier_is_the_sessions() -> None:
-    session = Session(client=True)
-    broken = OSError("the web socket broke")
-
-    async def receive() -> bytes:
-        raise broken
-
-    async def send(data: bytes) -> None:
-        pass
-
-    await carry(session, receive, send)
-    assert await session.closed is broken
-
-
-async def test_a_carrier_that_is_cancelled_ends_the_session() -> None:
-    session = Session(client=True)
-    never = asyncio.Event()
-
-    async def receive() -> bytes:
-        await never.wait()
-        return b""
-
-    async def send(data: bytes) -> None:
-        await never.wait()
-
-    carrying = asyncio.create_task(carry(session, receive, send))
-    opening = asyncio.create_task(session.open({}))
-    await settle()
-    carrying.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await carrying
-    with pytest.raises(ConnectionResetError):
-        await opening
-    assert session.closed.done()

@@ -10,8 +10,8 @@ spdystream. Where it differs from the draft, podwright gets along with it:
 - It keeps no windows: it sends no WINDOW_UPDATE, waits for none, and ignores SETTINGS. `windows.py` finds
   out.
 - It drops DATA that arrives before the SYN_REPLY of the stream, so `Session.open` waits for the reply.
-- A Go client loses what a server sends before the client's first frame (it stays in the buffer that read the
-  HTTP response), so a server is silent until then.
+- A Go client may lose what a server sends before the client's first frame (it stays in the buffer that read
+  the HTTP response), so a server is silent until then.
 - Its servers end the error stream, after the exit status, with RST_STREAM: `Stream.read` gives what came
   before a reset, then raises.
 - It reads nothing after a GOAWAY, so that is the last frame sent.
@@ -24,7 +24,6 @@ from podwright.streaming.spdy.limits import Limits
 from podwright.streaming.spdy.pipe import Pipe
 from podwright.streaming.spdy.session import Session
 from podwright.streaming.spdy.stream import Stream
-from podwright.streaming.spdy.tunnel import carry
 
 __all__ = [
     "Connection",
@@ -35,5 +34,4 @@ __all__ = [
     "ResetStatus",
     "Session",
     "Stream",
-    "carry",
 ]

@@ -29,7 +29,7 @@ class Connection:
         self._compressor = Compressor()
         self._decompressor = Decompressor(limits.header_block)
         self._output: list[bytes] = []
-        # A Go client loses what comes before its first frame, so a server begins with its first input.
+        # A Go client may lose what comes before its first frame, so a server begins with its first input.
         self._silent = not client
         self._failed = False
         self._streams = Table(client)
