@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -13,16 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from podwright.config import ImageConfig
 from podwright.engines.base import Credentials
 from podwright.errors import (
-    FailedPrecondition,
     NotFound,
     PodwrightError,
     RegistryUnavailable,
     SignatureValidationFailed,
-    Unimplemented,
 )
-from podwright.images import pull
+from podwright.images.access import prepared
 from podwright.images.references import parse
 from podwright.images.store import ImageStore
 from tests.images.conftest import Registry
@@ -191,10 +189,8 @@ async def test_a_registry_that_answers_5xx_is_unavailable(store: ImageStore, sta
             await store.pull(f"127.0.0.1:{port}/a:v1")
 
 
-async def test_a_registry_that_falls_silent_is_given_up(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pull, "STALLED", 0.3)
+async def test_a_registry_that_falls_silent_is_given_up(open_store: OpenStore) -> None:
+    store = await open_store(progress_timeout=0.3)
     release = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -232,24 +228,19 @@ async def test_the_configured_authfile_is_used_when_the_client_sends_nothing(
     assert await store.pull(f"{private_registry.address}/secret:v1")
 
 
-def test_credentials_are_in_a_private_file_and_not_in_arguments(tmp_path: Path) -> None:
-    from podwright.config import ImageConfig
-
+async def test_credentials_are_in_a_private_file_and_not_in_arguments(tmp_path: Path) -> None:
     source = parse("registry.example/a")
-    credentials = Credentials("reader", "s3cret")
-    with pull.access(source, ImageConfig(), credentials, tmp_path) as how:
-        assert how.authfile.stat().st_mode & 0o777 == 0o600
-        assert "s3cret" not in repr(how)
-        auths = json.loads(how.authfile.read_text())["auths"]
+    async with prepared(source, ImageConfig(), Credentials("reader", "s3cret"), tmp_path) as access:
+        assert access.authfile.stat().st_mode & 0o777 == 0o600
+        assert access.authfile.parent.stat().st_mode & 0o777 == 0o700
+        assert "s3cret" not in repr(access)
+        auths = json.loads(access.authfile.read_text())["auths"]
         assert list(auths) == ["registry.example"]
-    assert not how.authfile.exists()
-    with pull.access(source, ImageConfig(), Credentials(identity_token="refresh"), tmp_path) as how:
-        assert json.loads(how.authfile.read_text())["auths"]["registry.example"]["identitytoken"] == "refresh"
-    with (
-        pytest.raises(Unimplemented, match=r"auth\.registry_token"),
-        pull.access(source, ImageConfig(), Credentials(registry_token="bearer"), tmp_path),
-    ):
-        pass
+    assert list(tmp_path.iterdir()) == []
+    credentials = Credentials(identity_token="refresh")
+    async with prepared(source, ImageConfig(), credentials, tmp_path) as access:
+        auths = json.loads(access.authfile.read_text())["auths"]
+        assert auths["registry.example"]["identitytoken"] == "refresh"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -312,25 +303,6 @@ async def test_loopback_registries_need_no_trusted_certificate(
     assert await store.pull(f"{tls_registry.address}/tls:v1")
 
 
-async def test_a_mirror_of_registries_conf_may_be_insecure(
-    store: ImageStore, registry: Registry, layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry.push(layout, "copies/mirrored:v1")
-    mirrors = tmp_path / "registries.conf"
-    mirrors.write_text(
-        '[[registry]]\nprefix = "registry.invalid"\n'
-        f'location = "{registry.address}/copies"\ninsecure = true\n'
-    )
-    # The administrator's file is at a fixed place: a skopeo that reads ours stands in for it.
-    program = tmp_path / "bin/skopeo"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shutil.which("skopeo")} --registries-conf {mirrors} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    image = await store.pull("registry.invalid/mirrored:v1")
-    assert image.repo_tags == ("registry.invalid/mirrored:v1",)
-
-
 async def test_the_signature_policy_is_obeyed(
     open_store: OpenStore, registry: Registry, layout: Path, tmp_path: Path
 ) -> None:
@@ -342,39 +314,3 @@ async def test_the_signature_policy_is_obeyed(
     store = await open_store(policy=str(policy))
     with pytest.raises(SignatureValidationFailed, match=r"^SignatureValidationFailed: .*rejected by policy"):
         await store.pull(f"{registry.address}/signed:v1")
-
-
-async def test_a_missing_or_broken_policy_is_named(
-    open_store: OpenStore, registry: Registry, tmp_path: Path
-) -> None:
-    store = await open_store(policy=str(tmp_path / "absent.json"))
-    with pytest.raises(FailedPrecondition, match=r"absent\.json"):
-        await store.pull(f"{registry.address}/x:v1")
-    (tmp_path / "broken.json").write_text("{}")
-    store = await open_store(policy=str(tmp_path / "broken.json"))
-    with pytest.raises(PodwrightError, match=r"broken\.json|policy|manifest unknown"):
-        await store.pull(f"{registry.address}/x:v1")
-
-
-@pytest.mark.parametrize(
-    ("text", "anything"),
-    [
-        ('{"default": [{"type": "insecureAcceptAnything"}]}', True),
-        ('{"default": [{"type": "reject"}]}', False),
-        (
-            '{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {"r.io": '
-            '[{"type": "reject"}]}}}',
-            False,
-        ),
-        (
-            '{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker-daemon": {"": '
-            '[{"type": "insecureAcceptAnything"}]}}}',
-            True,
-        ),
-        ("no json", False),
-        ("[]", False),
-    ],
-)
-def test_which_policies_let_everything_in(tmp_path: Path, text: str, anything: bool) -> None:
-    (tmp_path / "policy.json").write_text(text)
-    assert pull.accepts_anything(tmp_path / "policy.json") is anything

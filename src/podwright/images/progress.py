@@ -125,12 +125,9 @@ class Progress:
 
     def changed(self) -> None:
         """Tell watchers soon."""
-        if not self._pulls.watched or self._timer is not None:
-            return
-        wait = self._next - self._pulls.clock.monotonic()
-        if wait <= 0:
-            self._publish()
-        else:
+        if self._pulls.watched and self._timer is None:
+            # Not at once: what changes together is told together.
+            wait = max(0.0, self._next - self._pulls.clock.monotonic())
             self._timer = self._pulls.clock.call_later(wait, self._publish)
 
     def _publish(self) -> None:

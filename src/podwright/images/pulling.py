@@ -19,7 +19,7 @@ from pathlib import Path
 from podwright.config import ImageConfig
 from podwright.engines.base import Credentials, Image
 from podwright.errors import NotFound, PodwrightError, RegistryUnavailable
-from podwright.images import references
+from podwright.images import artifacts, references
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Descriptor, Index, read_document, read_manifest
 from podwright.images.layers import Layer, Layers, chain_ids, to_its_end
@@ -29,10 +29,13 @@ from podwright.images.records import Entry, NewImage, Records
 from podwright.images.references import LocalSource, Reference
 from podwright.images.remote import NESTING, Remote, Resolved, chosen, opened
 from podwright.images.transfers import Lent, Shared, Turns, Work
+from podwright.linux.waiting import to_the_end
 from podwright.wire import podwright_pb2 as own
 
 MAX_CONFIG = 8 << 20
 """Bytes that a configuration may have: it is read into memory and kept in the database."""
+STEP = 1.0
+"""Seconds that count at most from one look at a pull to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,8 @@ class _Pull:
             for content in (*resolved.indexes, resolved.manifest):
                 await blobs.put(content)
             config = await self._configuration(document.config)
+            if resolved.kind == "artifact":
+                return await self._keep_artifact(resolved, indexes, names)
             diff_ids = read_document(document.config.digest, config).rootfs.diff_ids
             if len(diff_ids) != len(document.layers):
                 raise PodwrightError(
@@ -194,6 +199,35 @@ class _Pull:
                     document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes
                 )
                 return self._rooms.records.record(new, names)
+
+    async def _keep_artifact(
+        self, resolved: Resolved, indexes: tuple[str, ...], names: Sequence[str]
+    ) -> Image:
+        """Its files become the one layer of what is recorded as an image."""
+        layers, progress, descriptors = self._rooms.layers, self._progress, resolved.document.layers
+        called = artifacts.file_names(str(self._source), descriptors)
+        progress.layers((each.digest, each.size) for each in descriptors)
+        for index, each in enumerate(descriptors):
+            self._places.setdefault(each.digest, []).append(index)
+        try:
+            async with asyncio.TaskGroup() as group:
+                fetches = [group.create_task(self._layer_blob(each)) for each in descriptors]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        with layers.workplace() as work:
+            try:
+                files = list(zip(called, (each.result() for each in fetches), strict=True))
+                diff_id = await to_the_end(asyncio.to_thread(artifacts.pack, files, work / "layer"))
+                with layers.hold([diff_id]):
+                    await layers.ensure(diff_id, [], diff_id, work / "layer")
+                    for index in range(len(descriptors)):
+                        progress.layer(index, own.LAYER_DONE)
+                    progress.recording()
+                    await layers.sync()
+                    config, id = artifacts.configuration(diff_id), resolved.manifest_digest
+                    return self._rooms.records.record(NewImage(id, config, (diff_id,), id, indexes), names)
+            finally:
+                await to_its_end(layers.delete([work]))
 
     async def _configuration(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > MAX_CONFIG:
@@ -307,16 +341,19 @@ class _Pull:
 
     async def _look(self, bound: asyncio.Timeout, patience: float) -> None:
         loop = asyncio.get_running_loop()
-        moved, before = loop.time(), 0
+        looked, before, idle = loop.time(), 0, 0.0
         while True:
             await asyncio.sleep(INTERVAL)
+            # Of the time in which this process or its machine stood still nobody can say what came.
+            now = loop.time()
+            idle, looked = idle + min(now - looked, STEP), now
             under_way = [work for work in self._fetching.values() if work.active and not work.task.done()]
             came = self._tell_bytes()
             # Who waits for a turn, or for the disk, is not kept waiting by a registry.
             if came != before or not (self._asking or under_way):
-                moved, before = loop.time(), came
-            elif patience and loop.time() - moved >= patience:
-                bound.reschedule(loop.time())
+                before, idle = came, 0.0
+            elif patience and idle >= patience:
+                bound.reschedule(now)
                 return
 
     def _tell_bytes(self) -> int:

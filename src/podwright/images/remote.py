@@ -35,6 +35,7 @@ from podwright.images.platform import Platform, best
 from podwright.images.references import LocalSource, Reference
 from podwright.images.signatures import accepts_anything, check
 from podwright.linux import spawn
+from podwright.linux.waiting import to_the_end
 
 MAX_MANIFEST = local.MAX_DOCUMENT
 NESTING = 2
@@ -81,8 +82,8 @@ class Remote:
         self._source = source
         self._access = access
         self._stack = stack
-        self._opening = asyncio.Lock()
-        self._open: tuple[proxy.Proxy, int] | None = None
+        self._resolving = asyncio.Lock()
+        self._idle: list[_Opened] = []
         self._top: bytes | None = None
         self._digest = source.digest if isinstance(source, Reference) else ""
         self._resolved: Resolved | None = None
@@ -137,11 +138,11 @@ class Remote:
 
         `progress` is called in a thread, with the number of bytes that came since it was called last.
         """
-        skopeo, handle = await self._opened()
-        try:
-            await skopeo.blob(handle, descriptor.digest, descriptor.size, target, progress)
-        except proxy.Refused as error:
-            raise failure(f"{descriptor.digest}: {error}", skopeo.log(), self._access) from error
+        async with self._skopeo() as (skopeo, handle):
+            try:
+                await skopeo.blob(handle, descriptor.digest, descriptor.size, target, progress)
+            except proxy.Refused as error:
+                raise failure(f"{descriptor.digest}: {error}", skopeo.log(), self._access) from error
 
     async def _served(self) -> bytes:
         """The manifest or index that the name stands for."""
@@ -180,27 +181,49 @@ class Remote:
             raise PodwrightError(f"{access.about}: its manifest has more than {MAX_MANIFEST >> 20} MiB")
         return done.stdout
 
-    async def _opened(self) -> tuple[proxy.Proxy, int]:
-        """The proxy and its handle of the image, made once."""
-        async with self._opening:
-            if self._open is None:
-                resolved = self._resolved or await self.resolve()
-                access = self._access
-                arguments = ["--authfile", str(access.authfile), *access.tls("--tls-verify")]
-                options = [*access.options, *platform_options(resolved.platform)]
-                local_source = isinstance(self._source, LocalSource)
-                name = access.name if local_source else access.at(resolved.manifest_digest)
-                try:
-                    skopeo = await self._stack.enter_async_context(
-                        proxy.started(options, arguments, access.environment)
-                    )
-                except proxy.Refused as error:
-                    raise failure(str(error), "", access) from error
-                try:
-                    self._open = skopeo, await skopeo.open(name)
-                except proxy.Refused as error:
-                    raise failure(str(error), skopeo.log(), access) from error
-            return self._open
+    @asynccontextmanager
+    async def _skopeo(self) -> AsyncIterator[tuple[proxy.Proxy, int]]:
+        """A proxy for one blob, and its handle of the image.
+
+        While a registry is slow to answer, or a blob to end, its proxy answers nothing else. So blobs that
+        are fetched side by side have a proxy each; the next blob takes one that has become free.
+        """
+        async with self._resolving:
+            resolved = self._resolved or await self.resolve()
+        taken = self._idle.pop() if self._idle else await self._open(resolved)
+        free = False
+        try:
+            yield taken.skopeo, taken.handle
+            free = True
+        finally:
+            if free:
+                self._idle.append(taken)
+            else:
+                await to_the_end(taken.stack.aclose())
+
+    async def _open(self, resolved: Resolved) -> _Opened:
+        access, stack = self._access, AsyncExitStack()
+        self._stack.push_async_callback(stack.aclose)
+        arguments = ["--authfile", str(access.authfile), *access.tls("--tls-verify")]
+        options = [*access.options, *platform_options(resolved.platform)]
+        local_source = isinstance(self._source, LocalSource)
+        name = access.name if local_source else access.at(resolved.manifest_digest)
+        try:
+            skopeo = await stack.enter_async_context(proxy.started(options, arguments, access.environment))
+        except proxy.Refused as error:
+            raise failure(str(error), "", access) from error
+        try:
+            return _Opened(skopeo, await skopeo.open(name), stack)
+        except proxy.Refused as error:
+            raise failure(str(error), skopeo.log(), access) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    skopeo: proxy.Proxy
+    handle: int
+    stack: AsyncExitStack
+    """Ends it."""
 
 
 def chosen(source: str, wanted: Platform, index: Index) -> Entry:
