@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -178,6 +179,40 @@ def test_images_as_volumes(client: Client, handler: str) -> None:
         part.image_sub_path = path
         with rejected(StatusCode.UNKNOWN, "ImageVolumeMountFailed: config.mounts[0].image_sub_path"):
             pod.create("/bin/true", mounts=[part])
+
+
+def test_an_artifact_is_a_volume_and_nothing_else(client: Client, handler: str, tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(content: bytes, kind: str, **more: object) -> dict[str, object]:
+        digits = hashlib.sha256(content).hexdigest()
+        (blobs / digits).write_bytes(content)
+        return {"mediaType": kind, "digest": f"sha256:{digits}", "size": len(content), **more}
+
+    title = {"org.opencontainers.image.title": "model.txt"}
+    manifest = {
+        "schemaVersion": 2,
+        "artifactType": "application/vnd.example",
+        "config": blob(b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [blob(b"weights", "application/vnd.example.file", annotations=title)],
+    }
+    listed = blob(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
+    (tmp_path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [listed]}))
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    spec = cri.ImageSpec(image=f"oci:{tmp_path}")
+    artifact = cri.ImageSpec(image=client.images.PullImage(cri.PullImageRequest(image=spec)).image_ref)
+    try:
+        pod = client.pod(handler=handler)
+        container = pod.run(mounts=[cri.Mount(container_path="/model", image=artifact, readonly=True)])
+        assert container.sh("cat /model/model.txt") == "weights"
+        wanted = pod.container_config("/bin/true")
+        wanted.image.CopyFrom(artifact)
+        with rejected(StatusCode.FAILED_PRECONDITION, "is an artifact, no container image"):
+            pod.create(config=wanted)
+        container.remove()
+    finally:
+        client.images.RemoveImage(cri.RemoveImageRequest(image=artifact))
 
 
 def test_mounts_are_made_outer_first_whatever_their_order(

@@ -103,6 +103,11 @@ class Containers:
         image = await ground.engine.images.find(config.image.image)
         if image is None:
             raise NotFound(f"config.image.image: no image {config.image.image!r} is here; pull it first")
+        if image.artifact:
+            raise FailedPrecondition(
+                f"config.image.image: {config.image.image!r} is an artifact, no container image:"
+                f" it can only be mounted (config.mounts[].image)"
+            )
         stop_signal, _, _ = effective_stop_signal(config.stop_signal, image.stop_signal)
         if id := await ground.creations.join(name, key):
             return id

@@ -70,6 +70,8 @@ class Image:
     config: Mapping[str, Json]
     """The `config` section of the OCI image configuration (Env, Entrypoint, Cmd, User, …)."""
     pinned: bool = False
+    artifact: bool = False
+    """It is no container image, but files, to be mounted (image-spec, artifacts guidance)."""
 
     @property
     def user(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+import re
 from typing import Any
 
 import msgspec
@@ -44,6 +43,7 @@ class Descriptor(msgspec.Struct, rename="camel", frozen=True):
     media_type: str = ""
     size: int = 0
     """Bytes; 0 when nobody says."""
+    annotations: dict[str, str] | None = None
 
 
 class Manifest(msgspec.Struct, rename="camel"):
@@ -70,7 +70,6 @@ class Entry(Descriptor, rename="camel", frozen=True):
     """One of an index's manifests."""
 
     platform: PlatformEntry | None = None
-    annotations: dict[str, str] | None = None
 
 
 class Index(msgspec.Struct, rename="camel"):
@@ -114,37 +113,14 @@ def check_layers(source: str, manifest: Manifest) -> None:
     if any(layer.media_type.endswith("+encrypted") for layer in manifest.layers):
         raise Unimplemented(f"{source}: its layers are encrypted")
     for each in (manifest.config, *manifest.layers):
-        _file_name(source, each.digest)
+        _check_digest(source, each.digest)
         if each.size < 0:
             raise PodwrightError(f"{source}: the manifest gives {each.digest} a size of {each.size}")
 
 
-def image_files(source: str, manifest: bytes, directory: Path) -> tuple[bytes, list[Path]]:
-    """The configuration and the layers' files of the image in `directory`, filled by `pull.copy`.
-
-    Raises PodwrightError when it is no container image or an encrypted one.
-    """
-    try:
-        tree = msgspec.json.decode(manifest, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise PodwrightError(
-            f"{source}: its manifest is none of an OCI or Docker v2 schema 2 image: {error}"
-        ) from error
-    if tree.config.media_type not in CONFIG_TYPES:
-        raise PodwrightError(f"{source} is no container image: its configuration is {tree.config.media_type}")
-    if any(layer.media_type.endswith("+encrypted") for layer in tree.layers):
-        raise Unimplemented(f"{source}: its layers are encrypted")
-    config = (directory / _file_name(source, tree.config.digest)).read_bytes()
-    if f"sha256:{hashlib.sha256(config).hexdigest()}" != tree.config.digest:
-        raise PodwrightError(f"{source}: its configuration is not what {tree.config.digest} says")
-    return config, [directory / _file_name(source, layer.digest) for layer in tree.layers]
-
-
-def _file_name(source: str, digest: str) -> str:
-    algorithm, _, digits = digest.partition(":")
-    if algorithm != "sha256" or len(digits) != 64 or not digits.isalnum():
+def _check_digest(source: str, digest: str) -> None:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise PodwrightError(f"{source}: the manifest has {digest!r} where a sha256 digest is needed")
-    return digits
 
 
 def read_document(image_id: str, config: bytes) -> Document:

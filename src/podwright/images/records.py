@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from podwright.engines.base import Image
 from podwright.errors import InvalidArgument, NotFound, PodwrightError
 from podwright.images import references
+from podwright.images.artifacts import is_artifact
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Manifest, read_document
 from podwright.images.layers import Layers, chain_ids
@@ -169,7 +170,7 @@ class Records:
         return bytes(row[0])
 
     def diff_ids(self, image_id: str) -> Sequence[str]:
-        """Of its layers, bottom first; none of an artifact's."""
+        """Of its layers, bottom first; of an artifact the one that its files were made."""
         return read_document(image_id, self.config(image_id)).rootfs.diff_ids
 
     def entry(self, image_id: str) -> Entry:
@@ -364,7 +365,8 @@ class Records:
         layers = [self._layers.get(chain_id) for chain_id in chain]
         size = len(config) + sum(layer.bytes for layer in layers if layer)
         section = read_document(image_id, config).config or {}
-        return Entry(Image(image_id, (), (), size, section), tuple(chain), hidden)
+        image = Image(image_id, (), (), size, section, artifact=is_artifact(image_id, config))
+        return Entry(image, tuple(chain), hidden)
 
     def _describe(self, entry: Entry) -> None:
         """Make the image anew after its names changed."""
@@ -372,7 +374,7 @@ class Records:
         digests = tuple(sorted(name for name in entry.names if "@" in name))
         tags = tuple(sorted(name for name in entry.names if "@" not in name))
         pinned = self._pinned.matches(old.id, (*tags, *digests))
-        entry.image = Image(old.id, tags, digests, old.size, old.config, pinned)
+        entry.image = replace(old, repo_tags=tags, repo_digests=digests, pinned=pinned)
 
     def _named(self, reference: Reference) -> Image | None:
         image_id = self.names.get(str(reference))
