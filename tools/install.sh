@@ -27,6 +27,9 @@ needs() {
     test)
         echo "docker-registry docker-registry"
         echo "curl curl"
+        echo "openssl openssl"
+        echo "gpg gnupg"
+        echo "gpg-agent gnupg"
         ;;
     bench)
         echo "containerd containerd"

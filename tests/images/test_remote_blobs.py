@@ -352,7 +352,7 @@ async def test_a_fetch_that_is_cancelled_ends_at_once_and_the_others_go_on(
     release.set()
 
 
-async def test_when_skopeo_is_killed_every_fetch_says_so(
+async def test_when_skopeo_is_killed_its_fetches_say_so(
     registry: Scripted, layout: Path, tmp_path: Path
 ) -> None:
     place, _ = first_layer(registry, layout)
@@ -372,5 +372,8 @@ async def test_when_skopeo_is_killed_every_fetch_says_so(
         works = [remote.fetch(each, tmp_path / f"s/{n}") for n, each in enumerate(layers)]
         ended = await asyncio.gather(*works, return_exceptions=True)
     release.set()
-    assert [str(each) for each in ended if "skopeo has ended" in str(each)] == [str(each) for each in ended]
-    assert not any((tmp_path / f"s/{n}").exists() for n in range(3))
+    assert "skopeo has ended" in str(ended[0])
+    for number, each in enumerate(ended):
+        # Another may have come already.
+        assert each is None or "skopeo has ended" in str(each)
+        assert (tmp_path / f"s/{number}").exists() == (each is None)

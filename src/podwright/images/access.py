@@ -177,6 +177,9 @@ async def _gated(
     # An entry without a location, such as one for *.example, leaves the names as they are.
     location = entry.location or source.domain
     prefix = entry.prefix if entry.location else source.domain
+    if source.domain.startswith(f"{prefix}:"):
+        # skopeo takes the prefix "host" for "host:port", too, and leaves the port in its place.
+        location, prefix = location + source.domain[len(prefix) :], source.domain
     host = location.partition("/")[0]
     trust = outbound.Trust(
         insecure or entry.insecure, certificates(config.certs_dir, host), outbound.registry_host(host)

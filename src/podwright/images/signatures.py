@@ -27,8 +27,10 @@ def accepts_anything(policy: Path) -> bool:
         return False
     if not isinstance(tree, dict) or tree.get("default") != ANYTHING:
         return False
-    scopes = [scope for transport in (tree.get("transports") or {}).values() for scope in transport.values()]
-    return all(scope == ANYTHING for scope in scopes)
+    transports = tree.get("transports", {})
+    if not isinstance(transports, dict) or not all(isinstance(each, dict) for each in transports.values()):
+        return False
+    return all(scope == ANYTHING for scopes in transports.values() for scope in scopes.values())
 
 
 async def check(access: Access, manifest_digest: str, document: Manifest, platform: Platform | None) -> None:
@@ -44,8 +46,8 @@ async def check(access: Access, manifest_digest: str, document: Manifest, platfo
     async def answer(request: Request) -> Response:
         place = request.target.partition("?")[0]
         if "/blobs/" in place and request.method == "HEAD":
-            size = sizes.get(place.rpartition("/")[2])
-            return Response(404) if size is None else Response(200, [("Content-Length", str(size))])
+            size = sizes.get(place.rpartition("/")[2], 0)
+            return Response(200, [("Content-Length", str(size))])
         if "/manifests/" in place and request.method == "PUT":
             taken.append(f"sha256:{hashlib.sha256(request.body).hexdigest()}")
             return Response(201 if taken[-1] == manifest_digest else 400)
