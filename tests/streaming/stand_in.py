@@ -285,8 +285,24 @@ async def spdy(url: str, version: str = "v4.channel.k8s.io", **options: Any) -> 
     return session
 
 
-async def channels(url: str, version: str = "v5.channel.k8s.io", **options: Any) -> Channels:
-    made = Channels(version, client=True)
+class Client:
+    """The client's end of channels: what comes on each is kept from the first byte on."""
+
+    def __init__(self, version: str) -> None:
+        self.channels = Channels(version, client=True)
+        self.socket = self.channels.socket
+        self._inlets = {number: self.channels.inlet(number) for number in range(8)}
+
+    async def all(self, number: int) -> bytes:
+        """What comes on a channel until the connection ends."""
+        return await everything(self._inlets[number])
+
+    async def read(self, number: int) -> bytes:
+        return await self._inlets[number].read()
+
+
+async def channels(url: str, version: str = "v5.channel.k8s.io", **options: Any) -> Client:
+    made = Client(version)
     offer = (("sec-websocket-protocol", version),) if version else ()
     answer = await upgrade(url, made.socket, "GET", (*WEBSOCKET, *offer), **options)
     assert answer.get("sec-websocket-protocol", "") == version
