@@ -66,7 +66,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def begin(store: ImageStore, registry: Paced, name: str) -> asyncio.Task[object]:
-    return asyncio.create_task(store.pull(f"{registry.address}/{name}:v1"))  # type: ignore[arg-type]
+    return asyncio.create_task(store.pull(f"{registry.address}/{name}:v1"))
 
 
 async def ended(*tasks: asyncio.Task[object]) -> None:
@@ -188,6 +188,7 @@ async def test_identical_pulls_share_one_transfer_and_the_last_one_ends_it(
     registry.shut(above)
     callers = [begin(store, registry, "a") for _ in range(3)]
     await halfway(registry, above)
+    await layer_comes_to(store, own.LAYER_DONE, callers[0])
     for caller in callers[:2]:
         caller.cancel()
     await ended(*callers[:2])

@@ -14,7 +14,7 @@ from podwright.wire import podwright_pb2 as own
 
 async def taken(watch: Watch) -> list[own.PullProgress]:
     """What is there now."""
-    states = []
+    states: list[own.PullProgress] = []
     while True:
         task = asyncio.ensure_future(anext(watch))
         await asyncio.wait({task}, timeout=0.01)
