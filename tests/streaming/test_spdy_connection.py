@@ -286,6 +286,13 @@ def test_after_goaway_no_stream_is_opened_by_either_side() -> None:
     assert exchange(client, server)[0][-1] == events.DataReceived(1, b"rest", True)
 
 
+def test_after_goaway_streams_that_come_late_are_not_answered(server: Connection, peer: Raw) -> None:
+    server.goaway()
+    peer.heard()
+    assert peer.say(SynStream(1, peer.block(a="b")), Data(1, b"x", True)) == []
+    assert peer.heard() == []
+
+
 def test_the_peers_limit_of_streams_is_kept() -> None:
     client, server = pair(server=Limits(streams=2))
     numbers = [client.open_stream({}) for _ in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -111,6 +112,19 @@ def test_a_block_may_not_grow_beyond_its_limit() -> None:
         Decompressor(limit).block(Compressor().compress(bytes(limit + 1)))
     with pytest.raises(ProtocolError, match="more than 10000 bytes"):
         Decompressor(limit).block(Compressor().compress(bytes(1 << 24)))
+
+
+def test_a_bomb_is_not_unpacked_before_it_is_refused() -> None:
+    bomb = Compressor().compress(bytes(1 << 26))
+    decompressor = Decompressor(10_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            decompressor.block(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_compression_that_ends_or_has_another_dictionary_is_an_error() -> None:

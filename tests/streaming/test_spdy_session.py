@@ -6,6 +6,8 @@ import asyncio
 import gc
 import socket
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
@@ -273,36 +275,109 @@ async def test_what_had_come_of_a_lost_session_is_read() -> None:
     assert isinstance(await session.closed, ConnectionResetError)
 
 
-async def test_close_delivers_to_a_peer_that_reads_late() -> None:
+class LatePeer:
+    """A server that grants all windows, takes one stream, and then reads when it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self.heard: list[frames.Frame] = []
+
+    async def take(self) -> None:
+        await self._reader.read(1)
+        self.writer.write(frames.encode(SynReply(1, Compressor().block({}))))
+        self.writer.write(frames.encode(WindowUpdate(0, 1 << 24)) + frames.encode(WindowUpdate(1, 1 << 24)))
+
+    async def read(self) -> None:
+        # One byte is missing: the first frame, SETTINGS.
+        octets = b"\x80" + await self._reader.read(-1)
+        self.heard = list(frames.Decoder(1 << 20).feed(octets))
+
+
+class WatchedSession(Session):
+    """It tells when its transport is full."""
+
+    def __init__(self) -> None:
+        super().__init__(client=True)
+        self.full = asyncio.Event()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.full.set()
+
+
+@asynccontextmanager
+async def full_session() -> AsyncIterator[tuple[Session, LatePeer]]:
+    """A session that has written as much as its transport takes to a peer that does not read."""
     ours, theirs = socket.socketpair()
-    session = Session(client=True)
+    session = WatchedSession()
     await asyncio.get_running_loop().create_connection(lambda: session, sock=ours)
-    reader, writer = await asyncio.open_connection(sock=theirs, limit=1 << 12)
-    compressor, decoder = Compressor(), frames.Decoder(1 << 20)
+    peer = LatePeer(*await asyncio.open_connection(sock=theirs, limit=1 << 12))
+    _, stream = await asyncio.gather(peer.take(), session.open({}))
+    try:
+        async with asyncio.timeout(60):
+            writing = asyncio.create_task(stream.write(bytes(8 << 20)))
+            await session.full.wait()
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            await stream.close()
+            yield session, peer
+    finally:
+        session.abort()
+        peer.writer.close()
+        await session.closed
+
+
+async def test_close_waits_until_a_slow_peer_has_taken_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podwright.streaming.spdy.session._LINGER_SECONDS", 0.001)
+    async with full_session() as (session, peer):
+        closing = asyncio.create_task(session.close())
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+        await asyncio.gather(peer.read(), closing)
+        assert peer.heard[-2:] == [Data(1, b"", True), GoAway(0, 0)]
+        assert await session.closed is None
+
+
+async def test_close_shows_its_end_and_reads_on_until_the_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("podwright.streaming.spdy.session._LINGER_SECONDS", 1000.0)
+    async with full_session() as (session, peer):
+        closing = asyncio.create_task(session.close())
+        # What nobody reads any more must not cost the peer what it has not read yet.
+        peer.writer.write(frames.encode(Data(1, bytes(1 << 20))))
+        await peer.read()
+        assert peer.heard[-1] == GoAway(0, 0)
+        await peer.writer.drain()
+        assert not closing.done()
+        peer.writer.close()
+        await closing
+        assert await session.closed is None
+
+
+async def test_a_session_that_never_had_a_pipe_can_be_ended() -> None:
+    session = Session(client=True)
     opening = asyncio.create_task(session.open({}))
-    await reader.read(1 << 12)
-    writer.write(frames.encode(SynReply(1, compressor.block({}))) + frames.encode(WindowUpdate(0, 1 << 24)))
-    # The answer to the ping below: after it the windows are known.
-    writer.write(frames.encode(WindowUpdate(1, 1 << 24)))
-    stream = await opening
-    writer.write(frames.encode(Ping(1)))
-    assert await session.ping() >= 0
-    while not session._full:
-        await stream.write(bytes(10_000))
-    await stream.close()
-    # The peer goes on sending while it reads nothing.
-    writer.write(frames.encode(Data(1, bytes(50_000))))
-    closing = asyncio.create_task(session.close())
     await settle()
-    assert not closing.done()
-    heard: list[frames.Frame] = []
-    while data := await reader.read(1 << 16):
-        heard += decoder.feed(data)
-    assert heard[-1] == GoAway(0, 0)
-    assert Data(1, b"", True) in heard
-    writer.close()
-    await closing
+    session.abort()
+    with pytest.raises(ConnectionResetError):
+        await opening
     assert await session.closed is None
+
+
+async def test_an_end_comes_even_if_nobody_waits_for_it_any_more() -> None:
+    session, pipe = held()
+    pipe.syn(1)
+    stream = await arrived(session)
+    stream.accept()
+    session.pause_writing()
+    writing, closing = asyncio.create_task(stream.write(b"last")), asyncio.create_task(stream.close())
+    await settle()
+    closing.cancel()
+    await settle()
+    session.resume_writing()
+    await writing
+    assert pipe.heard()[-2:] == [Data(1, b"last"), Data(1, b"", True)]
+    session.abort()
 
 
 async def test_the_peers_goaway_ends_the_session_after_the_last_stream() -> None:

@@ -157,6 +157,8 @@ class Session(asyncio.Protocol):
         self._lose(error)
         if self._pipe is not None:
             self._pipe.abort()
+        elif not self.closed.done():
+            self.closed.set_result(error)
 
     # What the transport calls
 

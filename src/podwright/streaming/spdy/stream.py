@@ -216,6 +216,7 @@ class Stream:
         try:
             await write.done
         except asyncio.CancelledError:
-            if write in self.writes:
+            # An end that was asked for comes all the same; data belongs to the caller again.
+            if not fin and write in self.writes:
                 self.writes.remove(write)
             raise
