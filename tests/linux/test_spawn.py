@@ -103,3 +103,50 @@ async def test_exited_returns_at_once_for_a_process_that_is_gone() -> None:
     process = await asyncio.create_subprocess_exec("true")
     await process.wait()
     await spawn.exited(process.pid)
+
+
+def reaped(pid: int) -> bool:
+    """Not even a zombie is left of it."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def test_a_program_serves_as_long_as_the_context_and_is_reaped(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as said:
+        script = f"sleep 1000 & echo $! >/proc/self/fd/{theirs}; wait"
+        async with spawn.serving(["sh", "-c", script], pass_fds=[theirs], kept=100) as child:
+            os.close(theirs)
+            grandchild = int(await asyncio.to_thread(said.readline))
+            assert proc.alive(child.pid) and proc.alive(grandchild)
+        assert reaped(child.pid)
+        await asyncio.wait_for(spawn.exited(grandchild), 60)
+
+
+async def test_a_serving_program_is_ended_by_a_cancellation_and_by_an_error() -> None:
+    async def serve(started: asyncio.Future[int]) -> None:
+        async with spawn.serving(["sleep", "1000"], kept=100) as child:
+            started.set_result(child.pid)
+            await asyncio.Event().wait()
+
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(started))
+    pid = await started
+    assert proc.alive(pid)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert reaped(pid)
+    with pytest.raises(ZeroDivisionError):
+        async with spawn.serving(["sleep", "1000"], kept=100) as child:
+            raise ZeroDivisionError
+    assert reaped(child.pid)
+    with pytest.raises(FileNotFoundError):
+        async with spawn.serving(["/nonexistent/program"], kept=100):
+            pass
+
+
+async def test_of_what_a_serving_program_says_the_end_is_kept() -> None:
+    script = "head -c 5000000 /dev/zero >&2; printf 'last words' >&2"
+    async with spawn.serving(["sh", "-c", script], kept=1000) as child:
+        await spawn.exited(child.pid)
+        assert child.said() == "\0" * 990 + "last words"
