@@ -103,8 +103,13 @@ def import_(
     workdir: Annotated[str, typer.Option(help="Working directory.", rich_help_panel=CONFIG)] = "",
 ) -> None:
     """Make images of what is on this host, and print their ids."""
-    settings = {"Cmd": _argv("--cmd", cmd), "Entrypoint": _argv("--entrypoint", entrypoint), "Env": env}
-    settings |= {"User": user, "WorkingDir": workdir}
+    settings = {
+        "Cmd": _argv("--cmd", cmd),
+        "Entrypoint": _argv("--entrypoint", entrypoint),
+        "Env": env,
+        "User": user,
+        "WorkingDir": workdir,
+    }
     _require_pairs(env or [])
     run_async(_import(context.obj, source, reference, config, settings))
 

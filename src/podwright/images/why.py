@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from podwright.engines.base import Image
@@ -53,7 +54,8 @@ class Why:
         if self._blobs.get(digest) is not None:
             blob = self._blobs.get(digest)
             assert blob is not None
-            yield self._blob_kind(digest), blob.disk_bytes, self._blobs.path(digest), self._of_blob(digest)
+            keepers = chain(self._of_needed(digest), self._of_unfinished(digest))
+            yield self._blob_kind(digest), blob.disk_bytes, self._blobs.path(digest), keepers
         for chain_id, diff_id in self._diff_ids().items():
             layer = self._layers.get(chain_id)
             if layer is not None and digest in (chain_id, diff_id):
@@ -72,12 +74,15 @@ class Why:
             verb = "mounts it as a volume" if mounted else "runs on it"
             yield "container", container, f"{of}, which it {verb.replace(' it', '')}" if of else verb
         for pattern in self._pinned.matching(image.id, (*image.repo_tags, *image.repo_digests)):
-            yield "pinned", pattern, of or "images.pinned: `podwright image prune` leaves it"
+            yield "pinned", pattern, of or "keeps it from `podwright image prune`"
 
-    def _of_blob(self, digest: str) -> Iterator[tuple[str, str, str]]:
+    def _of_needed(self, digest: str) -> Iterator[tuple[str, str, str]]:
         for entry in self._records.visible():
-            if digest in self._collection.needed_blobs(entry):
+            # Of an image's own digest it has been told already.
+            if digest != entry.image.id and digest in self._collection.needed_blobs(entry):
                 yield from self._of_image(entry, self._part(entry, digest))
+
+    def _of_unfinished(self, digest: str) -> Iterator[tuple[str, str, str]]:
         if self._blobs.held(digest):
             yield "pull", "", "a pull, an import or an export that is under way needs it"
         blob = self._blobs.get(digest)
