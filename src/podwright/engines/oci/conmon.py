@@ -24,6 +24,8 @@ from podwright.linux import inotify, proc, spawn
 from podwright.logs import lines
 
 LOG_MODE = 0o640
+MAX_SIZE = 1000
+"""Of a terminal, in characters; conmon refuses more."""
 _REOPEN = b"2 0 0\n"
 """Message type 2 of the control FIFO; the two numbers belong to type 1, a terminal's size."""
 
@@ -184,16 +186,8 @@ async def reopen_log(bundle: Path, log_path: str, timeout: float = 10.0) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         watch.add(path.parent, inotify.MOVED_TO)
-        try:
-            fifo = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.ENXIO, errno.ENOENT):
-                raise
-            raise FailedPrecondition(f"nobody writes the log {log_path}: its supervisor is gone") from error
-        try:
-            os.write(fifo, _REOPEN)
-        finally:
-            os.close(fifo)
+        if not _control(bundle, _REOPEN):
+            raise FailedPrecondition(f"nobody writes the log {log_path}: its supervisor is gone")
         try:
             async with asyncio.timeout(timeout):
                 async for event in watch:
@@ -206,6 +200,28 @@ async def reopen_log(bundle: Path, log_path: str, timeout: float = 10.0) -> None
     finally:
         watch.close()
     path.chmod(LOG_MODE)  # conmon makes it 0600; the kubelet's log readers are in the group
+
+
+def resize(bundle: Path, width: int, height: int) -> None:
+    """Give the terminal of `bundle` another size, in characters. Impossible ones, and those of a container
+    that has ended, are left out."""
+    if 0 < width <= MAX_SIZE and 0 < height <= MAX_SIZE:
+        _control(bundle, b"1 %d %d\n" % (height, width))
+
+
+def _control(bundle: Path, message: bytes) -> bool:
+    """Whether there is a conmon to take it."""
+    try:
+        fifo = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENOENT):
+            raise
+        return False
+    try:
+        os.write(fifo, message)
+    finally:
+        os.close(fifo)
+    return True
 
 
 def _command(program: str, task: Supervised, runtime: Sequence[str]) -> list[str]:

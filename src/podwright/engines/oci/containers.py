@@ -23,7 +23,9 @@ from podwright.engines.oci import (
     sessions,
     user_namespaces,
 )
+from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import Requests, hook_target
@@ -54,6 +56,7 @@ class Containers:
         runtimes: Runtimes,
         tasks: Tasks,
         images: ImageStore,
+        volumes: ImageMounts,
         host: HostFacts,
         requests: Requests,
         hooks: Hooks,
@@ -68,7 +71,13 @@ class Containers:
         self._host = host
         self._requests = requests
         self._hooks = hooks
+        self._attachments = Attachments()
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
+        self._volumes = volumes
+
+    def close(self) -> None:
+        """Let go; containers keep running."""
+        self._attachments.close()
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         runtime = self._runtimes.get(container.sandbox.handler)
@@ -79,7 +88,7 @@ class Containers:
         ids = user_namespaces.id_maps(self._places, container.sandbox)
         root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
         facts = self._requests.facts(container.config)
-        parts = Made(container, root, self._places, self._tasks, self._images, self._levels, made, ids)
+        parts = Made(container, root, self._places, self._tasks, self._volumes, self._levels, made, ids)
         request = await self._requests.container(container, runtime, wanted, facts, parts)
         built = build_container(request, facts)
         for warning in built.warnings:
@@ -137,7 +146,10 @@ class Containers:
         id = container.id
         await self._tasks.end(id, container.facts.pid, started(container))
         rootfs.unmount(self._places, id)
-        self._unmount_sources(id)
+        mapped = self._places.mapped_mounts(id)
+        if mapped.is_dir():
+            mounts.unmount_below(mapped)
+        self._volumes.release(container.sandbox.id, id)
         await asyncio.to_thread(self._remove_files, id)
         # By the store's own account: after a reboot no mount tells any more which images were volumes.
         self._images.release_all(id)
@@ -173,6 +185,10 @@ class Containers:
             return await sessions.run(self._place(container), argv, streams)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
+
+    async def attach(self, container: Container, streams: Streams) -> None:
+        bundle = self._places.container_run(container.id)
+        await self._attachments.attach(bundle, container.config, streams)
 
     async def reopen_log(self, container: Container) -> None:
         if container.log_path:
@@ -210,12 +226,6 @@ class Containers:
         )
 
     # Undoing
-
-    def _unmount_sources(self, id: str) -> None:
-        """Unmount what was mounted for container `id` to be bound: images, and what has mapped owners."""
-        for directory in (self._places.mapped_mounts(id), self._places.image_mounts(id)):
-            if directory.is_dir():
-                mounts.unmount_below(directory)
 
     async def _unmake(self, container: Container, made: Sequence[Path]) -> None:
         await self.remove(container)

@@ -31,6 +31,7 @@ from podwright.engines.base import (
 )
 from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
+from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.plan import Plan
 from podwright.engines.oci.repair import Repair
@@ -106,6 +107,7 @@ class OciEngine:
         self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
         requests = Requests(self._config, self._places, self._runtimes, facts)
+        volumes = ImageMounts(self._places, self._images)
         self._sandboxes = Sandboxes(
             self._config,
             self._places,
@@ -115,6 +117,7 @@ class OciEngine:
             facts,
             requests,
             self._hooks,
+            volumes,
         )
         self._containers = Containers(
             self._config,
@@ -122,6 +125,7 @@ class OciEngine:
             self._runtimes,
             self._tasks,
             self._images,
+            volumes,
             facts,
             requests,
             self._hooks,
@@ -137,6 +141,7 @@ class OciEngine:
     async def close(self) -> None:
         """Let go; containers keep running."""
         self._migrations.close()
+        self._containers.close()
         await self._tasks.close()
         await self._network.close()
         await self._images.close()
@@ -217,10 +222,10 @@ class OciEngine:
         return await self._containers.exec(container, argv, streams)
 
     async def attach(self, container: Container, streams: Streams) -> None:
-        raise Unimplemented("the oci engine cannot attach yet")
+        await self._containers.attach(container, streams)
 
     async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
-        raise Unimplemented("the oci engine cannot forward ports yet")
+        await self._sandboxes.forward(sandbox, port, connection)
 
     async def reopen_log(self, container: Container) -> None:
         await self._containers.reopen_log(container)

@@ -65,6 +65,11 @@ class Runtime:
         return self.kind == "runsc"
 
     @property
+    def shares_network(self) -> bool:
+        """Its containers' sockets are those of the pod's network namespace, not of a stack of its own."""
+        return not self.sandboxed or "-network host" in " ".join(self.options).replace("=", " ")
+
+    @property
     def passes_output_through(self) -> bool:
         """`exec` hands its own streams to the program, and ends when the program does."""
         return self.kind in ("crun", "runsc")

@@ -14,7 +14,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Json, Sandbox, SandboxFacts
-from podwright.engines.oci import labels, node_files
+from podwright.engines.oci import forward, labels, node_files
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.places import Places
@@ -32,6 +32,7 @@ from podwright.engines.oci.requests import (
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.oci.user_namespaces import id_maps
+from podwright.engines.streams import Connection
 from podwright.errors import FailedPrecondition, Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import mounts, namespaces, proc, trees, user_namespaces
@@ -165,6 +166,14 @@ class Sandboxes:
         if config.exists():
             info["runtimeSpec"] = msgspec.json.decode(config.read_bytes())
         return info
+
+    async def forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
+        """As `Engine.port_forward`."""
+        namespace = None if options(sandbox).network == _NODE else Path(self.netns(sandbox))
+        runtime = self._runtimes.of_existing(sandbox.handler)
+        metadata = sandbox.config.metadata
+        pod = f"{metadata.namespace}/{metadata.name}"
+        await forward.forward(pod, namespace, runtime, port, connection)
 
     # For its containers
 
