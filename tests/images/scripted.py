@@ -34,6 +34,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
     """What Content-Length says; None: the truth."""
+    held: asyncio.Event | None = None
+    """Until when the connection stands still after the body."""
 
 
 Rule = Callable[[Asked], Reply | Awaitable[Reply] | None]
@@ -123,6 +125,8 @@ async def scripted(tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]
                 head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
                 writer.write(f"{head}\r\n".encode() + (b"" if asked.method == "HEAD" else reply.body))
                 await writer.drain()
+                if reply.held is not None:
+                    await reply.held.wait()
                 if length != len(reply.body):
                     return
         except (OSError, EOFError, asyncio.CancelledError):

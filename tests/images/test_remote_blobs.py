@@ -323,7 +323,7 @@ async def test_a_fetch_that_is_cancelled_ends_at_once_and_the_others_go_on(
         await release.wait()
         return Reply(200, content)
 
-    registry.on(place, Reply(200, content[:50_000], length=len(content) + 1))
+    registry.on(place, Reply(200, content[:50_000], length=len(content), held=release))
     scratch = tmp_path / "s"
     scratch.mkdir()
     came = asyncio.Event()

@@ -44,10 +44,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 async def listening(handler: Handler) -> AsyncIterator[int]:
     """Answer requests by `handler`; the port. When the context ends, so does every connection."""
     connections: set[asyncio.Task[None]] = set()
+    open_ = True
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if not open_:  # it was accepted at the last moment
+            writer.close()
+            return
         connections.add(task)
         try:
             await _converse(handler, reader, writer)
@@ -63,12 +67,12 @@ async def listening(handler: Handler) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        open_ = False
         server.close()
         while connections:
             for task in connections:
                 task.cancel()
             await asyncio.wait(connections)
-        await server.wait_closed()
 
 
 async def _converse(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
