@@ -121,7 +121,8 @@ def classified(words: str, text: str, access: Access) -> PodwrightError:
         return FailedPrecondition(f"{text} (images.policy: {access.policy})")
     for pattern, make in _KINDS:
         if pattern.search(words):
-            return make(text)
+            # A file that ends too early is no registry that is away.
+            return NotFound(text) if make is RegistryUnavailable and not access.registry else make(text)
     return PodwrightError(text)
 
 
