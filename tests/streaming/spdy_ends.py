@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ class HeldPipe:
         self.closed = False
         self.aborted = False
         self.size = 0
+        self.half = False
 
     def write(self, data: bytes, /) -> None:
         self._written += data
@@ -41,10 +43,10 @@ class HeldPipe:
         return self.size
 
     def can_write_eof(self) -> bool:
-        return False
+        return self.half
 
     def write_eof(self) -> None:
-        raise AssertionError
+        raise OSError(errno.ENOTCONN, "not connected")
 
     def close(self) -> None:
         if not self.closed:

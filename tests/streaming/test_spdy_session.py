@@ -331,10 +331,10 @@ async def full_session() -> AsyncIterator[tuple[Session, LatePeer]]:
 async def test_close_waits_until_a_slow_peer_has_taken_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("podwright.streaming.spdy.session._LINGER_SECONDS", 0.001)
     async with full_session() as (session, peer):
-        closing = asyncio.create_task(session.close())
+        closing = [asyncio.create_task(session.close()) for _ in range(2)]
         await asyncio.sleep(0.1)
-        assert not closing.done()
-        await asyncio.gather(peer.read(), closing)
+        assert not any(task.done() for task in closing)
+        await asyncio.gather(peer.read(), *closing)
         assert peer.heard[-2:] == [Data(1, b"", True), GoAway(0, 0)]
         assert await session.closed is None
 
@@ -352,6 +352,28 @@ async def test_close_shows_its_end_and_reads_on_until_the_peers(monkeypatch: pyt
         peer.writer.close()
         await closing
         assert await session.closed is None
+
+
+async def test_close_reads_on_from_a_peer_that_was_held_up() -> None:
+    session, pipe = held(Limits(stream_window=64 * KIB, session_window=64 * KIB))
+    pipe.syn(1)
+    stream = await arrived(session)
+    pipe.say(Data(1, bytes(65 * KIB)))
+    assert not pipe.reading
+    closing = asyncio.create_task(session.close())
+    await settle()
+    assert pipe.reading
+    await closing
+    assert pipe.heard()[-1] == GoAway(1, 0)
+    assert len(await stream.read()) == 65 * KIB
+
+
+async def test_close_of_a_connection_that_the_peer_has_cut_is_quiet() -> None:
+    session, pipe = held()
+    pipe.half = True
+    await session.close()
+    assert await session.closed is None
+    assert pipe.closed and not pipe.aborted
 
 
 async def test_a_session_that_never_had_a_pipe_can_be_ended() -> None:

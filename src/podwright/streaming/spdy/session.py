@@ -135,18 +135,22 @@ class Session(asyncio.Protocol):
             self._flush()
             self._closing = True
             self._lose(None)
+            # What comes is thrown away from now on; a peer that is held up in sending may read nothing.
+            self._resume()
         try:
             await self._drain(pipe)
-            linger = _SHUTDOWN_SECONDS
             # A socket that is closed while input waits tells the peer so at once, and the peer's kernel
             # throws away what it has not read. So first our end, then the peer's.
-            if pipe.can_write_eof() and not self.closed.done():
-                pipe.write_eof()
-                self._resume()
-                await asyncio.wait({self.closed}, timeout=_LINGER_SECONDS)
-                linger = _LINGER_SECONDS
+            half = pipe.can_write_eof() and not self.closed.done()
+            if half:
+                try:
+                    pipe.write_eof()
+                except OSError:
+                    pass  # the peer has cut the connection, and the transport does not know it yet
+                else:
+                    await asyncio.wait({self.closed}, timeout=_LINGER_SECONDS)
             pipe.close()
-            await asyncio.wait({self.closed}, timeout=linger)
+            await asyncio.wait({self.closed}, timeout=_LINGER_SECONDS if half else _SHUTDOWN_SECONDS)
         finally:
             if not self.closed.done():
                 pipe.abort()
@@ -385,8 +389,9 @@ class Session(asyncio.Protocol):
         """Until the transport has sent all it was given, or is lost."""
         pipe.set_write_buffer_limits(high=0)
         while pipe.get_write_buffer_size() and not self.closed.done():
-            self._drained = self.loop.create_future()
-            await self._drained
+            if self._drained is None or self._drained.done():
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
 
 
 def _tell(future: asyncio.Future[None] | None) -> None:
