@@ -86,6 +86,11 @@ class Served:
     content: Manifest
 
     @property
+    def served(self) -> str:
+        """Digest of what its names stand for."""
+        return (*self.indexes, self.digest)[0]
+
+    @property
     def documents(self) -> tuple[str, ...]:
         """Digests of all but the layers."""
         return (*self.indexes, self.digest, self.content.config.digest)

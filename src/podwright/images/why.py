@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from podwright.images.blobs import Blobs
 from podwright.images.collection import SECOND, Collection
 from podwright.images.layers import Layers
 from podwright.images.pinned import Pinned
-from podwright.images.records import Entry, Records
+from podwright.images.records import Entry, Records, Served
 from podwright.wire import podwright_pb2 as own
+
+Keeper = tuple[str, str, str, str]
+"""Kind, name, how, and the id of the image by which it keeps it, if any."""
 
 
 class Why:
@@ -33,21 +36,20 @@ class Why:
         compressed, is a blob, a diff id and a chain id) is told in one answer."""
         digest = self._digest_of(text)
         answer, kinds, seen = own.ExplainBlobResponse(digest=digest), [], set[tuple[str, str, str]]()
-        for kind, size, path, keepers in self._meanings(digest):
-            kinds.append(kind)
+        for meaning, size, path, keepers in self._meanings(digest):
+            kinds.append(meaning)
             answer.bytes += size
             answer.path = answer.path or str(path or "")
-            for keeper in keepers:
-                if keeper not in seen:
-                    seen.add(keeper)
-                    answer.keepers.add(kind=keeper[0], name=keeper[1], how=keeper[2])
+            for kind, name, how, image_id in keepers:
+                # What is a blob and a layer is not kept twice.
+                if (kind, name, image_id) not in seen:
+                    seen.add((kind, name, image_id))
+                    answer.keepers.add(kind=kind, name=name, how=how)
         answer.kind = ", ".join(dict.fromkeys(kinds))
         return answer
 
-    def _meanings(
-        self, digest: str
-    ) -> Iterator[tuple[str, int, Path | None, Iterator[tuple[str, str, str]]]]:
-        """What `digest` is: a kind, bytes on disk, a path, and its keepers (kind, name, how)."""
+    def _meanings(self, digest: str) -> Iterator[tuple[str, int, Path | None, Iterator[Keeper]]]:
+        """What `digest` is: a kind, bytes on disk, a path, and its keepers."""
         if digest in self._records.images:
             image = self._records.images[digest]
             yield "image", image.image.size, None, self._of_image(image, "")
@@ -63,40 +65,61 @@ class Why:
 
     # What keeps it
 
-    def _of_image(self, entry: Entry, how: str) -> Iterator[tuple[str, str, str]]:
+    def _of_image(self, entry: Entry, how: str) -> Iterator[Keeper]:
+        """Of an image, and so of its layers, of which `how` tells the part."""
         image, of = entry.image, f"{how} of image {entry.image.id}" if how else ""
-        for name in (*image.repo_tags, *image.repo_digests):
-            yield "name", name, of or "names it"
-        if not (image.repo_tags or image.repo_digests or entry.hidden):
-            yield "image", image.id, of or "is listed without a name until it is removed"
+        yield from self._of_listing(entry, tuple(entry.names), of)
         for user in sorted(entry.users):
             container, mounted, _ = user.partition("#")
             verb = "mounts it as a volume" if mounted else "runs on it"
-            yield "container", container, f"{of}, which it {verb.replace(' it', '')}" if of else verb
-        for pattern in self._pinned.matching(image.id, (*image.repo_tags, *image.repo_digests)):
-            yield "pinned", pattern, of or "keeps it from `podwright image prune`"
+            yield "container", container, f"{verb}; {of}" if of else verb, image.id
 
-    def _of_needed(self, digest: str) -> Iterator[tuple[str, str, str]]:
+    def _of_listing(self, entry: Entry, names: Sequence[str], of: str) -> Iterator[Keeper]:
+        image = entry.image
+        for name in sorted(names, key=lambda name: ("@" in name, name)):
+            yield "name", name, of or "names it", image.id
+        if not names and not entry.hidden:
+            yield "image", image.id, of or "is listed without a name until it is removed", image.id
+        for pattern in self._pinned.matching(image.id, (*image.repo_tags, *image.repo_digests)):
+            yield "pinned", pattern, of or "keeps it from `podwright image prune`", image.id
+
+    def _of_needed(self, digest: str) -> Iterator[Keeper]:
+        """Blobs are kept by names, not by containers: those need the layers."""
         for entry in self._records.visible():
             # Of an image's own digest it has been told already.
-            if digest != entry.image.id and digest in self._collection.needed_blobs(entry):
-                yield from self._of_image(entry, self._part(entry, digest))
+            if digest == entry.image.id or digest not in self._collection.needed_blobs(entry):
+                continue
+            latest = next(reversed(entry.manifests), "")
+            for served in entry.manifests.values():
+                if digest in (*served.documents, *(layer.digest for layer in served.content.layers)):
+                    names = [
+                        name
+                        for name, stands_for in entry.names.items()
+                        if (stands_for if stands_for in entry.manifests else latest) == served.served
+                    ]
+                    of = f"{self._part(served, digest)} of image {entry.image.id}"
+                    yield from self._of_listing(entry, names, of)
 
-    def _of_unfinished(self, digest: str) -> Iterator[tuple[str, str, str]]:
+    def _of_unfinished(self, digest: str) -> Iterator[Keeper]:
         if self._blobs.held(digest):
-            yield "pull", "", "a pull, an import or an export that is under way needs it"
+            yield "pull", "", "a pull, an import or an export that is under way needs it", ""
         blob = self._blobs.get(digest)
         if blob is not None and blob.pending_since is not None:
             since, until = _time(blob.pending_since), _time(self._collection.expires(blob.pending_since))
-            yield "pending", since, f"a pull that did not end asked for it; it goes at {until}, or by prune"
+            yield (
+                "pending",
+                since,
+                f"a pull that did not end asked for it; it goes at {until}, or by prune",
+                "",
+            )
 
-    def _of_layer(self, chain_id: str) -> Iterator[tuple[str, str, str]]:
+    def _of_layer(self, chain_id: str) -> Iterator[Keeper]:
         for entry in self._records.images.values():
             if chain_id in entry.chain:
                 place = entry.chain.index(chain_id) + 1
                 yield from self._of_image(entry, f"layer {place} of {len(entry.chain)}")
         if self._layers.held(chain_id):
-            yield "pull", "", "a pull or an import that is under way needs it"
+            yield "pull", "", "a pull or an import that is under way needs it", ""
 
     # What it is
 
@@ -113,11 +136,10 @@ class Why:
                     return "layer blob"
         return "blob"
 
-    def _part(self, entry: Entry, digest: str) -> str:
-        for served in entry.manifests.values():
-            layers = [layer.digest for layer in served.content.layers]
-            if digest in layers:
-                return f"blob of layer {layers.index(digest) + 1} of {len(layers)}"
+    def _part(self, served: Served, digest: str) -> str:
+        layers = [layer.digest for layer in served.content.layers]
+        if digest in layers:
+            return f"blob of layer {layers.index(digest) + 1} of {len(layers)}"
         return self._blob_kind(digest)
 
     def _diff_ids(self) -> Mapping[str, str]:
