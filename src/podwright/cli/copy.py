@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 READ_SIZE = 1 << 16
 WORDS_LIMIT = 4096
 """Bytes of what a tar says that are kept for the error."""
-EMPTY_ARCHIVE = bytes(1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ class ByTar:
 
     async def is_directory(self, path: str) -> bool:
         # No other program is needed than the one that is needed anyway.
-        return await self._tar(("xf", "-", "-C", path), stdin=_Bytes(EMPTY_ARCHIVE)) == ""
+        return await self._tar(("cf", "-", "-C", path, "--no-recursion", ".")) == ""
 
     async def read(self, directory: str, name: str, sink: Sink) -> None:
         # A name must not be taken for an option.
@@ -218,17 +217,6 @@ class ByTar:
         if status in (126, 127):
             raise NoTar
         return "" if status == 0 else words.text() or f"it ended with {status}"
-
-
-class _Bytes:
-    """A `Source` of few bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    async def read(self) -> bytes:
-        data, self._data = self._data, b""
-        return data
 
 
 class _Words:
@@ -283,7 +271,8 @@ async def drained(work: Callable[[BinaryIO], None], talk: Callable[[Sink], Await
         talking = asyncio.ensure_future(talk(_Writing(writing)))
         try:
             await asyncio.wait([thread, talking], return_when=asyncio.FIRST_COMPLETED)
-            if thread.done():
+            # An archive that is cut short is no news when there is something to say of why.
+            if thread.done() and not writing.closed:
                 thread.result()
             await talking
             writing.close()

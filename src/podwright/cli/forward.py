@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -131,12 +132,20 @@ async def _carry(
         await tunnel.connect(pair.remote, Connection(end, end))
     except PodwrightError as error:
         print(f"podwright: {pair.local} -> {pair.remote}: {error}", file=sys.stderr, flush=True)
-        # A reset, so that the client does not take what it has got for all there is.
-        writer.transport.abort()
+        _reset(writer)
     except (BrokenPipeError, asyncio.CancelledError):
-        writer.transport.abort()
+        _reset(writer)
     finally:
         writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """So that the client does not take what it has got for all there is."""
+    sock: socket.socket | None = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        # What lingers for no second is not closed but reset (socket(7), tcp(7)).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class _End:
