@@ -213,6 +213,18 @@ def test_run_shows_the_pull_above_what_containers_write(
     assert any(line.startswith("CONTAINER") or "EXIT CODE" in line for line in left)
 
 
+def test_the_example_prints_each_step(fake_server: FakeServer) -> None:
+    slow(fake_server, "1s")
+    example = Path(__file__).parents[2] / "examples/pull_progress.py"
+    argv = [sys.executable, str(example), "app:1", fake_server.endpoint]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
+    lines = done.stdout.splitlines()
+    assert ID.fullmatch(lines[-1] + "\n"), done.stderr
+    sums = [line for line in lines if line.startswith("PULL_")]
+    assert sums[-1] == "PULL_DONE 50000000 of 50000000 bytes"
+    assert any(re.fullmatch(r"PULL_TRANSFERRING [1-9]\d* of 50000000 bytes", line) for line in sums)
+
+
 class Other:
     """Another CRI's server: it pulls, and knows nothing of progress."""
 
