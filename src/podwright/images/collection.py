@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from podwright.engines.base import Image
 from podwright.images.blobs import Blobs
+from podwright.images.entries import Entry
 from podwright.images.layers import Layers
-from podwright.images.records import Entry, Records
+from podwright.images.records import Records
 from podwright.wire import podwright_pb2 as own
 
 SECOND = 10**9

@@ -19,10 +19,11 @@ from podwright.engines.base import Image
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
 from podwright.images import references
 from podwright.images.blobs import Blobs
+from podwright.images.entries import Entry, Served
 from podwright.images.files import Archive, Interrupt, Layout, in_thread
 from podwright.images.layers import Layers
 from podwright.images.local import FULL_NAME, REF_NAME
-from podwright.images.records import Entry, Records, Served
+from podwright.images.records import Records
 from podwright.images.references import LocalSource
 from podwright.linux import spawn
 from podwright.linux.waiting import to_the_end

@@ -28,9 +28,10 @@ from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, Podw
 from podwright.images import local
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Descriptor
+from podwright.images.entries import NewImage
 from podwright.images.layers import Layers, chain_ids
 from podwright.images.platform import ARCHITECTURE
-from podwright.images.records import NewImage, Records
+from podwright.images.records import Records
 from podwright.images.references import LocalSource, Reference, local_name
 from podwright.linux import spawn
 from podwright.linux.waiting import to_the_end

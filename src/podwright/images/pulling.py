@@ -22,10 +22,11 @@ from podwright.errors import NotFound, PodwrightError, RegistryUnavailable
 from podwright.images import artifacts, references
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Descriptor, Index, read_document, read_manifest
+from podwright.images.entries import Entry, NewImage
 from podwright.images.layers import Layer, Layers, chain_ids, to_its_end
 from podwright.images.platform import host_platform, parse_platform
 from podwright.images.progress import INTERVAL, Progress, Pulls
-from podwright.images.records import Entry, NewImage, Records
+from podwright.images.records import Records
 from podwright.images.references import LocalSource, Reference
 from podwright.images.remote import NESTING, Remote, Resolved, chosen, opened
 from podwright.images.transfers import Lent, Shared, Turns, Work

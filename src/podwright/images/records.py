@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-
-import msgspec
+from dataclasses import replace
 
 from podwright.engines.base import Image
 from podwright.errors import InvalidArgument, NotFound, PodwrightError
 from podwright.images import references
 from podwright.images.artifacts import is_artifact
 from podwright.images.blobs import Blobs
-from podwright.images.documents import Manifest, read_document
+from podwright.images.documents import read_document
+from podwright.images.entries import Entry, NewImage, Served, parsed_manifest
 from podwright.images.layers import Layers, chain_ids
 from podwright.images.pinned import Pinned
 from podwright.images.references import Reference
@@ -53,63 +52,6 @@ CREATE TABLE IF NOT EXISTS image_manifests (
 """
 ADDED = (("images", "chain"), ("image_references", "served"))
 """Columns that came later; images.manifest is of the time before there were blobs."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewImage:
-    """An image whose layers and blobs are in place and on the disk."""
-
-    id: str
-    """Digest of its configuration (of an artifact: of its manifest)."""
-    config: bytes
-    chain: tuple[str, ...]
-    """Chain ids of its layers, bottom first."""
-    manifest: str
-    """Digest of its manifest."""
-    indexes: tuple[str, ...] = ()
-    """Digests of the indexes that led to the manifest, outermost first."""
-
-    @property
-    def served(self) -> str:
-        """Digest of what its names stand for."""
-        return (*self.indexes, self.manifest)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """One way in which an image came here."""
-
-    indexes: tuple[str, ...]
-    """Digests, outermost first."""
-    digest: str
-    """Of the manifest."""
-    content: Manifest
-
-    @property
-    def served(self) -> str:
-        """Digest of what its names stand for."""
-        return (*self.indexes, self.digest)[0]
-
-    @property
-    def documents(self) -> tuple[str, ...]:
-        """Digests of all but the layers."""
-        return (*self.indexes, self.digest, self.content.config.digest)
-
-
-@dataclass(slots=True)
-class Entry:
-    """One image in memory."""
-
-    image: Image
-    chain: tuple[str, ...]
-    hidden: bool = False
-    """Removed, but its layers stay for the containers that use it."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Each with the digest that it stood for; "" when it was recorded before blobs were kept."""
-    users: set[str] = field(default_factory=set)
-    """Containers."""
-    manifests: dict[str, Served] = field(default_factory=dict)
-    """By what was served, the latest last."""
 
 
 class Records:
@@ -190,7 +132,7 @@ class Records:
     def record(self, new: NewImage, names: Iterable[str]) -> Image:
         """Write the rows of an image; it takes `names` from those that have them."""
         now = time.time_ns()
-        content = _manifest(new.manifest, self._blobs.read(new.manifest))
+        content = parsed_manifest(new.manifest, self._blobs.read(new.manifest))
         served = Served(new.indexes, new.manifest, content)
         with self._database.transaction():
             self._database.execute(
@@ -342,7 +284,7 @@ class Records:
         ).fetchall()
         for image_id, served, digest, indexes in rows:
             try:
-                content = _manifest(digest, self._blobs.read(digest))
+                content = parsed_manifest(digest, self._blobs.read(digest))
                 self.images[image_id].manifests[served] = Served(tuple(indexes.split()), digest, content)
             except (OSError, PodwrightError):
                 # The image runs without it; only its export needs it.
@@ -389,10 +331,3 @@ class Records:
 def _served(name: str, served: str) -> str:
     """What `name` stands for: a name with a digest says so itself."""
     return name.partition("@")[2] or served
-
-
-def _manifest(digest: str, content: bytes) -> Manifest:
-    try:
-        return msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise PodwrightError(f"the manifest {digest} cannot be read: {error}") from error

@@ -12,9 +12,10 @@ from podwright.errors import InvalidArgument, NotFound
 from podwright.images import references
 from podwright.images.blobs import Blobs
 from podwright.images.collection import SECOND, Collection
+from podwright.images.entries import Entry, Served
 from podwright.images.layers import Layers
 from podwright.images.pinned import Pinned
-from podwright.images.records import Entry, Records, Served
+from podwright.images.records import Records
 from podwright.wire import podwright_pb2 as own
 
 Keeper = tuple[str, str, str, str]
