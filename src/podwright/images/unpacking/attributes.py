@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from podwright.images.unpacking.archive import Entry
-    from podwright.images.unpacking.below import Found
 
 CAPABILITY = b"security.capability"
 DROPPED = (b"trusted.overlay.", b"user.overlay.", b"security.")
@@ -56,13 +55,9 @@ def set_xattrs(file: int | bytes, xattrs: Iterable[tuple[bytes, bytes]]) -> None
                 raise OSError(error.errno, f"attribute {name!r}: {error.strerror}") from error
 
 
-def copy_attributes(found: Found, fd: int) -> None:
-    """Give the open file or directory `fd` what a lower layer's has, but for the time of modification."""
-    status = found.status
-    os.fchown(fd, status.st_uid, status.st_gid)
-    os.fchmod(fd, stat.S_IMODE(status.st_mode))
-    source = found.open()
-    try:
-        set_xattrs(fd, [(os.fsencode(name), os.getxattr(source, name)) for name in os.listxattr(source)])
-    finally:
-        os.close(source)
+def copy_attributes(source: int, target: int) -> None:
+    """Give the open file or directory `target` what `source` has, but for the time of modification."""
+    status = os.fstat(source)
+    os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, stat.S_IMODE(status.st_mode))
+    set_xattrs(target, [(os.fsencode(name), os.getxattr(source, name)) for name in os.listxattr(source)])

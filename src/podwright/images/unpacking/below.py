@@ -40,16 +40,21 @@ class Below:
     def __init__(self, roots: Sequence[int]) -> None:
         """`roots`: the layers' directories, topmost first."""
         self._roots = tuple(roots)
-        self._parts: tuple[bytes, ...] = ()
+        self._path = b""
         self._directories: Sequence[int] = self._roots
         """The directories that make up the one that was looked at last: names come in groups."""
 
     def __bool__(self) -> bool:
         return bool(self._roots)
 
-    def find(self, parts: Sequence[bytes], name: bytes) -> Found | None:
-        """`name` in the directory `parts`; links are not followed."""
-        for directory in self._merged(tuple(parts)):
+    @property
+    def top(self) -> int | None:
+        """The root directory of the layer that is directly below."""
+        return self._roots[0] if self._roots else None
+
+    def find(self, path: bytes, name: bytes) -> Found | None:
+        """`name` in the directory `path`, written as the tree's are; links are not followed."""
+        for directory in self._merged(path):
             status = _look(directory, name)
             if status is not None:
                 return None if is_whiteout(status) else Found(directory, name, status)
@@ -59,23 +64,19 @@ class Below:
         """What the root directories have; also what only hides something further below."""
         return {os.fsencode(name) for root in self._roots for name in os.listdir(root)}  # noqa: PTH208
 
-    def _merged(self, parts: tuple[bytes, ...]) -> Sequence[int]:
-        """The directories that `parts` is made of, topmost first; none where that is no directory."""
-        if parts != self._parts:
-            self._keep((), self._roots)
-            at: Sequence[int] = self._roots
-            for name in parts:
-                deeper = _descend(at, name)
-                _close(at, self._roots)
-                at = deeper
-                if not at:
-                    break
-            self._keep(parts, at)
+    def _merged(self, path: bytes) -> Sequence[int]:
+        """The directories that `path` is made of, topmost first; none where that is no directory."""
+        if path == self._path:
+            return self._directories
+        if not path.startswith(self._path + b"/"):
+            _close(self._directories, self._roots)
+            self._path, self._directories = b"", self._roots
+        rest = path[len(self._path) :].split(b"/")[1:]
+        self._path = path
+        for name in rest:
+            before, self._directories = self._directories, _descend(self._directories, name)
+            _close(before, self._roots)
         return self._directories
-
-    def _keep(self, parts: tuple[bytes, ...], directories: Sequence[int]) -> None:
-        _close(self._directories, self._roots)
-        self._parts, self._directories = parts, directories
 
 
 def is_whiteout(status: os.stat_result) -> bool:

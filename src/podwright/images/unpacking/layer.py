@@ -95,11 +95,14 @@ class Layer:
     # Entries
 
     def _parent(self, head: bytes) -> Directory:
-        parts = _clean(head)
-        parent = self._tree.directory(parts)
-        # A way through a link can change with any later entry.
-        if list(parent.parts) == parts:
-            self._last_name, self._last = head, parent
+        parent = self._tree.known(b"/" + head if head else b"")
+        if parent is None:
+            parts = _clean(head)
+            parent = self._tree.directory(parts)
+            # A way through a link can change with any later entry.
+            if parent.path != b"".join([b"/" + part for part in parts]):
+                return parent
+        self._last_name, self._last = head, parent
         return parent
 
     def _root(self, entry: Entry) -> None:
@@ -158,9 +161,8 @@ class Layer:
         if not target:
             raise BadLayer("it is a hard link to the root directory")
         tree, source_name = self._tree, target[-1]
-        place = parent.parts
         source = tree.directory(target[:-1])
-        parent = tree.directory(place)  # the look for the source may have closed it
+        parent = tree.directory(parent.path.split(b"/")[1:])  # the look for the source may have closed it
         try:
             there = os.stat(source_name, dir_fd=source.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -168,7 +170,7 @@ class Layer:
         else:
             if stat.S_ISDIR(there.st_mode) or is_whiteout(there):
                 raise BadLayer(f"it is a hard link to {shown(entry.link)}, which is no file")
-        if (source.parts, source_name) != (place, name):
+        if (source.path, source_name) != (parent.path, name):
             self._link(source, source_name, parent, name, entry.link)
         # The peers let the last header of a file's names count, too.
         set_attributes_at(parent.fd, name, entry)
@@ -193,8 +195,8 @@ class Layer:
 
     def _copy_up(self, parent: Directory, name: bytes) -> None:
         """A hard link to a file of a lower layer needs that file in this one: a layer is one file system."""
-        found = None if parent.hides else self._tree.below.find(parent.parts, name)
-        place = shown(b"/".join((*parent.parts, name)))
+        found = None if parent.hides else self._tree.below.find(parent.path, name)
+        place = shown(parent.path + b"/" + name)
         if found is None:
             raise BadLayer(f"it is a hard link to {place}, which does not exist")
         mode, time = found.status.st_mode, found.status.st_mtime_ns
@@ -219,7 +221,7 @@ class Layer:
             fd = os.open(name, NEW_FILE, 0o600, dir_fd=directory)
             try:
                 _copy_data(source, fd, found.status.st_size)
-                copy_attributes(found, fd)
+                copy_attributes(source, fd)
             finally:
                 os.close(fd)
         finally:
@@ -245,7 +247,7 @@ class Layer:
             there = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         except FileNotFoundError:
             # In a directory that no lower layer has, overlayfs would show the device itself.
-            if tree.below.find(parent.parts, name) is not None:
+            if tree.below.find(parent.path, name) is not None:
                 os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent.fd)
                 tree.inodes += 1
             return

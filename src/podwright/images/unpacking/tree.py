@@ -29,11 +29,11 @@ MAX_LINKS = 40
 class Directory:
     """An open directory of the layer."""
 
-    __slots__ = ("blocks", "fd", "hides", "parts", "time")
+    __slots__ = ("blocks", "fd", "hides", "path", "time")
 
-    def __init__(self, parts: tuple[bytes, ...], fd: int, hides: bool, blocks: int, time: int | None) -> None:
-        self.parts = parts
-        """Its real place: none of them is a link."""
+    def __init__(self, path: bytes, fd: int, hides: bool, blocks: int, time: int | None) -> None:
+        self.path = path
+        """Its real place, no link in it, from the layer's root, which is "": "/usr/lib"."""
         self.fd = fd
         self.hides = hides
         """Nothing below can be seen through it: it or a directory above it is opaque."""
@@ -49,18 +49,32 @@ class Tree:
         self.blocks = 0
         """Of 512 bytes, that everything in the layer occupies."""
         self.inodes = 1
-        self.root = Directory((), root, False, 0, None)
-        self._open: dict[tuple[bytes, ...], Directory] = {}
+        self.root = Directory(b"", root, False, 0, None)
+        self._open: dict[bytes, Directory] = {}
         """The last used is the last."""
+        top = below.top
+        if top is not None:
+            copy_attributes(top, root)
+            self.root.time = os.fstat(top).st_mtime_ns
+
+    def known(self, path: bytes) -> Directory | None:
+        """The directory whose real place this is, if it is open."""
+        if not path:
+            return self.root
+        known = self._open.pop(path, None)
+        if known is not None:
+            self._open[path] = known
+        return known
 
     def directory(self, parts: Sequence[bytes]) -> Directory:
         """The directory `parts` of this layer over those below, links followed within the layer; made here,
         like the one below if there is one, when it is not there."""
-        known = self._known(tuple(parts))
+        path = b"".join([b"/" + part for part in parts])
+        known = self.known(path)
         if known is not None:
             return known
-        todo, links = list(reversed(parts)), 0
-        at = self._nearest(todo)
+        at, rest = self._nearest(path)
+        todo, links = list(reversed(rest)), 0
         try:
             while todo:
                 name = todo.pop()
@@ -68,7 +82,7 @@ class Tree:
                     continue
                 before = at
                 if name == b"..":
-                    at = self._walk(at.parts[:-1])
+                    at = self._walk(at.path.rpartition(b"/")[0])
                 else:
                     deeper = self._link_or_directory(at, name)
                     if isinstance(deeper, Directory):
@@ -85,7 +99,7 @@ class Tree:
         except BaseException:
             self._release(at)
             raise
-        known = self._known(at.parts)
+        known = self.known(at.path)
         if known is not None:
             if known is not at:
                 self._release(at)
@@ -100,7 +114,7 @@ class Tree:
         except FileExistsError:
             there = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
             if stat.S_ISDIR(there.st_mode):
-                return self._known((*parent.parts, name)) or self._keep(self._enter(parent, name))
+                return self.known(parent.path + b"/" + name) or self._keep(self._enter(parent, name))
             # What it takes the place of has hidden what is below, and so must it.
             opaque = bool(self.below)
             self.remove(parent, name)
@@ -116,10 +130,10 @@ class Tree:
             return
         if directory is not self.root:
             os.setxattr(directory.fd, OPAQUE, b"y")
-        depth = len(directory.parts)
         directory.hides = True
-        for parts, known in self._open.items():
-            if parts[:depth] == directory.parts:
+        inside = directory.path + b"/"
+        for path, known in self._open.items():
+            if path.startswith(inside):
                 known.hides = True
 
     def remove(self, parent: Directory, name: bytes) -> None:
@@ -131,9 +145,10 @@ class Tree:
         if not stat.S_ISDIR(there.st_mode):
             self._unlink(parent.fd, name)
             return
-        gone = (*parent.parts, name)
-        for parts in [parts for parts in self._open if parts[: len(gone)] == gone]:
-            self._close(self._open.pop(parts))
+        gone = parent.path + b"/" + name
+        inside = gone + b"/"
+        for path in [path for path in self._open if path == gone or path.startswith(inside)]:
+            self._close(self._open.pop(path))
         self._remove_directory(parent.fd, name)
 
     def close(self) -> None:
@@ -144,46 +159,34 @@ class Tree:
 
     # Directories
 
-    def _known(self, parts: tuple[bytes, ...]) -> Directory | None:
-        if not parts:
-            return self.root
-        known = self._open.pop(parts, None)
-        if known is not None:
-            self._open[parts] = known
-        return known
-
     def _keep(self, directory: Directory) -> Directory:
-        self._open[directory.parts] = directory
+        self._open[directory.path] = directory
         if len(self._open) > MAX_OPEN:
             self._close(self._open.pop(next(iter(self._open))))
         return directory
 
-    def _nearest(self, todo: list[bytes]) -> Directory:
-        """The open directory nearest to the end of the path `todo` (reversed), whose parts are taken off."""
-        parts = tuple(reversed(todo))
-        above = parts[:-1]
+    def _nearest(self, path: bytes) -> tuple[Directory, list[bytes]]:
+        """The open directory nearest to the end of `path`, and what is left to go from there."""
+        above = path.rpartition(b"/")[0]
         if above not in self._open:
-            begins = [known for known in self._open if parts[: len(known)] == known]
-            above = max(begins, key=len, default=())
-        if above:
-            del todo[-len(above) :]
-        return self._known(above) or self.root
+            begins = [known for known in self._open if path.startswith(known + b"/")]
+            above = max(begins, key=len, default=b"")
+        return self.known(above) or self.root, path[len(above) :].split(b"/")[1:]
 
-    def _walk(self, parts: tuple[bytes, ...]) -> Directory:
+    def _walk(self, path: bytes) -> Directory:
         """A directory that is there, by its real place."""
-        known = self._known(parts)
+        known = self.known(path)
         if known is not None:
             return known
-        todo = list(reversed(parts))
-        at = self._nearest(todo)
-        while todo:
-            before, at = at, self._enter(at, todo.pop())
+        at, rest = self._nearest(path)
+        for name in rest:
+            before, at = at, self._enter(at, name)
             self._release(before)
         return at
 
     def _link_or_directory(self, at: Directory, name: bytes) -> Directory | bytes:
         """`name` in `at` as a directory, made if it is not there; if it is a link, what that says."""
-        known = self._open.get((*at.parts, name))
+        known = self._open.get(at.path + b"/" + name)
         if known is not None:
             return known
         try:
@@ -206,7 +209,7 @@ class Tree:
         return made
 
     def _like_below(self, at: Directory, name: bytes) -> Directory | bytes:
-        found = None if at.hides else self.below.find(at.parts, name)
+        found = None if at.hides else self.below.find(at.path, name)
         if found is None:
             os.mkdir(name, 0o755, dir_fd=at.fd)
             return self._made(at, name)
@@ -216,11 +219,11 @@ class Tree:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
         os.mkdir(name, 0o700, dir_fd=at.fd)
         made = self._made(at, name)
+        source = found.open()
         try:
-            copy_attributes(found, made.fd)
-        except BaseException:
-            self._close(made)
-            raise
+            copy_attributes(source, made.fd)
+        finally:
+            os.close(source)
         made.time = found.status.st_mtime_ns
         return made
 
@@ -228,16 +231,16 @@ class Tree:
         fd = os.open(name, OPEN_DIRECTORY, dir_fd=at.fd)
         status = os.fstat(fd)
         hides = at.hides or (bool(self.below) and is_opaque(fd))
-        return Directory((*at.parts, name), fd, hides, status.st_blocks, status.st_mtime_ns)
+        return Directory(at.path + b"/" + name, fd, hides, status.st_blocks, status.st_mtime_ns)
 
     def _made(self, parent: Directory, name: bytes) -> Directory:
         self.inodes += 1
         fd = os.open(name, OPEN_DIRECTORY, dir_fd=parent.fd)
-        return Directory((*parent.parts, name), fd, parent.hides, 0, None)
+        return Directory(parent.path + b"/" + name, fd, parent.hides, 0, None)
 
     def _release(self, directory: Directory) -> None:
         """Close a directory that was only passed through."""
-        if directory is not self.root and self._open.get(directory.parts) is not directory:
+        if directory is not self.root and self._open.get(directory.path) is not directory:
             self._close(directory)
 
     def _close(self, directory: Directory) -> None:
