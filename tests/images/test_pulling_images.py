@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from podwright.errors import NotFound, PodwrightError, RegistryUnavailable
+from podwright.errors import NotFound, PodwrightError, RegistryUnavailable, ResourceExhausted
 from podwright.images.layers import Layers
 from podwright.images.store import ImageStore
+from podwright.linux import mounts
 from podwright.wire import podwright_pb2 as own
 from tests.images.layouts import TarMaker, write_layout
 from tests.images.paced import Paced, paced
@@ -459,3 +461,48 @@ async def test_a_pull_that_fails_tells_its_watchers_why(
             assert "404" in state.error or "unknown" in state.error
             break
         assert state.stage == own.PULL_RESOLVING
+
+
+# What else may be in the way
+
+
+async def test_a_full_disk_is_told_and_leaves_nothing_half_done(
+    open_store: OpenStore, registry: Paced, images: Images, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    with small_disk(tmp_path / "images", 300_000):
+        store = await open_store()
+        images.add("a", "base", "a")
+        with pytest.raises(ResourceExhausted, match="No space left on device"):
+            await store.pull(f"{registry.address}/a:v1")
+        await store.close()
+        assert store.orphans(set()) == []
+        assert list((tmp_path / "images/tmp").iterdir()) == []
+        assert list((tmp_path / "images/blobs/incoming").iterdir()) == []
+
+
+async def test_a_layer_that_is_there_twice_is_fetched_once_and_told_twice(
+    store: ImageStore, registry: Paced, images: Images
+) -> None:
+    images.add("a", "base")
+    await store.pull(f"{registry.address}/a:v1")
+    base, twice, *_ = images.add("b", "base", "twice", "base", "twice")
+    watch = store.watch_pulls(f"{registry.address}/b:v1")
+    await store.pull(f"{registry.address}/b:v1")
+    async with asyncio.timeout(PATIENCE):
+        async for state in watch:
+            if state.stage == own.PULL_DONE:
+                break
+    assert [layer.stage for layer in state.layers] == [own.LAYER_PRESENT, *[own.LAYER_DONE] * 3]
+    assert all(layer.bytes == layer.total for layer in state.layers)
+    counts = Counter(registry.blobs_asked())
+    assert counts[base] == counts[twice] == 1
+
+
+@contextmanager
+def small_disk(place: Path, size: int) -> Iterator[None]:
+    mounts.tmpfs(place, size=size, mode=0o700)
+    try:
+        yield
+    finally:
+        mounts.unmount(place)

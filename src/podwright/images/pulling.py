@@ -10,6 +10,7 @@ complete blobs and nothing else: the next try begins with them.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from podwright.config import ImageConfig
 from podwright.engines.base import Credentials, Image
-from podwright.errors import NotFound, PodwrightError, RegistryUnavailable
+from podwright.errors import NotFound, PodwrightError, RegistryUnavailable, ResourceExhausted
 from podwright.images import artifacts, references
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Descriptor, Index, read_document, read_manifest
@@ -101,8 +102,10 @@ class Pulling:
         with progress.failing():
             try:
                 image = await _Pull(self._rooms, source, progress, names).run(credentials)
-            except BaseException:
+            except BaseException as error:
                 self._collect()
+                if isinstance(error, OSError):
+                    raise _of_this_host(source, error) from error
                 raise
         progress.done(image.id)
         if self._rooms.config.discard_unpacked_layers:
@@ -128,7 +131,7 @@ class _Pull:
         self._lent: Lent[Remote]
         self._fetching: dict[str, Work[Path]] = {}
         self._places: dict[str, list[int]] = {}
-        """Where in the image each layer's blob is."""
+        """Where in the image each layer's blob is that is not here already."""
         self._asking = False
         """Something is asked of the source that is no blob."""
 
@@ -245,9 +248,10 @@ class _Pull:
         layers, progress = self._rooms.layers, self._progress
         progress.layers((each.digest, each.size) for each in descriptors)
         for index, (descriptor, chain_id) in enumerate(zip(descriptors, chain, strict=True)):
-            self._places.setdefault(descriptor.digest, []).append(index)
             if layers.get(chain_id) is not None:
                 progress.layer(index, own.LAYER_PRESENT, descriptor.size)
+            else:
+                self._places.setdefault(descriptor.digest, []).append(index)
         wanted = [each for each, chain_id in zip(descriptors, chain, strict=True) if not layers.get(chain_id)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -259,9 +263,10 @@ class _Pull:
                 for index, (chain_id, diff_id) in enumerate(zip(chain, diff_ids, strict=True)):
                     layer = layers.get(chain_id)
                     if layer is None:
-                        blob = await fetches[descriptors[index].digest]
+                        digest = descriptors[index].digest
+                        blob = await fetches[digest]
                         progress.layer(index, own.LAYER_UNPACKING)
-                        layer = await self._unpacked(chain_id, below, diff_id, blob)
+                        layer = await self._unpacked(chain_id, below, diff_id, digest, blob)
                         progress.layer(index, own.LAYER_DONE)
                     below.append(layer)
         except ExceptionGroup as failed:
@@ -294,21 +299,25 @@ class _Pull:
                 self._fetching[descriptor.digest] = work
                 try:
                     return await work.result()
-                except PodwrightError:
+                except (PodwrightError, OSError):
                     if not joined:
                         raise
 
-    async def _unpacked(self, chain_id: str, below: Sequence[Layer], diff_id: str, blob: Path) -> Layer:
+    async def _unpacked(
+        self, chain_id: str, below: Sequence[Layer], diff_id: str, digest: str, blob: Path
+    ) -> Layer:
         lower = list(below)
 
         async def unpack(_: Work[Layer]) -> Layer:
-            return await self._rooms.layers.ensure(chain_id, lower, diff_id, blob)
+            # Who is left of those that wait may have the same layer packed otherwise, in another blob.
+            with self._rooms.blobs.hold([digest]):
+                return await self._rooms.layers.ensure(chain_id, lower, diff_id, blob)
 
         while True:
             async with self._rooms.unpacks.part(chain_id, unpack) as (work, joined):
                 try:
                     return await work.result()
-                except PodwrightError:
+                except (PodwrightError, OSError):
                     if not joined:
                         raise
 
@@ -364,6 +373,14 @@ class _Pull:
                 for index in self._places.get(digest, ()):
                     self._progress.layer(index, own.LAYER_DOWNLOADING, work.done)
         return sum(work.done for work in self._fetching.values())
+
+
+def _of_this_host(source: Reference | LocalSource, error: OSError) -> PodwrightError:
+    """What the system said, in the words of a pull."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    place = f" ({error.filename})" if error.filename else ""
+    words = f"{source}: {error.strerror or error}{place}"
+    return ResourceExhausted(words) if full else PodwrightError(words)
 
 
 @asynccontextmanager

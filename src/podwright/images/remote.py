@@ -38,6 +38,8 @@ from podwright.linux import spawn
 from podwright.linux.waiting import to_the_end
 
 MAX_MANIFEST = local.MAX_DOCUMENT
+SIDE_BY_SIDE = 64
+"""Blobs of one image that are fetched at the same time, at most: each has a process."""
 NESTING = 2
 """How many indexes may lie in each other."""
 
@@ -84,6 +86,9 @@ class Remote:
         self._stack = stack
         self._resolving = asyncio.Lock()
         self._idle: list[_Opened] = []
+        archive = isinstance(source, LocalSource) and "archive" in source.transport
+        # Each proxy would unpack the archive for itself.
+        self._bound = asyncio.Semaphore(1 if archive else SIDE_BY_SIDE)
         self._top: bytes | None = None
         self._digest = source.digest if isinstance(source, Reference) else ""
         self._resolved: Resolved | None = None
@@ -138,7 +143,7 @@ class Remote:
 
         `progress` is called in a thread, with the number of bytes that came since it was called last.
         """
-        async with self._skopeo() as (skopeo, handle):
+        async with self._bound, self._skopeo() as (skopeo, handle):
             try:
                 await skopeo.blob(handle, descriptor.digest, descriptor.size, target, progress)
             except proxy.Refused as error:
