@@ -12,16 +12,18 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from podwright.api import Cri
+from podwright.api import Cri, Node
 from podwright.config import Config, load
-from podwright.errors import NotFound, PodwrightError, Unimplemented
+from podwright.errors import NotFound, PodwrightError
+from podwright.images.references import with_absolute_path
 from podwright.kube import exits
 from podwright.kube.directory import PodDirectory
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
     from podwright.kube.manifest import Manifest
@@ -122,15 +124,38 @@ class Runtime:
         """Make an image named `reference` of a directory that holds a root file system.
 
         `config` is the OCI image configuration's "config": Env, Entrypoint, Cmd, User, WorkingDir, ….
-        Only the embedded engine can do it: Unimplemented elsewhere.
+        Unimplemented at another CRI's server.
         """
-        store = getattr(getattr(self.cri, "engine", None), "images", None)
-        if store is None or not hasattr(store, "import_root"):
-            raise Unimplemented("import_root: only the embedded engine makes images of directories")
-        await store.import_root(Path(directory), reference, config=dict(config or {}))
-        image = await self.image(reference)
-        assert image is not None
+        (image,) = await self.import_image(directory, reference, config)
         return image
+
+    async def import_image(
+        self, source: str | Path, reference: str = "", config: Mapping[str, Any] | None = None
+    ) -> list[cri.Image]:
+        """Make images of what is at `source` on the server's host: a root directory, a tar of one, an OCI
+        layout or archive, a Docker archive; also written with the kind in front, as in "oci:/path:tag".
+
+        `reference` names it, "" leaves images the names that they have there; `config` is for a root. Raises
+        InvalidArgument, NotFound, Unimplemented at another CRI's server.
+        """
+        request = own.ImportImageRequest(
+            source=with_absolute_path(str(source), str(Path.cwd())),
+            reference=reference,
+            config=msgspec.json.encode(dict(config)) if config else b"",
+        )
+        answer = await cast(Node, self.cri).import_image(request)
+        found = [await self.image(id) for id in answer.image_refs]
+        return [image for image in found if image is not None]
+
+    async def export_image(self, reference: str, target: str) -> int:
+        """Write an image to "oci:DIR[:NAME]", "oci-archive:FILE" or "docker-archive:FILE" on the server's
+        host; how many bytes were written. An OCI export has every byte as the registry served it.
+
+        Raises NotFound, InvalidArgument, FailedPrecondition when blobs are not kept, Unimplemented at another
+        CRI's server.
+        """
+        request = own.ExportImageRequest(image=reference, target=with_absolute_path(target, str(Path.cwd())))
+        return (await cast(Node, self.cri).export_image(request)).bytes
 
     async def images(self) -> list[cri.Image]:
         """All images that are there."""

@@ -44,6 +44,18 @@ async def test_images_are_found_and_removed(runtime: Runtime) -> None:
     assert await runtime.image(IMAGE) is None
 
 
+async def test_images_go_out_and_come_in(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (before,) = await runtime.images()
+    assert await runtime.export_image(IMAGE, "oci:out") > before.size / 4
+    await runtime.remove_image(IMAGE)
+    assert await runtime.import_image("out") == [before]
+    (named,) = await runtime.import_image("oci:out", "another:1")
+    assert named.id == before.id and "docker.io/library/another:1" in named.repo_tags
+
+
 async def test_a_container_lives_and_is_looked_at(runtime: Runtime) -> None:
     async with await runtime.run_sandbox("web", labels={"app": "test"}) as sandbox:
         assert await sandbox.ips()

@@ -31,9 +31,6 @@ class Form(enum.StrEnum):
     DOCKER_ARCHIVE = "docker-archive"
 
 
-SOURCES = (*Form, "dir")
-
-
 @app.command()
 def why(
     context: typer.Context,
@@ -176,12 +173,13 @@ async def _import(
 ) -> None:
     import msgspec
 
+    from podwright.images.references import with_absolute_path
     from podwright.wire import podwright_pb2 as own
 
     section = _read_config(config) if config is not None else {}
     section |= {key: value for key, value in settings.items() if value}
     request = own.ImportImageRequest(
-        source=_absolute(source, SOURCES),
+        source=with_absolute_path(source, str(Path.cwd())),
         reference=reference,
         config=msgspec.json.encode(section) if section else b"",
     )
@@ -192,23 +190,16 @@ async def _import(
 
 
 async def _export(door: Door, reference: str, target: str) -> None:
+    from podwright.images.references import with_absolute_path
     from podwright.wire import podwright_pb2 as own
 
-    request = own.ExportImageRequest(image=reference, target=_absolute(target, tuple(Form)))
+    request = own.ExportImageRequest(image=reference, target=with_absolute_path(target, str(Path.cwd())))
     async with door.cri() as runtime:
         print((await cast("Node", runtime).export_image(request)).image_ref)
 
 
 def _name_of(image: own.PrunedImage) -> str:
     return ", ".join(name for name in image.names if "@" not in name) or next(iter(image.names), PRESENT)
-
-
-def _absolute(text: str, schemes: Sequence[str]) -> str:
-    """`text` with its path absolute: the server's directory is not the caller's."""
-    scheme, colon, path = text.partition(":")
-    if not colon or scheme not in schemes:
-        return str(Path(text).absolute())
-    return text if path.startswith("/") else f"{scheme}:{Path.cwd()}/{path}"
 
 
 def _with_scheme(target: str, form: Form | None) -> str:

@@ -72,11 +72,12 @@ def image_message(image: Image) -> cri.Image:
         pinned=image.pinned,
         spec=cri.ImageSpec(image=image.id),
     )
-    # The kubelet's runAsNonRoot check reads these: a number goes to uid, a name to username, never both.
+    # The kubelet's runAsNonRoot check reads these: a number goes to uid, a name to username, never both. What
+    # a container would run as decides: digits are a number also with zeros in front, other scripts' are not.
     user = image.user.partition(":")[0]
     if not user:
         message.uid.value = 0
-    elif user.isdecimal():
+    elif user.isdecimal() and user.isascii() and int(user) < 2**63:
         message.uid.value = int(user)
     else:
         message.username = user

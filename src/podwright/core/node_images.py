@@ -8,10 +8,10 @@ import msgspec
 
 from podwright.core.ground import Ground
 from podwright.errors import InvalidArgument
+from podwright.images.references import TRANSPORTS
 from podwright.wire import podwright_pb2 as own
 
 TARGETS = ("oci", "oci-archive", "docker-archive")
-SOURCES = (*TARGETS, "dir")
 
 
 class NodeImages:
@@ -31,7 +31,7 @@ class NodeImages:
 
     async def import_image(self, request: own.ImportImageRequest) -> own.ImportImageResponse:
         """A client that goes away ends the import; what is half made is undone."""
-        _require_absolute("source", request.source, SOURCES)
+        _require_absolute("source", request.source, TRANSPORTS)
         images = await self._service.import_image(request.source, request.reference, _config(request.config))
         return own.ImportImageResponse(image_ref=images[0].id, image_refs=[image.id for image in images])
 
@@ -39,7 +39,7 @@ class NodeImages:
         if not request.image:
             raise InvalidArgument("image", "is required")
         if request.target.partition(":")[0] not in TARGETS:
-            raise InvalidArgument("target", f"{request.target!r} begins with none of {_schemes(TARGETS)}")
+            raise InvalidArgument("target", f"{request.target!r} begins with none of {', '.join(TARGETS)}")
         _require_absolute("target", request.target, TARGETS)
         image, size = await self._service.export_image(request.image, request.target)
         return own.ExportImageResponse(image_ref=image.id, bytes=size)
@@ -59,7 +59,3 @@ def _config(text: bytes) -> dict[str, Any]:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument("config", f"is no JSON object: {error}") from error
-
-
-def _schemes(schemes: tuple[str, ...]) -> str:
-    return ", ".join(f"{scheme}:" for scheme in schemes)

@@ -27,7 +27,9 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{SHORTEST_ID},64}})")
 _FULL_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
-_LOCAL = re.compile(r"(oci|oci-archive|docker-archive|dir):(\.{0,2}/.*)", re.DOTALL)
+TRANSPORTS = ("oci", "oci-archive", "docker-archive", "dir")
+"""What local sources begin with."""
+_LOCAL = re.compile(rf"({'|'.join(TRANSPORTS)}):(\.{{0,2}}/.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,14 @@ def parse_local(text: str, field: str = "image.image") -> LocalSource | None:
 def full_name(text: str, field: str = "image.image") -> str:
     """How pulls of `text` are called, whatever way it is written: a name in a registry or a local source."""
     return str(parse_local(text, field) or parse(text, field))
+
+
+def with_absolute_path(text: str, directory: str) -> str:
+    """A path, or a local source, of a caller who is in `directory`, for a server that is elsewhere."""
+    scheme, colon, path = text.partition(":")
+    if not colon or scheme not in TRANSPORTS:
+        scheme, colon, path = "", "", text
+    return text if path.startswith("/") else f"{scheme}{colon}{posixpath.join(directory, path)}"
 
 
 def registry_of(text: str) -> str:
