@@ -97,6 +97,27 @@ class Cri(Protocol):
     ) -> AsyncIterator[cri.ContainerEventResponse]:
         """Events from now on. A listener that is too slow loses the oldest; close the iterator to leave."""
 
+    def stream_pod_sandboxes(
+        self, request: cri.StreamPodSandboxesRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxesResponse]:
+        """What `list_pod_sandbox` answers, in several messages; so the other streams of lists."""
+
+    def stream_containers(
+        self, request: cri.StreamContainersRequest, /
+    ) -> AsyncIterator[cri.StreamContainersResponse]: ...
+
+    def stream_images(
+        self, request: cri.StreamImagesRequest, /
+    ) -> AsyncIterator[cri.StreamImagesResponse]: ...
+
+    def stream_container_stats(
+        self, request: cri.StreamContainerStatsRequest, /
+    ) -> AsyncIterator[cri.StreamContainerStatsResponse]: ...
+
+    def stream_pod_sandbox_stats(
+        self, request: cri.StreamPodSandboxStatsRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxStatsResponse]: ...
+
     async def list_images(self, request: cri.ListImagesRequest, /) -> cri.ListImagesResponse: ...
 
     async def image_status(self, request: cri.ImageStatusRequest, /) -> cri.ImageStatusResponse: ...

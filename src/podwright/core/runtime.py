@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from podwright import __version__
 from podwright.config import Config
+from podwright.core import streams
 from podwright.core.containers import Containers
 from podwright.core.ends import exited
 from podwright.core.events import Events, decoded
@@ -302,6 +303,54 @@ class Runtime:
 
     async def list_pod_sandbox_stats_wire(self, request: cri.ListPodSandboxStatsRequest, /) -> bytes:
         return await self._stats.sandboxes(request.filter)
+
+    # Lists as streams
+
+    def stream_pod_sandboxes(
+        self, request: cri.StreamPodSandboxesRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxesResponse]:
+        return streams.read(cri.StreamPodSandboxesResponse, self.stream_pod_sandboxes_wire(request))
+
+    def stream_pod_sandboxes_wire(self, request: cri.StreamPodSandboxesRequest, /) -> AsyncIterator[bytes]:
+        wanted = self._sandboxes.list(request.filter) if request.filter.ByteSize() else None
+        return streams.in_chunks(streams.entries(self.records.sandbox_roll, wanted))
+
+    def stream_containers(
+        self, request: cri.StreamContainersRequest, /
+    ) -> AsyncIterator[cri.StreamContainersResponse]:
+        return streams.read(cri.StreamContainersResponse, self.stream_containers_wire(request))
+
+    def stream_containers_wire(self, request: cri.StreamContainersRequest, /) -> AsyncIterator[bytes]:
+        wanted = self._containers.list(request.filter) if request.filter.ByteSize() else None
+        return streams.in_chunks(streams.entries(self.records.container_roll, wanted))
+
+    async def stream_images(
+        self, request: cri.StreamImagesRequest, /
+    ) -> AsyncIterator[cri.StreamImagesResponse]:
+        listed = await self._images.list(cri.ListImagesRequest(filter=request.filter))
+        pieces = (cri.StreamImagesResponse(images=[each]).SerializeToString() for each in listed.images)
+        async for message in streams.read(cri.StreamImagesResponse, streams.in_chunks(pieces)):
+            yield message
+
+    def stream_container_stats(
+        self, request: cri.StreamContainerStatsRequest, /
+    ) -> AsyncIterator[cri.StreamContainerStatsResponse]:
+        return streams.read(cri.StreamContainerStatsResponse, self.stream_container_stats_wire(request))
+
+    def stream_container_stats_wire(
+        self, request: cri.StreamContainerStatsRequest, /
+    ) -> AsyncIterator[bytes]:
+        return self._stats.containers_in_parts(request.filter)
+
+    def stream_pod_sandbox_stats(
+        self, request: cri.StreamPodSandboxStatsRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxStatsResponse]:
+        return streams.read(cri.StreamPodSandboxStatsResponse, self.stream_pod_sandbox_stats_wire(request))
+
+    def stream_pod_sandbox_stats_wire(
+        self, request: cri.StreamPodSandboxStatsRequest, /
+    ) -> AsyncIterator[bytes]:
+        return self._stats.sandboxes_in_parts(request.filter)
 
     # Events
 

@@ -7,7 +7,7 @@ seconds, and as messages they take ten times the room.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from podwright.core.containers import Containers
@@ -41,15 +41,17 @@ class Stats:
 
     async def containers(self, filter: cri.ContainerStatsFilter) -> bytes:
         """Of those that run: a ListContainerStatsResponse."""
+        return b"".join([part async for part in self.containers_in_parts(filter)])
+
+    async def containers_in_parts(self, filter: cri.ContainerStatsFilter) -> AsyncIterator[bytes]:
+        """The same as several messages."""
         wanted = cri.ContainerFilter(
             id=filter.id, pod_sandbox_id=filter.pod_sandbox_id, label_selector=filter.label_selector
         )
-        encoded = []
         for part in _parts(self._containers.list(wanted), 3 * AT_ONCE):
-            response = cri.ListContainerStatsResponse(stats=await self._measured(part))
-            encoded.append(response.SerializeToString())
+            if measured := await self._measured(part):
+                yield cri.ListContainerStatsResponse(stats=measured).SerializeToString()
             await asyncio.sleep(0)
-        return b"".join(encoded)
 
     async def sandbox(self, id: str) -> cri.PodSandboxStats:
         """NotFound when there is none, or when it is not ready."""
@@ -61,13 +63,15 @@ class Stats:
 
     async def sandboxes(self, filter: cri.PodSandboxStatsFilter) -> bytes:
         """Of those that are ready: a ListPodSandboxStatsResponse."""
+        return b"".join([part async for part in self.sandboxes_in_parts(filter)])
+
+    async def sandboxes_in_parts(self, filter: cri.PodSandboxStatsFilter) -> AsyncIterator[bytes]:
+        """The same as several messages."""
         wanted = cri.PodSandboxFilter(id=filter.id, label_selector=filter.label_selector)
-        encoded = []
         for part in _parts(self._sandboxes.list(wanted), AT_ONCE):
-            response = cri.ListPodSandboxStatsResponse(stats=await self._measured_sandboxes(part))
-            encoded.append(response.SerializeToString())
+            if measured := await self._measured_sandboxes(part):
+                yield cri.ListPodSandboxStatsResponse(stats=measured).SerializeToString()
             await asyncio.sleep(0)
-        return b"".join(encoded)
 
     async def _measured(self, records: Iterable[ContainerRecord]) -> list[cri.ContainerStats]:
         running = [each.seen_by_engine() for each in records if each.state is ContainerState.RUNNING]

@@ -231,6 +231,33 @@ class Front:
             # The error knows this frame: did this frame know it, neither would go, nor the subscription.
             error = None
 
+    # Streams that end
+
+    async def stream(self, rpc: str, name: str, request: Message, remote: bool) -> AsyncGenerator[Any, None]:
+        """What the core's method `name` streams: recorded, and struck by the faults for `rpc`, as a call."""
+        call = self.calls.begin(rpc, request, subject_of(request, self._records), remote)
+        error: BaseException | None = None
+        try:
+            crash = await self._strike(call, remote)
+            runtime = await self.answering(remote)
+            method = getattr(runtime, name, None)
+            if method is not None:
+                answer = method(request)
+                while (part := await self.fly(_next_or_none(answer), remote)) is not None:
+                    yield part
+            if crash is not None:
+                await self._crash(crash, remote)
+            if method is None:
+                raise Unimplemented(f"podwright has no {rpc}")
+        except GeneratorExit:
+            raise  # the client left: no error
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.calls.end(call, None, error)
+            error = None  # as in `_listening`
+
     # Pulls
 
     def watch_pulls(
@@ -298,6 +325,10 @@ async def _next(states: AsyncIterator[T]) -> T:
     return await anext(states)
 
 
+async def _next_or_none(parts: AsyncIterator[T]) -> T | None:
+    return await anext(parts, None)
+
+
 def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, Any, Any]]:
     async def call(self: Face, request: Message, /) -> Any:
         return await self._front.ask(rpc, name, request, self._remote)
@@ -306,9 +337,9 @@ def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, A
     return call
 
 
-def _refused_stream(rpc: str, name: str) -> Callable[[Face, Message], AsyncIterator[Any]]:
-    async def call(self: Face, request: Message, /) -> AsyncIterator[Any]:
-        yield await self._front.ask(rpc, name, request, self._remote)
+def _recorded_stream(rpc: str, name: str) -> Callable[[Face, Message], AsyncIterator[Any]]:
+    def call(self: Face, request: Message, /) -> AsyncIterator[Any]:
+        return self._front.stream(rpc, name, request, self._remote)
 
     call.__name__ = name
     return call
@@ -324,12 +355,10 @@ def _methods() -> None:
             name = method_name(method.name)
             if hasattr(Face, name):
                 continue
-            if method.server_streaming:
-                setattr(Face, name, _refused_stream(method.name, name))
-                continue
-            setattr(Face, name, _recorded(method.name, name))
+            make = _recorded_stream if method.server_streaming else _recorded
+            setattr(Face, name, make(method.name, name))
             if hasattr(Runtime, f"{name}_wire"):
-                setattr(Face, f"{name}_wire", _recorded(method.name, f"{name}_wire"))
+                setattr(Face, f"{name}_wire", make(method.name, f"{name}_wire"))
 
 
 _methods()
