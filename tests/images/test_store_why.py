@@ -54,8 +54,8 @@ async def test_everything_that_keeps_a_layer_is_told(open_store: OpenStore, tmp_
         ("pinned", "localhost/tw*"),
     }
     words = {keeper.name: keeper.how for keeper in told.keepers}
-    assert words["localhost/two:v1"] == f"blob of layer 1 of 2 of image {two}"
-    assert words["c2"] == f"mounts it as a volume; layer 1 of 2 of image {one}"
+    assert words["localhost/two:v1"] == f"blob of layer 1 of 2 of image {two[7:19]}"
+    assert words["c2"] == f"mounts it as a volume; layer 1 of 2 of image {one[7:19]}"
     await store.remove(one)
     assert ("name", "localhost/one:v1") not in await kept_by(store, digest(BASE))
     assert ("container", "c1") in await kept_by(store, digest(BASE))

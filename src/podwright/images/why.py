@@ -68,7 +68,7 @@ class Why:
 
     def _of_image(self, entry: Entry, how: str) -> Iterator[Keeper]:
         """Of an image, and so of its layers, of which `how` tells the part."""
-        image, of = entry.image, f"{how} of image {entry.image.id}" if how else ""
+        image, of = entry.image, f"{how} of image {_short(entry.image.id)}" if how else ""
         yield from self._of_listing(entry, tuple(entry.names), of)
         for user in sorted(entry.users):
             container, mounted, _ = user.partition("#")
@@ -98,7 +98,7 @@ class Why:
                         for name, stands_for in entry.names.items()
                         if (stands_for if stands_for in entry.manifests else latest) == served.served
                     ]
-                    of = f"{self._part(served, digest)} of image {entry.image.id}"
+                    of = f"{self._part(served, digest)} of image {_short(entry.image.id)}"
                     yield from self._of_listing(entry, names, of)
 
     def _of_unfinished(self, digest: str) -> Iterator[Keeper]:
@@ -179,3 +179,7 @@ class Why:
 
 def _time(nanoseconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds // SECOND))
+
+
+def _short(image_id: str) -> str:
+    return image_id.partition(":")[2][:12]
