@@ -209,6 +209,24 @@ async def test_the_newest_form_of_docker_save_is_read_as_oci(store: ImageStore, 
     assert image.repo_tags == ("localhost/in:v1",)
 
 
+async def test_an_artifact_is_nothing_for_docker(store: ImageStore, tmp_path: Path) -> None:
+    """Its one layer is a file, not a tar: Docker would find an image that it cannot unpack."""
+    write_layout(tmp_path / "in", [b"weights"], pack=None, media="application/octet-stream")
+    index = json.loads((tmp_path / "in/index.json").read_bytes())
+    blobs, (entry,) = tmp_path / "in/blobs/sha256", index["manifests"]
+    manifest = json.loads((blobs / entry["digest"][7:]).read_bytes())
+    manifest["artifactType"] = "application/vnd.example.model"
+    manifest["layers"][0]["annotations"] = {"org.opencontainers.image.title": "model.bin"}
+    content = json.dumps(manifest).encode()
+    (blobs / digest(content)[7:]).write_bytes(content)
+    entry |= {"digest": digest(content), "size": len(content)}
+    (tmp_path / "in/index.json").write_text(json.dumps(index))
+    image = await store.pull(f"oci:{tmp_path / 'in'}:v1")
+    with pytest.raises(FailedPrecondition, match="is no container image"):
+        await store.export_image(image.id, f"docker-archive:{tmp_path / 'out.tar'}")
+    assert not (tmp_path / "out.tar").exists()
+
+
 async def test_what_cannot_be_exported_says_why(open_store: OpenStore, tmp_path: Path) -> None:
     store = await open_store(discard_unpacked_layers=True)
     write_layout(tmp_path / "in", [BASE, TOP])

@@ -91,7 +91,7 @@ class Exporting:
 
     async def _docker(self, image: Image, served: Served, file: Path, names: Sequence[str]) -> int:
         diff_ids, layers = self._records.diff_ids(image.id), served.content.layers
-        if len(diff_ids) != len(layers):
+        if served.content.is_artifact or len(diff_ids) != len(layers):
             raise FailedPrecondition(f"{image.id} is no container image: Docker's archive cannot hold it")
         config = f"{_hex(image.id)}.json"
         members = {f"{_hex(diff_id)}.tar": layer for diff_id, layer in zip(diff_ids, layers, strict=True)}
