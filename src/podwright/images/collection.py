@@ -85,7 +85,6 @@ class Collection:
             if not entry.users
             and not entry.image.pinned
             and not (untagged_only and entry.image.repo_tags)
-            and not any(self._layers.held(chain_id) for chain_id in entry.chain)
         ]
 
     def pruned(self, images: Sequence[Image]) -> own.PruneImagesResponse:
