@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -26,10 +26,13 @@ from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
+    from podwright.engines.streams import Connection, Streams
     from podwright.kube.manifest import Manifest
     from podwright.kube.outcome import PodOutcome
     from podwright.kube.runner import Reporter
     from podwright.logs.lines import Line
+    from podwright.processes import PodConnection, Process
+    from podwright.streaming.client import Options
     from podwright.wire.podwright_pb2 import PullProgress
 
 __all__ = ["Container", "ExecResult", "Runtime", "Sandbox", "open"]
@@ -100,7 +103,7 @@ class Runtime:
 
     def pulling(
         self, reference: str, *, username: str = "", password: str = ""
-    ) -> AsyncIterator[PullProgress]:
+    ) -> AsyncGenerator[PullProgress, None]:
         """`pull`, step by step: how far it is, at most ten times a second, layer by layer.
 
         The last state is PULL_DONE, with the image's id as `image_ref`. Closing the iterator (`aclose()`)
@@ -351,6 +354,19 @@ class Sandbox:
             raise
         return container
 
+    def port_forward(self, port: int, *, options: Options | None = None) -> PodConnection:
+        """One connection to `port` of the pod's own localhost: `async with sandbox.port_forward(80) as ends:`
+        gives a Reader and a Writer. What goes wrong is raised where it is read."""
+        from podwright.processes import PodConnection
+        from podwright.streaming import client
+
+        async def carry(connection: Connection) -> None:
+            chosen = options or client.Options()
+            async with client.forwarding(self._cri, self.id, [port], chosen) as tunnel:
+                await tunnel.connect(port, connection)
+
+        return PodConnection(carry)
+
     async def stop(self) -> None:
         """End its containers and its network; it stays listable. Idempotent."""
         await self._cri.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self.id))
@@ -400,6 +416,48 @@ class Container:
         request = cri.ExecSyncRequest(container_id=self.id, cmd=argv, timeout=timeout)
         done = await self._cri.exec_sync(request)
         return ExecResult(done.stdout, done.stderr, done.exit_code)
+
+    def process(
+        self,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        size: tuple[int, int] = (80, 24),
+        options: Options | None = None,
+    ) -> Process:
+        """Run a command inside and talk with it: `async with container.process(["sh"]) as shell:`.
+
+        With `tty` it has a terminal of `size` (width, height). `options` say how a server's streams are
+        reached. Output that is not read holds the command up. What goes wrong is raised where its output is
+        read, and by `wait`.
+        """
+        from podwright.processes import Process
+        from podwright.streaming import client
+
+        async def talk(streams: Streams) -> int:
+            return await client.exec(self._cri, self.id, argv, streams, options or client.Options())
+
+        return Process(talk, tty=tty, size=size)
+
+    async def attach(self, *, size: tuple[int, int] = (80, 24), options: Options | None = None) -> Process:
+        """Talk with its own first process, from now on: `async with await container.attach() as process:`.
+
+        `wait` gives its exit code when it has ended; leaving the block before lets it go on. Input reaches a
+        container that was created with `stdin` open. Raises FailedPrecondition when it does not run.
+        """
+        from podwright.processes import Process
+        from podwright.streaming import client
+
+        stdin, tty = await client.made_with(self._cri, self.id)
+
+        async def talk(streams: Streams) -> None:
+            asked = streams if stdin else replace(streams, stdin=None)
+            await client.attach(self._cri, self.id, asked, options or client.Options())
+
+        async def exit_code() -> int:
+            return (await self.wait()).exit_code
+
+        return Process(talk, tty=tty, size=size, exit_code=exit_code)
 
     async def wait(self) -> cri.ContainerStatus:
         """Wait until it has ended: exit_code, reason and times are in its status."""

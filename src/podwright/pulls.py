@@ -5,7 +5,7 @@ progress, at any CRI server. For the doors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import cast
 
 from podwright.api import Cri, Node
@@ -25,7 +25,7 @@ def watch(runtime: Cri, image: str = "") -> AsyncIterator[own.PullProgress]:
     return cast(Node, runtime).watch_pulls(own.WatchPullsRequest(image=image))
 
 
-async def pulling(runtime: Cri, request: cri.PullImageRequest) -> AsyncIterator[own.PullProgress]:
+async def pulling(runtime: Cri, request: cri.PullImageRequest) -> AsyncGenerator[own.PullProgress, None]:
     """Pull, and yield each new state meanwhile; the last one is PULL_DONE with the image's id.
 
     Who takes them slowly misses states. Closing the iterator before its end cancels the pull. Raises what

@@ -87,7 +87,7 @@ async def test_the_library_follows_a_pull_and_leaving_ends_it(node: FakeNode) ->
     steps = runtime.pulling("app:1")
     state = await anext(steps)
     assert state.image == NAME
-    await steps.aclose()  # type: ignore[attr-defined]
+    await steps.aclose()
     assert [pull.outcome for pull in node.world.pulls] == ["cancelled"]
     assert await runtime.image("app:1") is None
 
