@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -107,8 +108,8 @@ class Stack:
             (self.root / name).mkdir(exist_ok=True)
         target, upper = self.root / "merged", self.root / "upper"
         origin = self.layers[-1].stat()
-        upper.chmod(stat.S_IMODE(origin.st_mode))
         os.chown(upper, origin.st_uid, origin.st_gid)
+        shutil.copystat(self.layers[-1], upper)
         mounts.overlay(target, [*reversed(self.layers)], upper, self.root / "work")
         try:
             yield target

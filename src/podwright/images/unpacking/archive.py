@@ -107,6 +107,8 @@ class Archive:
                 sparse.check(entry.pieces, entry.size, self._left)
                 entry.kind = FILE
                 self._left += -self._left % HEADER
+            if not kind and entry.name.endswith(b"/"):
+                entry.kind = DIRECTORY  # as archives from before POSIX have them
             return entry
 
     def copy(self, fd: int, size: int) -> None:
@@ -147,11 +149,8 @@ class Archive:
         seconds = fields.number(header[136:148], "time", signed=True)
         entry.mtime = fields.time(seconds * 10**9)
         if kind in PLAIN:
-            if name.endswith(b"/") and not size:
-                kind = DIRECTORY  # as archives from before POSIX have them
-            else:
-                kind = FILE
-                entry.size, self._left = size, size + -size % HEADER
+            kind = FILE
+            entry.size, self._left = size, size + -size % HEADER
         elif kind == SPARSE:
             entry.size, self._left = size, size
         else:

@@ -203,16 +203,14 @@ class Tree:
         if not is_whiteout(there):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
         self.remove(at, name)
-        os.mkdir(name, 0o755, dir_fd=at.fd)
-        made = self._made(at, name)
+        made = self._like_nothing(at, name)
         self.make_opaque(made)
         return made
 
     def _like_below(self, at: Directory, name: bytes) -> Directory | bytes:
         found = None if at.hides else self.below.find(at.path, name)
         if found is None:
-            os.mkdir(name, 0o755, dir_fd=at.fd)
-            return self._made(at, name)
+            return self._like_nothing(at, name)
         if stat.S_ISLNK(found.status.st_mode):
             return found.link()
         if not stat.S_ISDIR(found.status.st_mode):
@@ -225,6 +223,15 @@ class Tree:
         finally:
             os.close(source)
         made.time = found.status.st_mtime_ns
+        return made
+
+    def _like_nothing(self, at: Directory, name: bytes) -> Directory:
+        """A directory that neither this layer nor one below says anything about."""
+        os.mkdir(name, 0o755, dir_fd=at.fd)
+        made = self._made(at, name)
+        # A setgid bit of the directory above has given it a group and that bit.
+        os.fchown(made.fd, 0, 0)
+        os.fchmod(made.fd, 0o755)
         return made
 
     def _enter(self, at: Directory, name: bytes) -> Directory:
