@@ -82,9 +82,7 @@ class Collection:
         return [
             entry.image
             for entry in self._records.visible()
-            if not entry.users
-            and not entry.image.pinned
-            and not (untagged_only and entry.image.repo_tags)
+            if not entry.users and not entry.image.pinned and not (untagged_only and entry.image.repo_tags)
         ]
 
     def pruned(self, images: Sequence[Image]) -> own.PruneImagesResponse:
