@@ -27,6 +27,7 @@ needs() {
     test)
         echo "docker-registry docker-registry"
         echo "curl curl"
+        echo "tmux tmux"
         echo "openssl openssl"
         echo "gpg gnupg"
         echo "gpg-agent gnupg"

@@ -106,6 +106,15 @@ class Node:
         self.calls.append(request)
         return cri.ExecSyncResponse(stdout=b"out\xff\n", stderr=b"err\n", exit_code=7)
 
+    async def exec(self, request: cri.ExecRequest) -> cri.ExecResponse:
+        raise errors.Unimplemented("Exec: nobody serves streams here")
+
+    async def port_forward(self, request: cri.PortForwardRequest) -> cri.PortForwardResponse:
+        raise errors.Unimplemented("PortForward: nobody serves streams here")
+
+    async def attach(self, request: cri.AttachRequest) -> cri.AttachResponse:
+        raise errors.Unimplemented("Attach: nobody serves streams here")
+
     async def stop_container(self, request: cri.StopContainerRequest) -> cri.StopContainerResponse:
         self.calls.append(request)
         return cri.StopContainerResponse()
@@ -365,9 +374,16 @@ async def test_exec_passes_output_and_status_on(node: Node, podwright: Run, dash
     assert list(node.calls[0].cmd) == ["sh", "-c", "exit 7"]
 
 
-async def test_exec_with_a_terminal_says_that_it_cannot(node: Node, podwright: Run) -> None:
-    done = await podwright("exec", "-it", "http", "sh")
-    assert done.status == 1 and "streaming" in done.stderr
+async def test_exec_that_may_take_some_time_is_one_call(node: Node, podwright: Run) -> None:
+    done = await podwright("exec", "--timeout", "3", "http", "true")
+    assert (done.status, node.calls[0].timeout) == (7, 3)
+
+
+async def test_streams_of_a_server_without_streaming_are_an_error(node: Node, podwright: Run) -> None:
+    for arguments in (("exec", "-i", "http", "sh"), ("attach", "http"), ("port-forward", "web", ":80")):
+        done = await podwright(*arguments)
+        assert done.status == 1
+        assert done.stderr.startswith("podwright: ") and done.stderr.endswith("nobody serves streams here\n")
     assert node.calls == []
 
 

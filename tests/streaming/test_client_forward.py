@@ -88,7 +88,7 @@ async def test_a_local_side_that_leaves_ends_an_endless_service(door: Door, tunn
     else:
         with pytest.raises(BrokenPipeError):
             await asyncio.wait_for(tunnel.connect(CHARGEN, connection), LIMIT)
-    while door.node.engine.running:
+    while door.node.engine.running:  # noqa: ASYNC110 - nobody tells it
         await asyncio.sleep(0.01)
 
 

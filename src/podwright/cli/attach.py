@@ -12,7 +12,6 @@ from podwright.cli import session, terminal
 from podwright.cli.find import find
 from podwright.engines.streams import Size, Streams
 from podwright.errors import NotFound
-from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.api import Cri
@@ -37,7 +36,7 @@ async def attach(door: Door, word: str, *, stdin: bool, detach_keys: str, option
     keys = terminal.keys(detach_keys)
     async with lasting(door, None) as runtime:
         container = await find(runtime, word, ("container",))
-        takes_input, tty = await _made_with(runtime, container.id)
+        takes_input, tty = await client.made_with(runtime, container.id)
         stdin = stdin and takes_input
         at_terminal = tty and session.has_terminal(stdin=stdin)
         if at_terminal and stdin and keys:
@@ -58,18 +57,6 @@ async def attach(door: Door, word: str, *, stdin: bool, detach_keys: str, option
             print(file=sys.stderr)
             return 0
         return await _exit_code(runtime, container.id)
-
-
-async def _made_with(runtime: Cri, id: str) -> tuple[bool, bool]:
-    """Whether a container has an open input, and a terminal: attaching must say the same."""
-    import msgspec
-
-    answer = await runtime.container_status(cri.ContainerStatusRequest(container_id=id, verbose=True))
-    info = msgspec.json.decode(answer.info.get("info", "{}"))
-    config, spec = info.get("config") or {}, info.get("runtimeSpec") or {}
-    # CRI-O tells no configuration, but the process of its spec has the terminal.
-    tty = bool(config.get("tty") or (spec.get("process") or {}).get("terminal"))
-    return bool(config.get("stdin", not config)), tty
 
 
 async def _shaken(sizes: AsyncIterator[Size]) -> AsyncIterator[Size]:

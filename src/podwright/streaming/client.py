@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
+import msgspec
+
 from podwright.api import Cri
 from podwright.engines.streams import Connection, Sink, Size, Source, Streams
 from podwright.errors import Unavailable
@@ -126,6 +128,19 @@ async def attach(runtime: Cri, container_id: str, streams: Streams, options: Opt
     async with _connected(ask, streams, options) as wire:
         status = await _converse(wire, streams)
     client_status.exit_code(status)
+
+
+async def made_with(runtime: Cri, container_id: str) -> tuple[bool, bool]:
+    """Whether a container's input is open, and whether it has a terminal: who attaches must say the same.
+
+    The verbose status says it, each runtime in its way; where it does not, the input is tried and no terminal
+    is expected.
+    """
+    request = cri.ContainerStatusRequest(container_id=container_id, verbose=True)
+    info = msgspec.json.decode((await runtime.container_status(request)).info.get("info", "{}"))
+    config, spec = info.get("config") or {}, info.get("runtimeSpec") or {}
+    tty = bool(config.get("tty") or (spec.get("process") or {}).get("terminal"))
+    return bool(config.get("stdin", not config)), tty
 
 
 class Forwarding:

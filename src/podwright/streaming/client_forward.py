@@ -21,9 +21,10 @@ async def carry(session: Session, port: int, connection: Connection) -> None:
     Raises PodwrightError with what the server says of `port`, Unavailable when the session is lost.
     """
     data, error = await _streams(session, port)
+    words = bytearray()
+    said = asyncio.ensure_future(_collect(error, words))
     up = asyncio.ensure_future(_up(connection, data))
-    down = asyncio.ensure_future(_down(connection, data))
-    said = asyncio.ensure_future(_words(error))
+    down = asyncio.ensure_future(_down(connection, data, words))
     tasks = (up, down, said)
     try:
         # The end of the error stream is the server's last word of this connection: what the local side still
@@ -32,8 +33,9 @@ async def carry(session: Session, port: int, connection: Connection) -> None:
         if down.done() and down.exception() is None and not down.result():
             return
         # A server may reset the data before it says why.
-        if words := await said:
-            raise PodwrightError(words)
+        await said
+        if words:
+            raise PodwrightError(words.decode(errors="replace").strip())
         await down
     except ConnectionError as lost:
         raise Unavailable(f"the connection is lost: {lost}") from None
@@ -69,23 +71,23 @@ async def _up(connection: Connection, data: Stream) -> None:
         pass  # the pod's side reads no more
 
 
-async def _down(connection: Connection, data: Stream) -> bool:
-    """Whether the local side took all there was."""
+async def _down(connection: Connection, data: Stream, words: bytearray) -> bool:
+    """Whether the local side took all there was. It hears of the end unless that is an error, which `words`
+    tell before."""
     while chunk := await data.read():
         try:
             await connection.sink.write(chunk)
         except BrokenPipeError:
             return False
-    await connection.sink.close()
+    if not words:
+        await connection.sink.close()
     return True
 
 
-async def _words(error: Stream) -> str:
-    said = bytearray()
+async def _collect(error: Stream, words: bytearray) -> None:
     try:
         while chunk := await error.read():
-            said += chunk
+            words += chunk
     except ConnectionError:
-        if not said:
+        if not words:
             raise
-    return said.decode(errors="replace").strip()
