@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def gzipped(content: bytes) -> bytes:
+    """The same bytes in every second: gzip would write down the time."""
+    return gzip.compress(content, mtime=0)
+
+
 def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
@@ -53,7 +58,7 @@ def write_layout(
     layers: Sequence[bytes],
     *,
     config: dict[str, object] | None = None,
-    pack: Callable[[bytes], bytes] | None = gzip.compress,
+    pack: Callable[[bytes], bytes] | None = gzipped,
     media: str = "application/vnd.oci.image.layer.v1.tar+gzip",
     diff_ids: Sequence[str] | None = None,
     tag: str = "v1",
