@@ -140,6 +140,10 @@ FOUND: list[list[list[Made]]] = [
     [[Made(b"./", DIRECTORY, mode=0o2711), Made(b"a/b")], [Made(b".wh.a"), Made(b"a/c/d")]],
     # Only the oldest form of tar means a directory by a slash.
     [[Made(b"a/")], [Made(b"a/b/", content=b"1")]],
+    # Whiteouts in a directory that becomes opaque only then.
+    [[Made(b"a/b/c"), Made(b"a/d")], [Made(b"a/b/.wh.c"), Made(b"a/.wh.d"), Made(b"a/" + OPAQUE)]],
+    [[Made(b"a/b/c"), Made(b"d")], [Made(b"a/b/.wh.c"), Made(b".wh.d"), Made(OPAQUE), Made(b"a/e")]],
+    [[Made(b"a/b/c")], [Made(b"a/b/.wh.c"), Made(b"a", DIRECTORY, mtime=3), Made(b".wh.a"), Made(b"a/f")]],
     # Two names below, of which one is linked again above.
     [[Made(b"a", content=b"1"), Made(b"b", HARD, b"a")], [Made(b"c", HARD, b"a", mode=0o755)]],
 ]

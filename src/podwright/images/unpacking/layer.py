@@ -248,8 +248,7 @@ class Layer:
         except FileNotFoundError:
             # In a directory that no lower layer has, overlayfs would show the device itself.
             if tree.below.find(parent.path, name) is not None:
-                os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent.fd)
-                tree.inodes += 1
+                tree.make_whiteout(parent, name)
             return
         if stat.S_ISDIR(there.st_mode):
             tree.make_opaque(tree.make(parent, name, 0o755))

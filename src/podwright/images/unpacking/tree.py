@@ -16,10 +16,11 @@ import stat
 
 from podwright.images.unpacking.attributes import copy_attributes
 from podwright.images.unpacking.below import OPAQUE, OPEN_DIRECTORY, Below, is_opaque, is_whiteout
+from podwright.images.unpacking.clearing import remove_directory, remove_whiteouts, unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 MAX_OPEN = 100
 MAX_LINKS = 40
@@ -49,6 +50,7 @@ class Tree:
         self.blocks = 0
         """Of 512 bytes, that everything in the layer occupies."""
         self.inodes = 1
+        self._has_whiteouts = False
         self.root = Directory(b"", root, False, 0, None)
         self._open: dict[bytes, Directory] = {}
         """The last used is the last."""
@@ -130,11 +132,21 @@ class Tree:
             return
         if directory is not self.root:
             os.setxattr(directory.fd, OPAQUE, b"y")
+        if directory.hides:
+            return
         directory.hides = True
         inside = directory.path + b"/"
         for path, known in self._open.items():
             if path.startswith(inside):
                 known.hides = True
+        if self._has_whiteouts:
+            remove_whiteouts(directory.fd, self._gone)
+
+    def make_whiteout(self, parent: Directory, name: bytes) -> None:
+        """Let what is below at `name` in `parent` not be seen."""
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent.fd)
+        self.inodes += 1
+        self._has_whiteouts = True
 
     def remove(self, parent: Directory, name: bytes) -> None:
         """Take away what the layer has at `name` in `parent`, with all that is in it; nothing is fine."""
@@ -143,13 +155,13 @@ class Tree:
         except FileNotFoundError:
             return
         if not stat.S_ISDIR(there.st_mode):
-            self._unlink(parent.fd, name)
+            unlink(parent.fd, name, self._gone)
             return
         gone = parent.path + b"/" + name
         inside = gone + b"/"
         for path in [path for path in self._open if path == gone or path.startswith(inside)]:
             self._close(self._open.pop(path))
-        self._remove_directory(parent.fd, name)
+        remove_directory(parent.fd, name, self._gone)
 
     def close(self) -> None:
         """Close every directory."""
@@ -259,50 +271,7 @@ class Tree:
         os.close(directory.fd)
         directory.fd = -1
 
-    # Removal
-
-    def _unlink(self, directory: int, name: bytes) -> None:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        os.unlink(name, dir_fd=directory)
-        if status.st_nlink == 1:
+    def _gone(self, status: os.stat_result) -> None:
+        if status.st_nlink == 1 or stat.S_ISDIR(status.st_mode):
             self.inodes -= 1
             self.blocks -= status.st_blocks
-
-    def _remove_directory(self, parent: int, name: bytes) -> None:
-        """Without recursion and one level open at a time: a layer may nest deeper than either allows."""
-        names = [name]
-        todo: list[Iterator[bytes]] = []
-        at = os.dup(parent)
-        try:
-            while True:
-                fd = os.open(names[-1], OPEN_DIRECTORY, dir_fd=at)
-                os.close(at)
-                at = fd
-                todo.append(iter(self._empty_of_files(at)))
-                while (deeper := next(todo[-1], None)) is None:
-                    # Nobody else moves directories in here, so ".." is where it came from.
-                    blocks = os.fstat(at).st_blocks
-                    fd = os.open("..", OPEN_DIRECTORY, dir_fd=at)
-                    os.close(at)
-                    at = fd
-                    os.rmdir(names.pop(), dir_fd=at)
-                    self.inodes -= 1
-                    self.blocks -= blocks
-                    todo.pop()
-                    if not todo:
-                        return
-                names.append(deeper)
-        finally:
-            os.close(at)
-
-    def _empty_of_files(self, directory: int) -> list[bytes]:
-        """Unlink what is no directory in `directory`; the directories."""
-        directories = []
-        with os.scandir(directory) as found:
-            for item in found:
-                name = os.fsencode(item.name)
-                if item.is_dir(follow_symlinks=False):
-                    directories.append(name)
-                else:
-                    self._unlink(directory, name)
-        return directories
