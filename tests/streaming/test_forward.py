@@ -186,6 +186,15 @@ async def test_the_old_protocol_has_two_channels_a_port(served: Node, version: s
         await asyncio.sleep(0.01)
 
 
+async def test_a_client_of_the_old_protocol_that_leaves_cuts_its_connections(served: Node) -> None:
+    client = await channels(await served.forward_url(20, 7), "v4.channel.k8s.io")
+    await served.engine.started.wait()
+    client.socket.transport.abort()
+    await served.engine.hung_up.wait()
+    while served.engine.running:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def test_the_old_protocol_ends_when_all_its_connections_have(served: Node) -> None:
     client = await channels(await served.forward_url(13, 258), "v4.channel.k8s.io")
     assert await client.all(0) == b"\x0d\x00noon\n"

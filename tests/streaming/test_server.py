@@ -14,6 +14,9 @@ from typing import Any
 
 import h11
 import pytest
+import wsproto
+from wsproto.connection import Connection
+from wsproto.events import BytesMessage
 
 from podwright.core.streaming import Streaming
 from podwright.errors import (
@@ -23,9 +26,13 @@ from podwright.errors import (
     ResourceExhausted,
     Unimplemented,
 )
+from podwright.streaming.channels import Channels
 from podwright.streaming.giver import LazyServer
+from podwright.streaming.http import Limits
+from podwright.streaming.spdy import Session
 from podwright.wire import cri_pb2 as cri
 from tests.streaming.stand_in import (
+    CHUNK,
     KEY,
     SPDY,
     UPGRADE,
@@ -39,6 +46,7 @@ from tests.streaming.stand_in import (
     remote,
     spdy,
     tunnel,
+    upgrade,
 )
 
 V4 = ("x-stream-protocol-version", "v4.channel.k8s.io")
@@ -228,9 +236,6 @@ async def test_what_cannot_be_agreed_on_is_said_and_the_url_still_works(served: 
 async def test_the_clients_first_choice_that_is_known_is_taken(
     served: Node, offers: tuple[tuple[str, str], ...], chosen: str
 ) -> None:
-    from podwright.streaming.spdy import Session
-    from tests.streaming.stand_in import upgrade
-
     session = Session(client=True)
     headers = await upgrade(await served.exec_url("echo"), session, "POST", (*SPDY, *offers))
     assert headers["x-stream-protocol-version"] == chosen
@@ -239,9 +244,6 @@ async def test_the_clients_first_choice_that_is_known_is_taken(
 
 
 async def test_the_handshake_of_the_rfc(served: Node) -> None:
-    from podwright.streaming.channels import Channels
-    from tests.streaming.stand_in import upgrade
-
     made = Channels("v4.channel.k8s.io", client=True)
     headers = await upgrade(await served.exec_url("echo"), made.socket, "GET", WEBSOCKET)
     # RFC 6455, section 1.3, whose key is the one that is sent.
@@ -265,7 +267,7 @@ async def exchange(served: Node, sent: bytes) -> bytes:
 
 async def test_a_head_that_is_too_long_is_refused(served: Node) -> None:
     await served.server.listen()
-    answer = await exchange(served, b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 100_000)
+    answer = await exchange(served, b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 4_000_000)
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
@@ -284,9 +286,26 @@ async def test_what_is_no_http_is_told_so(served: Node) -> None:
     assert b"no HTTP request" in answer
 
 
-async def test_who_asks_slowly_is_left(served: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    from podwright.streaming.http import Limits
+async def test_what_comes_right_behind_the_request_is_not_lost(served: Node) -> None:
+    url = await served.exec_url("cat", stdin=True, stdout=True)
+    path = url.partition(served.server.address)[2]
+    head = [f"GET {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in WEBSOCKET)]
+    head.append("sec-websocket-protocol: v5.channel.k8s.io")
+    frames = Connection(wsproto.ConnectionType.CLIENT)
+    sent = frames.send(BytesMessage(b"\x00at once")) + frames.send(BytesMessage(b"\xff\x00"))
+    host, _, port = served.server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([*head, "", ""]).encode() + sent)
+    answer = b""
+    while b"Success" not in answer:
+        answer += (part := await reader.read(1 << 16))
+        assert part
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert b"\x01at once" in answer
 
+
+async def test_who_asks_slowly_is_left(served: Node) -> None:
     served.server._connections.limits = Limits(head=0.2)
     await served.server.listen()
     assert (await exchange(served, b"GET /exec/12345678 HT")).startswith(b"HTTP/1.1 408 ")
@@ -320,7 +339,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_tls(tmp_path: Path, certificates: Path) -> None:
-    config = {"tls_cert": str(certificates / "server.pem"), "tls_key": str(certificates / "server.key")}
+    config: dict[str, Any] = {
+        "tls_cert": str(certificates / "server.pem"),
+        "tls_key": str(certificates / "server.key"),
+    }
     trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     async with node(tmp_path, **config) as served, asyncio.timeout(60):
         url = await served.exec_url("pump", str(3 << 20))
@@ -342,7 +364,7 @@ async def test_tls(tmp_path: Path, certificates: Path) -> None:
 async def test_clients_need_a_certificate_where_an_authority_is_configured(
     tmp_path: Path, certificates: Path
 ) -> None:
-    config = {
+    config: dict[str, Any] = {
         "tls_cert": str(certificates / "server.pem"),
         "tls_key": str(certificates / "server.key"),
         "tls_client_ca": str(certificates / "ca.pem"),
@@ -434,12 +456,9 @@ async def test_a_base_url_of_a_proxy(tmp_path: Path) -> None:
 
 async def test_a_session_that_nobody_uses_is_ended(tmp_path: Path) -> None:
     async with node(tmp_path, idle_timeout=0.3) as served, asyncio.timeout(60):
-        for client in (
-            await remote(await served.exec_url("hang"), "stdout"),
-            await spdy(await served.forward_url(), ""),
-        ):
-            session = getattr(client, "session", client)
-            await asyncio.wait([session.closed])
+        executing = await remote(await served.exec_url("hang"), "stdout")
+        forwarding = await spdy(await served.forward_url(), "")
+        await asyncio.wait([executing.session.closed, forwarding.closed])
         await served.engine.hung_up.wait()
         socket = (await channels(await served.exec_url("hang"))).socket
         await socket.closed
@@ -485,6 +504,13 @@ async def test_stopping_does_not_wait_for_clients_that_read_nothing(served: Node
     pipe = client.session._pipe
     assert pipe is not None
     pipe.pause_reading()
+    # One without windows: what waits for it waits in this process.
+    in_channels = await channels(await served.exec_url("pump", str(1 << 40)))
+    await in_channels.read(1)
+    in_channels.socket.transport.pause_reading()
+    connections = served.server._connections.all
+    while max(each.transport.get_write_buffer_size() for each in connections) < len(CHUNK):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     async with asyncio.timeout(30):
         await served.server.close()
     assert served.engine.running == 0

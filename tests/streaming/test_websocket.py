@@ -154,6 +154,26 @@ async def test_our_goodbye_comes_after_all_that_was_sent_and_waits_for_the_peers
     assert heard.ends == 1
 
 
+async def test_a_peer_that_reads_slowly_has_all_the_time_for_what_was_sent(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "FAREWELL", 0.2)
+    socket = WebSocket(Heard())
+    peer = await connect(socket)
+    peer.writer.transport.pause_reading()
+    for _ in range(400):
+        socket.put(bytes(CHUNK))
+    closing = asyncio.ensure_future(socket.close())
+    await asyncio.wait([closing], timeout=1)
+    assert not socket.closed.done()
+    peer.writer.transport.resume_reading()
+    size = 0
+    while isinstance(event := await peer.next(), events.BytesMessage):
+        size += len(event.data)
+    assert size == 400 * CHUNK
+    await closing
+
+
 async def test_a_peer_that_says_no_goodbye_is_left(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     assert FAREWELL == 5.0
     monkeypatch.setattr(websocket, "FAREWELL", 0.1)
@@ -332,7 +352,7 @@ async def test_spdy_through_messages_of_any_size(connect: Connect) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(peer.writer.transport, name)
 
-    client.connection_made(Pipe())  # type: ignore[arg-type]
+    client.connection_made(Pipe())
 
     async def listen() -> None:
         while isinstance(event := await peer.next(), events.BytesMessage):

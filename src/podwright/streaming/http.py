@@ -302,13 +302,20 @@ class Http(asyncio.Protocol):
         early, _ = self._http.trailing_data
         self.inner = inner = upgrade.protocol
         inner.connection_made(self.transport)
-        if early:
-            inner.data_received(early)
-        self.transport.resume_reading()
+        # Not before the session has begun, which knows what to do with it.
+        asyncio.get_running_loop().call_soon(self._go_on_inside, inner, early)
         try:
             await upgrade.run()
         finally:
             self.transport.close()
+
+    def _go_on_inside(self, inner: Inner, early: bytes) -> None:
+        """`early` came right behind the request."""
+        if self.transport.is_closing():
+            return
+        self.transport.resume_reading()
+        if early:
+            inner.data_received(early)
 
     def _send(self, event: h11.Event) -> None:
         if data := self._http.send(event):
