@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from podwright.images import unpack
+from tests.images.unpacked import Stack
 
 pytestmark = pytest.mark.root
 
@@ -103,3 +108,42 @@ def test_it_reaches_nothing(tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     assert (tmp_path / "lower/below").stat().st_mode & 0o777 != 0o600
     assert os.listxattr(tmp_path / "layer") == ["trusted.overlay.opaque"]
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    """Where zstd is a program that writes zeros until nobody reads them."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    (place / "zstd").write_text("#!/bin/sh\nexec /bin/cat /dev/zero\n")
+    (place / "zstd").chmod(0o755)
+    yield str(place)
+    shutil.rmtree(place)
+
+
+def test_it_stands_there_while_it_works(tmp_path: Path, endless: str) -> None:
+    lower = tmp_path / "lower"
+    lower.mkdir()
+    stack = Stack(tmp_path / "stack", path=endless, layers=[lower])
+    with stack.start(b"\x28\xb5\x2f\xfd", "sha256:0") as program:
+        try:
+            own, deadline = Path(f"/proc/{program.pid}"), time.monotonic() + 60
+            while (status := _fields(own / "status"))["Seccomp"] != "2":
+                assert program.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            threads = [_fields(task / "status") for task in (own / "task").iterdir()]
+            mounted = [line.split()[4] for line in (own / "mountinfo").read_text().splitlines()]
+            root = (own / "root").readlink()
+        finally:
+            program.kill()
+    # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP
+    kept = sum(1 << number for number in (0, 1, 3, 4, 21, 27, 31))
+    for thread in (status, *threads):
+        assert int(thread["CapEff"], 16) == int(thread["CapPrm"], 16) == kept
+        assert (thread["NoNewPrivs"], thread["Seccomp"]) == ("1", "2")
+    assert mounted == ["/"]  # of those that it can reach
+    assert str(root).endswith("layer")
+
+
+def _fields(file: Path) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
