@@ -38,9 +38,10 @@ from podwright.engines.oci.repair import Repair
 from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
+from podwright.engines.oci.stats import Statistics
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.streams import Connection, Streams
-from podwright.errors import FailedPrecondition, PodwrightError, Unimplemented
+from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, trees
@@ -77,6 +78,7 @@ class OciEngine:
         self._sandboxes: Sandboxes
         self._containers: Containers
         self._plan: Plan
+        self._stats: Statistics
 
     @property
     def images(self) -> ImageStore:
@@ -106,6 +108,8 @@ class OciEngine:
         self._runtimes.find()
         self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes)
+        images = str(self._config.root_path / "images")
+        self._stats = Statistics(self._config, self._places, self._tasks, images)
         requests = Requests(self._config, self._places, self._runtimes, facts)
         volumes = ImageMounts(self._places, self._images)
         self._sandboxes = Sandboxes(
@@ -142,6 +146,7 @@ class OciEngine:
         """Let go; containers keep running."""
         self._migrations.close()
         self._containers.close()
+        await self._stats.close()
         await self._tasks.close()
         await self._network.close()
         await self._images.close()
@@ -187,6 +192,7 @@ class OciEngine:
         await self._sandboxes.stop(sandbox)
 
     async def remove_sandbox(self, sandbox: Sandbox) -> None:
+        self._stats.leave_sandbox(sandbox)
         await self._sandboxes.remove(sandbox)
 
     async def sandbox_alive(self, sandbox: Sandbox) -> bool:
@@ -199,7 +205,9 @@ class OciEngine:
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         with self._migrations.expected():
-            return await self._containers.create(container, undo)
+            facts = await self._containers.create(container, undo)
+        self._stats.enter(container)
+        return facts
 
     async def start_container(self, container: Container) -> None:
         await self._containers.start(container)
@@ -208,6 +216,7 @@ class OciEngine:
         await self._containers.signal(container, signal)
 
     async def remove_container(self, container: Container) -> None:
+        self._stats.leave(container)
         await self._containers.remove(container)
 
     async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
@@ -231,12 +240,13 @@ class OciEngine:
         await self._containers.reopen_log(container)
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
-        raise Unimplemented("the oci engine does not measure its containers yet")
+        return await self._stats.of_containers(containers)
 
     async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
-        raise Unimplemented("the oci engine does not measure its pods yet")
+        return await self._stats.of_sandboxes(sandboxes)
 
     async def observe_container(self, container: Container) -> Observation:
+        self._stats.enter(container)
         return await self._containers.observe(container)
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
