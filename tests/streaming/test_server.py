@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -474,6 +475,17 @@ async def test_bytes_in_either_direction_keep_a_session(tmp_path: Path) -> None:
             await asyncio.wait([other.socket.closed], timeout=0.1)
         assert not client.session.closed.done()
         client.session.abort()
+
+
+async def test_the_kernel_looks_for_hosts_that_have_vanished(served: Node) -> None:
+    client = await remote(await served.exec_url("hang"), "stdout")
+    (connection,) = served.server._connections.all
+    found = connection.transport.get_extra_info("socket")
+    asked = [found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+        asked.append(found.getsockopt(socket.IPPROTO_TCP, option))
+    assert asked == [1, 15, 15, 4]
+    client.session.abort()
 
 
 async def test_stopping_ends_sessions_in_order(served: Node) -> None:

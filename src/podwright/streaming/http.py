@@ -119,6 +119,8 @@ class Connections:
     refusal: Callable[[int, str], Response] = Response.words
     """Makes an answer of a status and why it has that."""
     limits: Limits = Limits()
+    made: Callable[[asyncio.Transport], None] = lambda _: None
+    """Is told of each."""
     all: set[Http] = field(default_factory=set)
 
     def __call__(self) -> Http:
@@ -161,6 +163,7 @@ class Http(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self._connections.all.add(self)
+        self._connections.made(self.transport)
         self._expect()
 
     def data_received(self, data: bytes) -> None:

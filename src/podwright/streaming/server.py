@@ -47,7 +47,7 @@ class Server:
         self._base, self._prefix = _base(config)
         self._streaming = streaming
         self._tokens: Tokens[Asked] = Tokens()
-        self._connections = Connections(self._answer)
+        self._connections = Connections(self._answer, made=presence.keep_alive)
         self._watch = presence.Watch(self._connections, config.idle_timeout, look_every)
         self._server: asyncio.Server | None = None
         self._lock = asyncio.Lock()
