@@ -38,7 +38,8 @@ async def main(image: str) -> int:
             print("exit code:", await echo.wait())
 
         # The same with a terminal.
-        async with server.process(["stty", "size"], tty=True, size=(132, 43)) as shell:
+        async with server.process(["sh", "-c", "read _; stty size"], tty=True, size=(132, 43)) as shell:
+            await shell.stdin.write(b"\n")
             print("terminal:", (await shell.stdout.read()).decode().strip())
 
         # The first process of a container, if its input is open.

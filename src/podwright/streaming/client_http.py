@@ -154,6 +154,7 @@ class _Asked(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if not self._done.done():
             self._done.set_exception(error)
+            self._done.exception()  # who asked may have been cancelled: then nobody wants to know
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
