@@ -29,7 +29,7 @@ _FAILED = re.compile(r'Accessing "([^"]+)" failed: (.*)', re.DOTALL)
 _FOUND = re.compile(r"Found credentials for \S+ in credential helper (\S+)(?: in file (.*))?")
 _HELPER = re.compile(r"Looking up in credential helper (\S+) based on credHelpers entry in (.*)")
 _PING = re.compile(r"Ping (https?)://([^/\s]+)/v2/ (status (\d+)|err (.*))", re.DOTALL)
-_REQUEST = re.compile(r"(?:GET|HEAD|POST) (https?)://([^/\s]+)/")
+_REQUEST = re.compile(r"(?:GET|HEAD|POST) (https?)://([^/\s]+)/(?!v1/_ping)")
 _GO_DUMP = re.compile(r" \(&[\w.]+\{.*\}\)$", re.DOTALL)
 
 _REJECTED = re.compile(
@@ -93,6 +93,10 @@ def attempts_in(log: str, access: Access) -> list[Attempt]:
         elif match := _FAILED.match(message):
             found[-1].answer = match[2]
         elif (match := _REQUEST.match(message)) and _same(match[2], found[-1].host):
+            last = found[-1]
+            if last.answer and last.scheme == "https" and match[1] == "http":
+                # An insecure registry is asked in plain words when it does not speak TLS.
+                found.append(Attempt(last.host, credentials=last.credentials))
             found[-1].scheme = match[1]
     for attempt in found:
         attempt.answer = cleaned(_told_once(attempt.answer), access)
