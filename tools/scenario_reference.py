@@ -49,6 +49,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     registry.ImageConfig,
     subject.Match,
     scenario.SandboxScript,
+    scenario.PortScript,
     scenario.NetworkUsageScript,
     scenario.ContainerScript,
     scenario.ExitScript,
@@ -167,7 +168,7 @@ def _places() -> str:
 
 def _programs() -> str:
     words = (
-        f"What containers and ExecSync can run: {_names(sorted(NAMES))}. Whatever else a container"
+        f"What containers and execs can run: {_names(sorted(NAMES))}. Whatever else a container"
         " is told to run does nothing until a signal ends it; see `unknown_programs`."
     )
     return "\n".join(["## Programs", "", _words(words), ""])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podwright.engines.fake.output import PART, Log, OpenLogs, records
+from podwright.engines.fake.output import PART, Log, OpenLogs, Tap, records
 from podwright.errors import FailedPrecondition
 from podwright.logs.lines import Joiner, Line, parse
 from tests.fake.containers import START, Node, open_files
@@ -163,12 +163,16 @@ def test_a_directory_removed_under_a_log_harms_nobody(tmp_path: Path) -> None:
     assert len(files) == 0
 
 
-async def test_listeners_hear_what_is_written(tmp_path: Path) -> None:
+async def test_taps_hear_what_is_written(tmp_path: Path) -> None:
     node = Node(tmp_path)
     case = await node.shell("while :; do sleep 10; echo out; echo err >&2; done", seconds=11)
-    heard: list[tuple[str, bytes]] = []
+    both, one = Tap("stdout", "stderr"), Tap("stderr")
     assert case.made.inside is not None
-    case.made.inside.output.listeners.append(lambda stream, data: heard.append((stream, data)))
+    case.made.inside.output.taps += [both, one]
     await node.clock.advance(10)
-    assert heard == [("stdout", b"out\n"), ("stderr", b"err\n")]
+    assert {name: await pipe.take(10) for name, pipe in both.pipes.items()} == {
+        "stdout": b"out\n",
+        "stderr": b"err\n",
+    }
+    assert await one.pipes["stderr"].take(10) == b"err\n"
     assert case.output() == "out\nout\n"

@@ -8,7 +8,7 @@ breaks (`socket`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from podwright.core.runtime import Runtime
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import World, forever
+from podwright.engines.streams import Connection, Streams
 from podwright.errors import Unavailable, Unimplemented
 from podwright.testing.calls import Call, Calls, with_id
 from podwright.testing.subjects import subject_of, subject_of_id
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CRASHED = "the server crashed"
+
+Work = Callable[[Runtime], Coroutine[Any, Any, Any] | None]
+"""What a call is for the core; None: the core does not have it."""
 
 _END = b""
 """Put into a subscription of events, whose events are never empty: the server has crashed."""
@@ -108,27 +112,42 @@ class Front:
 
     async def ask(self, rpc: str, name: str, request: Message, remote: bool) -> Any:
         """Hand a call to the core's method `name`: recorded, and struck by the faults for `rpc`."""
+
+        def work(runtime: Runtime) -> Coroutine[Any, Any, Any] | None:
+            method = getattr(runtime, name, None)
+            return None if method is None else cast(Coroutine[Any, Any, Any], method(request))
+
+        return await self._recorded(rpc, request, work, remote)
+
+    async def talk(
+        self, rpc: str, request: Message, work: Callable[[Runtime], Coroutine[Any, Any, T]], remote: bool
+    ) -> T:
+        """Hand streams to the core without a URL in between: recorded and struck as the call `rpc` with
+        `request`, which is under way as long as they are."""
+        answer: T = await self._recorded(rpc, request, work, remote)
+        return answer
+
+    async def _recorded(self, rpc: str, request: Message, work: Work, remote: bool) -> Any:
         call = self.calls.begin(rpc, request, subject_of(request, self._records), remote)
         crashes = self._crashes
         try:
-            answer = await self._ask(call, name, request, remote)
+            answer = await self._ask(call, work, remote)
         except BaseException as error:
             # A caller at a socket is cancelled when its connection breaks.
             died = crashes != self._crashes and isinstance(error, asyncio.CancelledError)
             self.calls.end(call, None, Unavailable(CRASHED) if died else error)
             raise
-        self.calls.end(call, answer)
+        self.calls.end(call, answer if isinstance(answer, (Message, bytes)) else None)
         return answer
 
-    async def _ask(self, call: Call, name: str, request: Message, remote: bool) -> Any:
+    async def _ask(self, call: Call, work: Work, remote: bool) -> Any:
         crash = await self._strike(call, remote)
-        runtime = await self.answering(remote)
-        method = getattr(runtime, name, None)
-        if method is None:
+        asked = work(await self.answering(remote))
+        if asked is None:
             if crash is not None:
                 await self._crash(crash, remote)
             raise Unimplemented(f"podwright has no {call.rpc}")
-        answer = await self.fly(method(request), remote)
+        answer = await self.fly(asked, remote)
         if call.rpc in _MADE:
             call.subject = with_id(call.subject, getattr(answer, _MADE[call.rpc]))
         if crash is not None:
@@ -304,6 +323,30 @@ class Face:
         runtime = await self._front.answering(self._remote)
         return await self._front.fly(runtime.wait(container_id), self._remote)
 
+    async def exec_streams(self, container_id: str, argv: Sequence[str], streams: Streams) -> int:
+        """An Exec without a URL: the exit code."""
+        request = cri.ExecRequest(container_id=container_id, cmd=argv, **_asked(streams))
+        return await self._front.talk(
+            "Exec", request, lambda core: core.exec_streams(container_id, argv, streams), self._remote
+        )
+
+    async def attach_streams(self, container_id: str, streams: Streams) -> None:
+        """An Attach without a URL."""
+        request = cri.AttachRequest(container_id=container_id, **_asked(streams))
+        await self._front.talk(
+            "Attach", request, lambda core: core.attach_streams(container_id, streams), self._remote
+        )
+
+    async def port_forward_connection(self, sandbox_id: str, port: int, connection: Connection) -> None:
+        """One connection of a PortForward without a URL."""
+        request = cri.PortForwardRequest(pod_sandbox_id=sandbox_id, port=[port])
+        await self._front.talk(
+            "PortForward",
+            request,
+            lambda core: core.port_forward_connection(sandbox_id, port, connection),
+            self._remote,
+        )
+
     def get_container_events(
         self, request: cri.GetEventsRequest, /
     ) -> AsyncIterator[cri.ContainerEventResponse]:
@@ -327,6 +370,13 @@ async def _next(states: AsyncIterator[T]) -> T:
 
 async def _next_or_none(parts: AsyncIterator[T]) -> T | None:
     return await anext(parts, None)
+
+
+def _asked(streams: Streams) -> dict[str, bool]:
+    return {
+        "tty": streams.tty,
+        **{name: getattr(streams, name) is not None for name in ("stdin", "stdout", "stderr")},
+    }
 
 
 def _recorded(rpc: str, name: str) -> Callable[[Face, Message], Coroutine[Any, Any, Any]]:

@@ -30,8 +30,9 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
-from podwright.engines.fake import execution, stats
+from podwright.engines.fake import attaching, execution, forwarding, sessions, stats
 from podwright.engines.fake.command import command
+from podwright.engines.fake.connections import Connections
 from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.images import FakeImages
 from podwright.engines.fake.output import Log
@@ -41,7 +42,7 @@ from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
 from podwright.engines.streams import Connection, Streams
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
 from podwright.wire import cri_pb2 as cri
 
 
@@ -58,6 +59,8 @@ class FakeEngine:
         self._doom: Fault | None = None
         """Crashes this engine when the act of the step that met it is done."""
         self._buried = asyncio.Event()
+        self._connections = Connections()
+        """Of clients with programs and ports, by way of this engine."""
 
     @property
     def clock(self) -> Clock:
@@ -77,6 +80,7 @@ class FakeEngine:
         """From this instruction on this engine does nothing any more; the world goes on."""
         self._crashed = True
         self.world.listen(None)
+        self._connections.cut()
 
     def bury(self) -> None:
         """Whatever still waits in a step of this crashed engine is cancelled there, and all that comes."""
@@ -203,6 +207,7 @@ class FakeEngine:
 
     def _close(self, made: FakeSandbox) -> None:
         made.ready, made.pid = False, 0
+        made.cut()
         if made.timer is not None:
             made.timer.cancel()
             made.timer = None
@@ -279,21 +284,29 @@ class FakeEngine:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         await self._step("exec_sync.exec", Subject.of_container(container))
-        made = self.world.containers.get(container.id)
-        if made is None:
-            raise NotFound(f"container {container.id} is gone")
         return await execution.run(
-            self.world, made, container, argv, timeout, limit, lambda: not self._crashed
+            self.world,
+            self._running(container),
+            container,
+            argv,
+            timeout,
+            limit,
+            lambda: not self._crashed,
         )
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
-        raise Unimplemented("the fake engine has no streaming exec yet")
+        await self._step("exec.start", Subject.of_container(container))
+        return await sessions.run(
+            self.world, self._running(container), container, argv, streams, self._connections
+        )
 
     async def attach(self, container: Container, streams: Streams) -> None:
-        raise Unimplemented("the fake engine cannot attach yet")
+        await self._step("attach.attach", Subject.of_container(container))
+        await attaching.attach(self.world, self._running(container), container, streams, self._connections)
 
     async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
-        raise Unimplemented("the fake engine cannot forward ports yet")
+        await self._step("port_forward.connect", Subject.of_sandbox(sandbox))
+        await forwarding.forward(self.world, sandbox, port, connection, self._connections)
 
     async def reopen_log(self, container: Container) -> None:
         await self._step("reopen_log.reopen", Subject.of_container(container))
@@ -325,6 +338,12 @@ class FakeEngine:
     async def exits(self) -> AsyncIterator[Exit]:
         while True:
             yield await self._exits.get()
+
+    def _running(self, container: Container) -> FakeContainer:
+        made = self.world.containers.get(container.id)
+        if made is None:
+            raise NotFound(f"container {container.id} is gone")
+        return made
 
     def _made(self, container: Container) -> FakeContainer:
         made = self.world.containers.get(container.id)

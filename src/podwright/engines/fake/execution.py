@@ -34,11 +34,12 @@ async def run(
     away while `attended` (a server that has crashed kills nothing any more). CommandFailed when there is no
     such program, FailedPrecondition when the container has ended.
     """
-    if made.process is None:
-        raise FailedPrecondition(f"container {container.id} has ended")
-    inside = made.inside = made.inside or Inside(world, made, container)
+    inside = entered(world, made, container)
     out, errors = Capture(limit), Capture(limit)
-    program, words = _program(world, inside, Subject.of_container(container), list(argv))
+    found = program_of(world, inside, list(argv))
+    if found is None:
+        raise CommandFailed("fake", NOT_FOUND, missing(argv[0]))
+    program, words = found
     process = inside.spawn(program, words, {0: Stream(), 1: out, 2: errors})
     try:
         async with world.clock.timeout(timeout):
@@ -53,14 +54,18 @@ async def run(
     return ExecResult(bytes(out.kept), bytes(errors.kept), code)
 
 
-def _program(world: World, inside: Inside, subject: Subject, argv: list[str]) -> tuple[Program, list[str]]:
-    answer = _answer(world, subject, argv)
-    if answer is not None:
-        return _scripted(world, answer), argv
-    found = inside.resolve(argv)
-    if found is None:
-        raise CommandFailed("fake", NOT_FOUND, missing(argv[0]))
-    return found
+def entered(world: World, made: FakeContainer, container: Container) -> Inside:
+    """FailedPrecondition when it does not run."""
+    if made.process is None:
+        raise FailedPrecondition(f"container {container.id} has ended")
+    inside = made.inside = made.inside or Inside(world, made, container)
+    return inside
+
+
+def program_of(world: World, inside: Inside, argv: list[str]) -> tuple[Program, list[str]] | None:
+    """What an exec of `argv` runs, and its arguments: a script's answer or a program; None without both."""
+    answer = _answer(world, Subject.of_container(inside.container), argv)
+    return (_scripted(world, answer), argv) if answer is not None else inside.resolve(argv)
 
 
 def _answer(world: World, subject: Subject, argv: list[str]) -> ExecScript | None:

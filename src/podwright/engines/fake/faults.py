@@ -30,7 +30,7 @@ STEPS = (
     *("create_container.rootfs", "create_container.task", "undo_container.rootfs"),
     *("start_container.start", "start_container.started", "signal_container.signal"),
     *("remove_container.task", "remove_container.rootfs", "update_container.limits"),
-    *("exec_sync.exec", "reopen_log.reopen"),
+    *("exec_sync.exec", "exec.start", "attach.attach", "port_forward.connect", "reopen_log.reopen"),
     *("pull_image.resolve", "pull_image.record", "remove_image.names"),
     *("sandbox_alive.look", "observe_container.look", "forget_others.network"),
 )

@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING
 
 from podwright.engines.base import Container
 from podwright.engines.fake import command as commands
-from podwright.engines.fake.output import Log, Output
+from podwright.engines.fake.output import Descriptor, Log, Output
 from podwright.engines.fake.process import Process
 from podwright.engines.fake.programs import NAMES, find, idle_seconds
 from podwright.engines.fake.programs.context import Context, Program
 from podwright.engines.fake.programs.files import Files
-from podwright.engines.fake.programs.streams import Pipe, Sink, Stream
+from podwright.engines.fake.programs.ports import Ports
+from podwright.engines.fake.programs.streams import Pipe, Stream
+from podwright.engines.fake.programs.terminal import Terminal
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.engines.fake.world import FakeContainer, World
 
+FIRST = 1
+"""The number of the first process, and of its group."""
 MEMORY_LIMIT = 64 << 20
 """Bytes that a program may hold when its container has no limit of its own."""
 
@@ -43,8 +47,16 @@ class Inside:
             Log(world.logs, container.log_path) if container.log_path else None,
             terminal=config.tty,
         )
-        self.stdin = Pipe() if config.stdin else None
-        """What the first process reads; without it, nothing."""
+        self.terminal = (
+            Terminal(_Shown(self.output), lambda number: self.signal_group(FIRST, number))
+            if config.tty
+            else None
+        )
+        """That of the first process."""
+        self.stdin = Pipe() if config.stdin and not config.tty else None
+        """What the first process reads; without it and without a terminal, nothing."""
+        self.stdin_ended = not config.stdin
+        """Nobody hears any more what clients send to the first process."""
         self.processes: dict[int, Process] = {}
         """By number, but for the first one, which may be there without any of this."""
         self._numbers = itertools.count(2)
@@ -76,6 +88,11 @@ class Inside:
         return self.container.config.linux.resources.memory_limit_in_bytes or MEMORY_LIMIT
 
     @property
+    def ports(self) -> Ports:
+        """Of the network that it is in."""
+        return self._world.ports_of(self._made.sandbox, self.container.sandbox)
+
+    @property
     def unknown_programs_run(self) -> bool:
         return self._world.scenario.unknown_programs == "run"
 
@@ -83,12 +100,24 @@ class Inside:
 
     def standard_streams(self) -> dict[int, Stream]:
         """The three descriptors of the first process."""
-        terminal = self.output.terminal
+        if self.terminal is not None:
+            stream = self.terminal.stream
+            return {0: stream.share(), 1: stream.share(), 2: stream.share()}
         return {
             0: self.stdin.reader.share() if self.stdin is not None else Stream(),
-            1: Sink(lambda data: self.output.write("stdout", data), terminal=terminal),
-            2: Sink(lambda data: self.output.write("stderr", data), terminal=terminal),
+            1: Descriptor(self.output, "stdout"),
+            2: Descriptor(self.output, "stderr"),
         }
+
+    def end_stdin(self) -> None:
+        """What the first process reads has its end; fine when it had."""
+        if self.stdin_ended:
+            return
+        self.stdin_ended = True
+        if self.terminal is not None:
+            self.terminal.end_input()
+        elif self.stdin is not None:
+            self.stdin.writer.close()
 
     def begin(self, first: Process, argv: list[str], program: Program) -> None:
         """Let `program` run as the first process."""
@@ -212,6 +241,22 @@ class Inside:
                     + f"\nNoNewPrivs:\t{int(quiet)}\n"
                 )
         return None
+
+
+class _Shown:
+    """The container's output as the screen of its terminal."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    async def put(self, data: bytes) -> None:
+        self._output.show("stdout", data)
+        if self._output.full:
+            await self._output.settled()
+
+    def offer(self, data: bytes) -> None:
+        if not self._output.full:
+            self._output.show("stdout", data)
 
 
 def _of_host(path: str) -> str:

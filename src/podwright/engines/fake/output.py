@@ -1,4 +1,4 @@
-"""The output of fake containers: CRI log files, and whoever listens besides.
+"""The output of fake containers: CRI log files, and whoever is attached.
 
 A node has tens of thousands of logs and a process may open a thousand files: only the logs written last are
 open. One that was closed meanwhile is found again even if somebody has renamed it: the writer goes on in
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from podwright.engines.fake.programs.streams import Pipe, Stream
 from podwright.errors import FailedPrecondition
 from podwright.logs.lines import format_time
 
@@ -133,37 +134,101 @@ class Scripted(Protocol):
     def stop(self) -> None: ...
 
 
-class Output:
-    """What a container writes: each listener hears it, and its log keeps it."""
+class Tap:
+    """Somebody who hears what a container writes: what is not read yet, by stream."""
 
-    __slots__ = ("_now", "listeners", "log", "scripted", "terminal")
+    __slots__ = ("pipes",)
+
+    def __init__(self, *streams: str) -> None:
+        self.pipes = {each: Pipe() for each in streams}
+
+    @property
+    def full(self) -> bool:
+        return any(each.full for each in self.pipes.values())
+
+    async def settled(self) -> None:
+        for each in self.pipes.values():
+            await each.settled()
+
+
+class Output:
+    """What a container writes: its log keeps it, and each tap hears it."""
+
+    __slots__ = ("_held_up", "_now", "log", "scripted", "taps", "terminal")
 
     def __init__(self, now: Callable[[], int], log: Log | None, *, terminal: bool) -> None:
         self._now = now
         self.log = log
         self.terminal = terminal
-        self.listeners: list[Callable[[str, bytes], None]] = []
-        """Called with the stream's name and what was written."""
+        self.taps: list[Tap] = []
         self.scripted: Sequence[Scripted] = ()
         """What writes here by itself, until the container ends."""
+        self._held_up: list[Callable[[], None]] = []
 
     def write(self, stream: str, data: bytes) -> None:
-        """`stream`: "stdout" or "stderr"; a terminal knows only the first, and ends lines with CR LF."""
-        if not data:
-            return
+        """`stream`: "stdout" or "stderr"; a terminal knows only the first, and ends lines with CR LF. Who can
+        wait looks then whether a tap is behind."""
         if self.terminal:
             stream, data = "stdout", data.replace(b"\n", b"\r\n")
-        for listener in list(self.listeners):
-            listener(stream, data)
+        self.show(stream, data)
+
+    def show(self, stream: str, data: bytes) -> None:
+        """`write` of what a terminal would not change any more."""
+        if not data:
+            return
+        for tap in self.taps:
+            if (pipe := tap.pipes.get(stream)) is not None:
+                pipe.push(data)
         if self.log is not None:
             self.log.append(records(self._now(), stream, data))
+
+    @property
+    def full(self) -> bool:
+        """Whether a tap is behind."""
+        return bool(self.taps) and any(each.full for each in self.taps)
+
+    async def settled(self) -> None:
+        """Until no tap is behind."""
+        for each in list(self.taps):
+            await each.settled()
+
+    def hold_up(self, callback: Callable[[], None]) -> None:
+        """Call it when no tap is behind any more; never when the container ends before."""
+        self._held_up.append(callback)
+
+    def relieve(self) -> None:
+        """A tap has been read, or is gone."""
+        if self._held_up and not self.full:
+            waiting, self._held_up = self._held_up, []
+            for each in waiting:
+                each()
 
     def close(self) -> None:
         for each in self.scripted:
             each.stop()
+        self._held_up.clear()
         if self.log is not None:
             self.log.close()
-        self.listeners.clear()
+        for tap in self.taps:
+            for pipe in tap.pipes.values():
+                pipe.writer.close()
+        self.taps.clear()
+
+
+class Descriptor(Stream):
+    """What a process has open that writes there."""
+
+    __slots__ = ("_name", "_output")
+
+    def __init__(self, output: Output, name: str) -> None:
+        super().__init__()
+        self._output = output
+        self._name = name
+
+    async def write(self, data: bytes) -> None:
+        self._output.write(self._name, data)
+        if self._output.full:
+            await self._output.settled()
 
 
 def records(time: int, stream: str, data: bytes) -> bytes:

@@ -128,7 +128,7 @@ class ContainerScript(_Part, frozen=True):
     logs: list[LogScript] = []
     """What it writes besides the output of its program."""
     exec: list[ExecScript] = []
-    """The first that fits answers an ExecSync; where none does, the command is run as a program."""
+    """The first that fits answers an Exec or ExecSync; where none does, the command is run as a program."""
     ignore: list[str] = []
     """Signals it takes no notice of: `[SIGTERM]`."""
     stopping: Span = Span()
@@ -159,6 +159,20 @@ class NetworkUsageScript(_Part, frozen=True):
     """In a second; none if not given."""
 
 
+class PortScript(_Part, frozen=True):
+    """Something that listens on a port of a pod, for port-forwards."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    """Its number."""
+    answer: str = ""
+    """It is written to everybody who connects. Without `echo` the pod's side ends then; without both it
+    takes what comes and says nothing."""
+    echo: bool = False
+    """What comes goes back, after the `answer`, until the client ends."""
+    after: Span = Span()
+    """So long after the connection the answer comes."""
+
+
 class SandboxScript(_Part, frozen=True):
     """What happens to a pod's sandbox. The first script that fits a pod counts."""
 
@@ -169,6 +183,8 @@ class SandboxScript(_Part, frozen=True):
     lost: Span | None = None
     """So long after it became ready it breaks, as when its pause process dies: it is NOTREADY from then on.
     Not given: it stays until it is stopped."""
+    ports: list[PortScript] = []
+    """What listens in it, besides its programs; these count more."""
     network: NetworkUsageScript | None = None
     """Its traffic. What else a pod uses is the sum of its containers."""
 
@@ -236,7 +252,7 @@ class Scenario(_Part, frozen=True):
     unknown_programs: Literal["run", "fail"] = "run"
     """A container whose program is no built-in runs until it is signalled, or fails to start."""
     pods: list[SandboxScript] = []
-    """A change holds for pods that are created from then on."""
+    """A change holds for pods that are created from then on; that of their ports for all, at once."""
     containers: list[ContainerScript] = []
     """What a program does is settled when the container starts, its usage when it is created; the answers to
     exec change at once."""

@@ -88,6 +88,9 @@ class Lines:
 
     def _write(self) -> None:
         script, world = self._script, self._world
+        if self._output.full:
+            self._output.hold_up(self._write)
+            return
         text = script.text.replace("{n}", str(self._number))
         self._number += 1
         if script.every is not None and self._number != script.count:

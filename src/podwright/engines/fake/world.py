@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from podwright.clock import Clock, Timer
-from podwright.engines.base import Exit, Presence
+from podwright.engines.base import Exit, Presence, Sandbox
 from podwright.engines.fake import registry
 from podwright.engines.fake.addresses import Addresses
+from podwright.engines.fake.connections import Connections
 from podwright.engines.fake.faults import Fault, Faults
 from podwright.engines.fake.images import ImageStore, Pull
 from podwright.engines.fake.output import OpenLogs
+from podwright.engines.fake.programs.ports import Ports
 from podwright.engines.fake.scenario import NetworkUsageScript, Scenario, UsageScript
 from podwright.engines.fake.stats import counted
 from podwright.engines.fake.subject import Subject
+from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.engines.fake.inside import Inside
@@ -52,6 +55,15 @@ class FakeSandbox:
     """What its ended containers have used up; see `stats.counted`."""
     containers: list[FakeContainer] = field(default_factory=list)
     """Those made in it and not removed since: its statistics need not look at all of the node's."""
+    ports: Ports | None = None
+    """Those in use in its network, once there are any."""
+    forwards: Connections | None = None
+    """With its scripted ports, once there were any."""
+
+    def cut(self) -> None:
+        """Its network is gone."""
+        if self.forwards is not None:
+            self.forwards.cut()
 
     @property
     def ip(self) -> str:
@@ -101,6 +113,8 @@ class World:
         self.counts: Counter[tuple[str, ...]] = Counter()
         """How often something happened that a script wants only so many times."""
         self.images = ImageStore(lambda: {each.image for each in self.containers.values()})
+        self.ports = Ports()
+        """Of the node's own network."""
         self.pulls: list[Pull] = []
         """The last pulls, in the order in which they began."""
         self._listener: Callable[[Exit], None] | None = None
@@ -158,6 +172,14 @@ class World:
     def give_back(self, ips: tuple[str, ...]) -> None:
         self.addresses.give_back(ips)
 
+    def ports_of(self, made: FakeSandbox | None, sandbox: Sandbox) -> Ports:
+        """Those of the network that the pod is in."""
+        if made is None or sandbox.config.linux.security_context.namespace_options.network == cri.NODE:
+            return self.ports
+        if made.ports is None:
+            made.ports = Ports()
+        return made.ports
+
     def listen(self, listener: Callable[[Exit], None] | None) -> None:
         """Exits go to `listener` from now on: one engine's at a time."""
         self._listener = listener
@@ -187,11 +209,14 @@ class World:
         self.listen(None)
         for each in list(self.containers.values()):
             self.ended(each, 128 + signal.SIGKILL)
+        for sandbox in self.sandboxes.values():
+            sandbox.cut()
         self.logs.close_all()
 
     def pause_ended(self, sandbox: FakeSandbox) -> None:
         """The sandbox breaks: it can take no more containers."""
         sandbox.ready = False
+        sandbox.cut()
         if self._listener is not None:
             self._listener(Exit(sandbox.id, 137, self.clock.now(), sandbox=True))
 
@@ -203,6 +228,7 @@ class World:
             self.ended(container, 137)
         self.containers.clear()
         for sandbox in self.sandboxes.values():
+            sandbox.cut()
             if sandbox.timer is not None:
                 sandbox.timer.cancel()
             if sandbox.ips:

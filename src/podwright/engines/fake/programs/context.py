@@ -6,6 +6,8 @@ holds nothing of the world: where its output goes and who signals it is the proc
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -87,6 +89,8 @@ class Context:
     def open(self, path: str, mode: str = "r") -> Stream:
         """`mode` as for `Files.open`. OSError."""
         full = self._named(path)
+        if full == "/dev/tty":
+            return self._terminal().share()
         fd = _STANDARD.get(full)
         if fd is None and full.startswith("/dev/fd/") and full[8:].isdecimal():
             fd = int(full[8:])
@@ -103,6 +107,12 @@ class Context:
             return self.files.kind(full)
         except OSError:
             return None
+
+    def _terminal(self) -> Stream:
+        for stream in self.fds.values():
+            if stream.terminal:
+                return stream
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
 
     def _named(self, path: str) -> str:
         full = self.path(path)

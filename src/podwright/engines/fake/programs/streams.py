@@ -87,25 +87,6 @@ class Text(Stream):
         return found
 
 
-class Sink(Stream):
-    """Hands what is written to a function."""
-
-    __slots__ = ("_take", "_terminal")
-
-    def __init__(self, take: Callable[[bytes], None], *, terminal: bool = False) -> None:
-        super().__init__()
-        self._take = take
-        self._terminal = terminal
-
-    @property
-    def terminal(self) -> bool:
-        return self._terminal
-
-    async def write(self, data: bytes) -> None:
-        if data:
-            self._take(data)
-
-
 class Capture(Stream):
     """Keeps the first `limit` bytes, and forgets the others."""
 
@@ -123,17 +104,22 @@ class Capture(Stream):
 class Pipe:
     """Two streams: what is written to `writer` is read from `reader`, in order."""
 
-    __slots__ = ("_buffer", "_waiting", "reader", "writer")
+    __slots__ = ("_buffer", "_deaf", "_error", "_finished", "_waiting", "reader", "writer")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._waiting: list[asyncio.Future[None]] = []
+        self._deaf = False
+        self._finished = False
+        self._error: OSError | None = None
         self.reader: Stream = _Reader(self)
         self.writer: Stream = _Writer(self)
 
-    async def take(self, size: int, line: bool) -> bytes:
+    async def take(self, size: int, line: bool = False) -> bytes:
         while not self._buffer:
-            if self.writer._holders <= 0:
+            if self._error is not None:
+                raise self._error
+            if self.ended:
                 return b""
             await self._changed()
         end = min(size, len(self._buffer))
@@ -145,8 +131,10 @@ class Pipe:
         return found
 
     async def put(self, data: bytes) -> None:
-        while True:
-            if self.reader._holders <= 0:
+        while not self._deaf:
+            if self._error is not None:
+                raise self._error
+            if self._finished or self.reader._holders <= 0:
                 raise BrokenPipe
             room = PIPE_CAPACITY - len(self._buffer)
             if room > 0:
@@ -156,6 +144,55 @@ class Pipe:
             if not data:
                 return
             await self._changed()
+
+    def push(self, data: bytes) -> None:
+        """As `put`, but now, however full it is; nothing when nobody reads."""
+        if not (self._deaf or self._finished or self._error) and self.reader._holders > 0:
+            self._buffer += data
+            self.wake()
+
+    def offer(self, data: bytes) -> None:
+        """As `push`, if there is room."""
+        if not self.full:
+            self.push(data)
+
+    @property
+    def full(self) -> bool:
+        """Whether a writer would wait."""
+        return len(self._buffer) >= PIPE_CAPACITY
+
+    async def settled(self) -> None:
+        """Until a writer would not wait."""
+        while self.full:
+            await self._changed()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will come any more but what is there."""
+        return self._finished or self.writer._holders <= 0
+
+    def finish(self) -> None:
+        """The end of what is read is here, whoever could still write: they are told as if nobody read."""
+        self._finished = True
+        self.wake()
+
+    def discard(self) -> None:
+        """Forget what is there, and from now on what is written."""
+        self._deaf = True
+        self._buffer.clear()
+        self.wake()
+
+    def abandon(self) -> None:
+        """Its reader is gone, with all that was to be read."""
+        self._buffer.clear()
+        self.reader.close()
+        self.wake()
+
+    def fail(self, error: OSError) -> None:
+        """From now on reading and writing raise `error`; what is there is lost."""
+        self._error = error
+        self._buffer.clear()
+        self.wake()
 
     async def _changed(self) -> None:
         waiting = asyncio.get_running_loop().create_future()

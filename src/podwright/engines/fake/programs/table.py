@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from podwright.engines.fake.programs import paths, plain, text
 from podwright.engines.fake.programs.condition import test
 from podwright.engines.fake.programs.context import Program
+from podwright.engines.fake.programs.httpd import httpd
+from podwright.engines.fake.programs.net import nc
 from podwright.engines.fake.programs.printf import printf
+from podwright.engines.fake.programs.tar import tar
+from podwright.engines.fake.programs.tty import stty, tty
 
 FOREVER = float("inf")
 
@@ -25,10 +29,12 @@ PROGRAMS: dict[str, Program] = {
     "grep": text.grep,
     "head": text.head,
     "hostname": plain.hostname,
+    "httpd": httpd,
     "id": plain.id,
     "kill": plain.kill,
     "ls": paths.ls,
     "mkdir": paths.mkdir,
+    "nc": nc,
     "pause": plain.pause,
     "printenv": plain.printenv,
     "printf": printf,
@@ -39,12 +45,15 @@ PROGRAMS: dict[str, Program] = {
     "seq": plain.seq,
     "sleep": plain.sleep,
     "sort": text.sort,
+    "stty": stty,
     "tail": text.tail,
+    "tar": tar,
     "tee": text.tee,
     "test": test,
     "touch": paths.touch,
     "tr": text.tr,
     "true": plain.true,
+    "tty": tty,
     "uname": plain.uname,
     "wc": text.wc,
     "whoami": plain.whoami,

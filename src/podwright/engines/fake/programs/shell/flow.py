@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class Jump(Exception):
     def __init__(self, levels: int) -> None:
@@ -29,6 +31,13 @@ class ExitShell(Ending):
 
 class Return(Ending):
     """A function (or a file that is read) ends."""
+
+
+class Interrupted(Ending):
+    """Who types the commands wants no more of the one at hand."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGINT)
 
 
 class ExpansionError(Exception):

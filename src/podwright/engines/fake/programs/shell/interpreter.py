@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -159,6 +160,8 @@ class Shell:
         foreground = AndOr(item.first, item.rest)
         # POSIX: what runs in the background does not read what the shell reads.
         process = self.fork(Commands((foreground,)), {**self.fds, 0: Stream()})
+        # Nor do the keys of a terminal end it.
+        process.ignored = process.ignored | {signal.SIGINT, signal.SIGQUIT}
         self.children[process.pid] = process
         self.state.last_background = process.pid
         self.state.status = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from podwright.engines.fake.programs.context import CHUNK, Context, encoded
+from podwright.engines.fake.programs.shell.flow import Interrupted
 from podwright.engines.fake.programs.shell.interpreter import SYNTAX_ERROR, Shell
 from podwright.engines.fake.programs.shell.parser import Parser
 from podwright.engines.fake.programs.shell.state import State
 from podwright.engines.fake.programs.shell.syntax import Commands, ShellSyntaxError
+from podwright.engines.fake.programs.streams import Stream
 
 PROMPT, NEXT_PROMPT = "/ # ", "> "
 _FLAGS = "aefiluxs"
@@ -73,28 +75,42 @@ async def _converse(shell: Shell) -> int:
     """Commands from standard input, each as soon as it is complete."""
     stdin = shell.fds.get(0)
     prompting = stdin is not None and stdin.terminal
+    if prompting:
+        shell.traps.converse()
     text = ""
     while stdin is not None:
         if prompting:
             await shell.fds[2].write(encoded(NEXT_PROMPT if text else PROMPT))
-        line = (await stdin.read(CHUNK, line=True)).decode(errors="surrogateescape")
-        text += line
-        await shell.caught()
         try:
-            Parser(text).next()
-        except ShellSyntaxError as error:
-            if line and error.incomplete:
+            line = await _line(shell, stdin)
+            if line is None:
                 continue
-            if not prompting:
-                raise
-            await shell.complain(f"syntax error: {error}")
+            text += line
+            try:
+                Parser(text).next()
+            except ShellSyntaxError as error:
+                if line and error.incomplete:
+                    continue
+                if not prompting:
+                    raise
+                await shell.complain(f"syntax error: {error}")
+                text = ""
+                continue
+            if line and not line.endswith("\n"):
+                continue
+            if text:
+                await _run(shell, text, last=False)
             text = ""
-            continue
-        if line and not line.endswith("\n"):
-            continue
-        if text:
-            await _run(shell, text, last=False)
-        text = ""
-        if not line:
-            break
+            if not line:
+                break
+        except Interrupted as end:
+            text, shell.state.status = "", end.status
+            await shell.fds[2].write(b"\n")
     return shell.state.status
+
+
+async def _line(shell: Shell, stdin: Stream) -> str | None:
+    """What comes next; None when a trap has run instead."""
+    found = await shell.traps.unless_caught(stdin.read(CHUNK, line=True))
+    await shell.caught()
+    return None if found is None else found.decode(errors="surrogateescape")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from podwright.engines.fake.programs.shell.flow import Interrupted
 
 if TYPE_CHECKING:
     from podwright.engines.fake.process import Process
@@ -21,6 +24,18 @@ class Traps:
         self._pending: list[int] = []
         self._interrupted: asyncio.Future[None] | None = None
         self._running = False
+        self._own: dict[int, Callable[[int], None]] = {}
+        """What the shell itself does on signals that have no script."""
+
+    def converse(self) -> None:
+        """Somebody types the commands: SIGINT ends what runs, not the shell; other keys do nothing to it."""
+        self._own = {
+            signal.SIGINT: self._catch,
+            signal.SIGQUIT: lambda number: None,
+            signal.SIGTERM: lambda number: None,
+        }
+        process = self._process
+        process.handlers = {**self._own, **(process.handlers or {})}
 
     def set(self, number: int, script: str | None) -> None:
         """None: as it was at the beginning."""
@@ -30,6 +45,8 @@ class Traps:
         process.ignored = process.ignored - {number}
         self.scripts.pop(number, None)
         if script is None:
+            if number in self._own:
+                handlers[number] = self._own[number]
             return
         self.scripts[number] = script
         if number and script:
@@ -53,11 +70,13 @@ class Traps:
         return self._pending[0] if self._pending else 0
 
     def take(self) -> str:
-        """The script that is due; "": none. A trap is not interrupted by another one."""
+        """The script that is due; "": none. A trap is not interrupted by another one. Interrupted."""
         while self._pending and not self._running:
-            script = self.scripts.get(self._pending.pop(0))
-            if script:
+            number = self._pending.pop(0)
+            if script := self.scripts.get(number):
                 return script
+            if number in self._own:
+                raise Interrupted
         return ""
 
     @contextmanager
