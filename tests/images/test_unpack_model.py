@@ -144,6 +144,18 @@ FOUND: list[list[list[Made]]] = [
     [[Made(b"a/b/c"), Made(b"a/d")], [Made(b"a/b/.wh.c"), Made(b"a/.wh.d"), Made(b"a/" + OPAQUE)]],
     [[Made(b"a/b/c"), Made(b"d")], [Made(b"a/b/.wh.c"), Made(b".wh.d"), Made(OPAQUE), Made(b"a/e")]],
     [[Made(b"a/b/c")], [Made(b"a/b/.wh.c"), Made(b"a", DIRECTORY, mtime=3), Made(b".wh.a"), Made(b"a/f")]],
+    # Whiteouts where nothing is left to hide, in a directory that was open before.
+    [[Made(b"a/b/c")], [Made(b"a/b/x"), Made(b"a/" + OPAQUE), Made(b"a/b/.wh.c"), Made(b"a/.wh.b")]],
+    [[Made(b"a/b")], [Made(b"a/" + OPAQUE), Made(b"a/.wh.b")]],
+    # What an opaque directory hides is no model for a parent two layers above.
+    [[Made(b"a/b", DIRECTORY, mode=0o700)], [Made(b"a/" + OPAQUE), Made(b"a/c")], [Made(b"a/b/d")]],
+    # A directory that has been closed keeps its time when its whiteouts go.
+    [
+        [Made(b"a/b/c")],
+        [Made(b"a/b", DIRECTORY, mtime=3), Made(b"a/b/.wh.c")]
+        + [Made(b"%d" % number, DIRECTORY) for number in range(120)]
+        + [Made(b"a/" + OPAQUE)],
+    ],
     # Two names below, of which one is linked again above.
     [[Made(b"a", content=b"1"), Made(b"b", HARD, b"a")], [Made(b"c", HARD, b"a", mode=0o755)]],
 ]
