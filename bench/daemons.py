@@ -83,14 +83,15 @@ class Daemon:
 
     # The calls of a pod's life
 
-    def run_sandbox(self, name: str) -> str:
+    def run_sandbox(self, name: str, parent: str = "") -> str:
+        """`parent` is the pod's cgroup parent; one for all pods when it is not given."""
         config = cri.PodSandboxConfig(
             metadata=cri.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="bench"),
             hostname=name,
             log_directory=str(self.root / "logs" / name),
             labels={"io.kubernetes.pod.uid": f"uid-{name}", "io.kubernetes.pod.name": name},
             linux=cri.LinuxPodSandboxConfig(
-                cgroup_parent=f"/{self.stage.bridge}",
+                cgroup_parent=parent or f"/{self.stage.bridge}",
                 security_context=cri.LinuxSandboxSecurityContext(
                     namespace_options=cri.NamespaceOption(pid=cri.CONTAINER)
                 ),

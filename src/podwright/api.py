@@ -92,6 +92,14 @@ class Cri(Protocol):
         self, request: cri.ListPodSandboxStatsRequest, /
     ) -> cri.ListPodSandboxStatsResponse: ...
 
+    async def list_metric_descriptors(
+        self, request: cri.ListMetricDescriptorsRequest, /
+    ) -> cri.ListMetricDescriptorsResponse: ...
+
+    async def list_pod_sandbox_metrics(
+        self, request: cri.ListPodSandboxMetricsRequest, /
+    ) -> cri.ListPodSandboxMetricsResponse: ...
+
     def get_container_events(
         self, request: cri.GetEventsRequest, /
     ) -> AsyncIterator[cri.ContainerEventResponse]:
@@ -117,6 +125,10 @@ class Cri(Protocol):
     def stream_pod_sandbox_stats(
         self, request: cri.StreamPodSandboxStatsRequest, /
     ) -> AsyncIterator[cri.StreamPodSandboxStatsResponse]: ...
+
+    def stream_pod_sandbox_metrics(
+        self, request: cri.StreamPodSandboxMetricsRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxMetricsResponse]: ...
 
     async def list_images(self, request: cri.ListImagesRequest, /) -> cri.ListImagesResponse: ...
 

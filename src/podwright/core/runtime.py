@@ -14,6 +14,8 @@ from podwright.core.ends import exited
 from podwright.core.events import Events, decoded
 from podwright.core.ground import Ground
 from podwright.core.images import Images
+from podwright.core.metric_table import descriptors
+from podwright.core.metrics import Metrics
 from podwright.core.node import runtime_config, status
 from podwright.core.node_images import NodeImages
 from podwright.core.records import Records
@@ -55,6 +57,7 @@ class Runtime:
         self._images = Images(self._ground)
         self._node_images = NodeImages(self._ground)
         self._stats = Stats(self._ground, self._sandboxes, self._containers)
+        self._metrics = Metrics(self._ground)
         self._exits: asyncio.Task[None] | None = None
         self.streaming = Streaming(self._ground, self._sandboxes, self._containers)
         """For a streaming server, which gives the URLs and comes back with the clients."""
@@ -304,6 +307,9 @@ class Runtime:
     async def list_pod_sandbox_stats_wire(self, request: cri.ListPodSandboxStatsRequest, /) -> bytes:
         return await self._stats.sandboxes(request.filter)
 
+    async def list_pod_sandbox_metrics_wire(self, request: cri.ListPodSandboxMetricsRequest, /) -> bytes:
+        return await self._metrics.all()
+
     # Lists as streams
 
     def stream_pod_sandboxes(
@@ -352,6 +358,18 @@ class Runtime:
     ) -> AsyncIterator[bytes]:
         return self._stats.sandboxes_in_parts(request.filter)
 
+    def stream_pod_sandbox_metrics(
+        self, request: cri.StreamPodSandboxMetricsRequest, /
+    ) -> AsyncIterator[cri.StreamPodSandboxMetricsResponse]:
+        return streams.read(
+            cri.StreamPodSandboxMetricsResponse, self.stream_pod_sandbox_metrics_wire(request)
+        )
+
+    def stream_pod_sandbox_metrics_wire(
+        self, request: cri.StreamPodSandboxMetricsRequest, /
+    ) -> AsyncIterator[bytes]:
+        return self._metrics.in_chunks()
+
     # Events
 
     def get_container_events(
@@ -379,6 +397,16 @@ class Runtime:
         self, request: cri.ListPodSandboxStatsRequest, /
     ) -> cri.ListPodSandboxStatsResponse:
         return cri.ListPodSandboxStatsResponse.FromString(await self.list_pod_sandbox_stats_wire(request))
+
+    async def list_metric_descriptors(
+        self, request: cri.ListMetricDescriptorsRequest, /
+    ) -> cri.ListMetricDescriptorsResponse:
+        return descriptors()
+
+    async def list_pod_sandbox_metrics(
+        self, request: cri.ListPodSandboxMetricsRequest, /
+    ) -> cri.ListPodSandboxMetricsResponse:
+        return cri.ListPodSandboxMetricsResponse.FromString(await self.list_pod_sandbox_metrics_wire(request))
 
     # Repair
 

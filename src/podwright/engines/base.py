@@ -20,7 +20,7 @@ import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from podwright.clock import Clock
 from podwright.engines.streams import Connection, Streams
@@ -175,6 +175,15 @@ class ExecResult:
     stdout: bytes
     stderr: bytes
     code: int
+
+
+class Figure(NamedTuple):
+    """One value of a metric; what metrics there are is core's (core/metric_table.py)."""
+
+    name: str
+    value: int
+    labels: tuple[str, ...] = ()
+    """Values of the labels that this metric has beyond those of every one, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +381,12 @@ class Engine(Protocol):
 
     async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
         """What each pod uses as a whole, by id, without its containers: core fills those in."""
+
+    async def container_figures(self, containers: Sequence[Container]) -> Mapping[str, Sequence[Figure]]:
+        """What is measured of each for metrics, by id; those that have ended are left out."""
+
+    async def sandbox_figures(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, Sequence[Figure]]:
+        """What is measured of each pod as a whole, its network above all, by id."""
 
     async def observe_container(self, container: Container) -> Observation:
         """What is really there. From now on its exit is told."""

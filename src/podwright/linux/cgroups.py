@@ -180,7 +180,7 @@ def remove(path: str, where: Layout | None = None) -> None:
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-                inside = ", ".join(map(str, sorted(_read_pids(each)))) or "none is visible"
+                inside = ", ".join(map(str, sorted(read_pids(each)))) or "none is visible"
                 raise FailedPrecondition(
                     f"cannot remove cgroup {top}: processes are in it ({inside})"
                 ) from None
@@ -200,7 +200,7 @@ def pids(path: str, where: Layout | None = None) -> set[int]:
     """The processes in the cgroup `path` and below it, in any hierarchy; empty when it is absent."""
     found: set[int] = set()
     for each in directories(path, where):
-        found |= _read_pids(each)
+        found |= read_pids(each)
     return found
 
 
@@ -316,7 +316,8 @@ def _inherit_cpuset(parent: Path, child: Path) -> None:
             _write(child / name, (parent / name).read_text().strip())
 
 
-def _read_pids(top: Path) -> set[int]:
+def read_pids(top: Path) -> set[int]:
+    """The processes in the cgroup whose directory is `top` and below it."""
     found: set[int] = set()
     for here, _, _ in os.walk(top):
         try:

@@ -31,6 +31,13 @@ def pids(path: str) -> int | None:
     return cgroup_v2.pids(f"{where.unified}{path}") if where.version == 2 else cgroup_v1.pids(path, where)
 
 
+def processes(path: str) -> set[int]:
+    """The processes in it and below it."""
+    where = cgroups.layout()
+    # All hierarchies have the same ones.
+    return cgroups.read_pids(where.roots[0] / path.lstrip("/"))
+
+
 def detail(path: str) -> Detail:
     """What is read for metrics alone."""
     where = cgroups.layout()

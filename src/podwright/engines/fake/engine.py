@@ -22,6 +22,7 @@ from podwright.engines.base import (
     ExecResult,
     Exit,
     Explanation,
+    Figure,
     Handler,
     Json,
     Observation,
@@ -30,7 +31,7 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
-from podwright.engines.fake import attaching, execution, forwarding, sessions, stats
+from podwright.engines.fake import attaching, execution, figures, forwarding, sessions, stats
 from podwright.engines.fake.command import command
 from podwright.engines.fake.connections import Connections
 from podwright.engines.fake.faults import Fault
@@ -320,6 +321,12 @@ class FakeEngine:
 
     async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
         return await stats.of_sandboxes(self.world, sandboxes)
+
+    async def container_figures(self, containers: Sequence[Container]) -> Mapping[str, Sequence[Figure]]:
+        return await figures.of_containers(self.world, containers)
+
+    async def sandbox_figures(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, Sequence[Figure]]:
+        return await figures.of_sandboxes(self.world, sandboxes)
 
     async def observe_container(self, container: Container) -> Observation:
         await self._step("observe_container.look", Subject.of_container(container))

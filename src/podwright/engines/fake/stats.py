@@ -72,6 +72,12 @@ def counted(world: World, made: FakeContainer) -> tuple[int, int, int]:
     )
 
 
+def processes(world: World, made: FakeContainer) -> int:
+    """How many a running container has."""
+    usage = made.usage or _NOTHING_SAID
+    return round(_level(usage.processes, world.clock.monotonic() - made.started, made.id, 1.0))
+
+
 def _of_container(world: World, made: FakeContainer) -> cri.ContainerStats:
     now, passed = world.clock.now(), world.clock.monotonic() - made.started
     usage, id = made.usage or _NOTHING_SAID, made.id
@@ -110,7 +116,7 @@ def _of_sandbox(
     cpu, memory = stats.cpu, stats.memory
     cpu.timestamp = memory.timestamp = stats.io.timestamp = stats.process.timestamp = now
     nanoseconds, faults, major = sandbox.spent
-    cores, working_set, processes = 0.0, 0, 1 if sandbox.pid else 0
+    cores, working_set, count = 0.0, 0, 1 if sandbox.pid else 0
     limit = sum(made.limit for made in containers) if all(made.limit for made in containers) else 0
     for made in containers:
         usage, passed = made.usage or _NOTHING_SAID, monotonic - made.started
@@ -118,11 +124,11 @@ def _of_sandbox(
         nanoseconds, faults, major = nanoseconds + used[0], faults + used[1], major + used[2]
         cores += _level(usage.cpu, passed, made.id, _cores(made.id))
         working_set += _working_set(made, passed)
-        processes += round(_level(usage.processes, passed, made.id, 1.0))
+        count += processes(world, made)
     cpu.usage_core_nano_seconds.value, cpu.usage_nano_cores.value = nanoseconds, int(cores * 1e9)
     memory.page_faults.value, memory.major_page_faults.value = faults, major
     _fill_memory(memory, working_set, limit)
-    stats.process.process_count.value = processes
+    stats.process.process_count.value = count
     _press(cpu.psi, containers, "cpu_pressure", monotonic)
     _press(memory.psi, containers, "memory_pressure", monotonic)
     _press(stats.io.psi, containers, "io_pressure", monotonic)

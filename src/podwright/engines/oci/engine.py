@@ -23,6 +23,7 @@ from podwright.engines.base import (
     ExecResult,
     Exit,
     Explanation,
+    Figure,
     Json,
     Observation,
     Orphan,
@@ -244,6 +245,12 @@ class OciEngine:
 
     async def sandbox_stats(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, cri.LinuxPodSandboxStats]:
         return await self._stats.of_sandboxes(sandboxes)
+
+    async def container_figures(self, containers: Sequence[Container]) -> Mapping[str, Sequence[Figure]]:
+        return await self._stats.figures(containers)
+
+    async def sandbox_figures(self, sandboxes: Sequence[Sandbox]) -> Mapping[str, Sequence[Figure]]:
+        return await self._stats.sandbox_figures(sandboxes)
 
     async def observe_container(self, container: Container) -> Observation:
         self._stats.enter(container)

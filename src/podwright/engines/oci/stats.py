@@ -14,7 +14,9 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from podwright.config import Config
-from podwright.engines.base import Container, Sandbox
+from podwright.engines.base import Container, Figure, Sandbox
+from podwright.engines.figures import of_stats
+from podwright.engines.oci import figures
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import cgroups_path, has_pause, options
 from podwright.engines.oci.tasks import Tasks
@@ -136,6 +138,33 @@ class Statistics:
         self._sample()
         traffic = await self.traffic(sandboxes)
         return {sandbox.id: self._sandbox(sandbox, traffic.get(sandbox.id)) for sandbox in sandboxes}
+
+    async def figures(self, containers: Sequence[Container]) -> dict[str, list[Figure]]:
+        """What metrics show of each, by id; those that have just ended are left out."""
+        stats = await self.of_containers(containers)
+        layers = await self.layers(containers)
+        there = {
+            container.id: (self._tasks.cgroup(container.id), container.facts.pid)
+            for container in containers
+            if container.id in stats
+        }
+        looked = await asyncio.to_thread(lambda: {id: figures.look(*each) for id, each in there.items()})
+        top = self._places.root
+        return {
+            id: [
+                *of_stats(stats[id]),
+                *figures.of_container(each, stats[id].memory),
+                *figures.of_layer(layers.get(id), top),
+            ]
+            for id, each in looked.items()
+        }
+
+    async def sandbox_figures(self, sandboxes: Sequence[Sandbox]) -> dict[str, list[Figure]]:
+        """The traffic of each interface of each pod that has a network of its own, by id."""
+        return {
+            id: [figure for each in found for figure in figures.of_interface(each)]
+            for id, found in (await self.traffic(sandboxes)).items()
+        }
 
     async def traffic(self, sandboxes: Sequence[Sandbox]) -> dict[str, tuple[interfaces.Interface, ...]]:
         """The interfaces of those pods that have a network of their own, by id."""
