@@ -18,6 +18,7 @@ class Sent:
 
     def __init__(self, *chunks: bytes, closed: bool = False) -> None:
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._then: Callable[[], None] | None = None
         self.taken = 0
         """Bytes that somebody read."""
         for each in chunks:
@@ -31,7 +32,13 @@ class Sent:
     def close(self) -> None:
         self._chunks.put_nowait(b"")
 
+    def then(self, call: Callable[[], None]) -> None:
+        """Call when all that was sent has been read."""
+        self._then = call
+
     async def read(self) -> bytes:
+        if self._then is not None and self._chunks.empty():
+            self._then()
         data = await self._chunks.get()
         self.taken += len(data)
         if not data:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from podwright.config import Config
 from podwright.engines.base import Container
-from podwright.engines.oci.engine import OciEngine
 from podwright.engines.streams import Size, Streams
 from podwright.errors import FailedPrecondition
 from podwright.logs import reader
-from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
-from tests.oci.bench import Bench
+from tests.oci.bench import Bench, opened
 from tests.oci.clients import Arrived, Client, Sent, Sizes, open_files
 from tests.oci.test_oci_handlers import HANDLERS
 
@@ -139,7 +138,7 @@ async def test_without_a_stdin_what_is_sent_is_dropped(bench: Bench) -> None:
     await asyncio.sleep(0.1)
     await bench.exec(container, "touch", "/go")
     await asyncio.wait_for(session, 30)
-    assert client.stdout.data.endswith(b"all\n") and b"x" not in client.stdout.data
+    assert client.stdout.data.endswith(b"all\n") and b"x" not in bytes(client.stdout.data)
     assert client.stdin.taken == 20 * 65536
 
 
@@ -182,20 +181,24 @@ async def test_who_wants_no_output_is_done_when_all_is_said(bench: Bench) -> Non
     await asyncio.wait([listening])
 
 
-async def test_another_engine_attaches_to_what_the_first_one_started(bench: Bench, tmp_path: Path) -> None:
-    container = await started(bench, ECHO, stdin=True)
-    database = Database.open(tmp_path / "second.db")
-    second = OciEngine(bench.config, database)
-    await second.open()
-    try:
+async def test_another_engine_attaches_to_what_the_first_one_started(place: Config, busybox: Path) -> None:
+    async with opened(place, busybox) as first:
+        container = await started(first, ECHO, stdin=True)
+        client = Client(b"once\n")
+        session = attach(first, container, client.streams)
+        await client.stdout.has(b"got once\n")
+        first.containers.clear()
+        first.sandboxes.clear()
+        session.cancel()
+        await asyncio.wait([session])
+    async with opened(place, busybox) as second:
+        second.sandboxes[container.sandbox.id] = container.sandbox
+        second.containers[container.id] = container
         client = Client(b"again\n")
-        session = asyncio.ensure_future(second.attach(container, client.streams))
+        session = attach(second, container, client.streams)
         await client.stdout.has(b"got again\n")
         session.cancel()
         await asyncio.wait([session])
-    finally:
-        await second.close()
-        database.close()
 
 
 async def test_a_container_that_is_killed_ends_it_and_then_there_is_nothing_to_attach_to(

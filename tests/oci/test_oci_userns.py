@@ -18,6 +18,7 @@ from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import mounts, trees
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import NODE, POD, Bench, opened
+from tests.oci.clients import Client
 
 pytestmark = pytest.mark.root
 
@@ -149,6 +150,20 @@ async def test_a_user_without_rights_and_the_log(bench: Bench) -> None:
     assert container.facts.uid == 1000
     assert sorted((await bench.output(container)).split()) == ["1000", "e", "o"]
     assert owner(Path(container.log_path)) == (0, 0)
+
+
+async def test_a_program_run_inside_can_open_its_streams_again(bench: Bench) -> None:
+    config = cri.ContainerConfig()
+    config.linux.security_context.run_as_user.value = 1000
+    container = await bench.container(await bench.sandbox(config=pod()), "sleep", "1000", config=config)
+    script = ["sh", "-c", "echo e >/dev/stderr; echo o >/dev/stdout; cat /dev/stdin"]
+    client = Client(b"i\n", closed=True)
+    assert await bench.engine.exec(container, script, client.streams) == 0
+    assert bytes(client.stdout.data) == b"o\ni\n" and bytes(client.stderr.data) == b"e\n"
+    assert await bench.exec(container, *script[:2], "echo o >/dev/stdout") == "o\n"
+    terminal = Client(tty=True)
+    assert await bench.engine.exec(container, ["sh", "-c", "echo t >/dev/tty"], terminal.streams) == 0
+    assert terminal.stdout.data == b"t\r\n"
 
 
 async def test_a_user_that_the_pod_does_not_have(bench: Bench) -> None:

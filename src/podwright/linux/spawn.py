@@ -47,11 +47,13 @@ async def run(
     pass_fds: Sequence[int] = (),
     grace: float = 0.0,
     sigpipe: bool = True,
+    owner: tuple[int, int] | None = None,
 ) -> Finished:
     """Run `argv` to its end and return its output.
 
     At most `limit` bytes of each stream are kept; the rest is read and dropped. Output still open
     `grace` seconds after the program ended (a daemonised child holds it) is given up.
+    `owner`, a user and a group, may open the program's output again by its name (/dev/stdout).
     Without `sigpipe` the program and its children ignore SIGPIPE, so a broken pipe is an error to them.
     Raises DeadlineExceeded after `timeout` seconds; FileNotFoundError when there is no such program.
     On a timeout or a cancellation the program's process group is killed and reaped first.
@@ -70,6 +72,9 @@ async def run(
     )
     limits.restore_open_files(child.pid)
     assert child.stdout is not None and child.stderr is not None
+    if owner is not None:
+        os.fchown(child.stdout.fileno(), *owner)
+        os.fchown(child.stderr.fileno(), *owner)
     out, err = _Drain(child.stdout.fileno(), limit), _Drain(child.stderr.fileno(), limit)
     feed = asyncio.ensure_future(_feed(child, input)) if input else None
     try:

@@ -18,10 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from podwright.engines.base import ExecResult
 from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument
 from podwright.linux import inotify, proc, spawn
-from podwright.logs import lines
 
 LOG_MODE = 0o640
 MAX_SIZE = 1000
@@ -47,10 +45,9 @@ class Supervised:
 
 
 class _Report(msgspec.Struct):
-    """A line that conmon writes to the sync pipe: a pid or an exit code."""
+    """The line that conmon writes to the sync pipe."""
 
     pid: int = 0
-    data: int = 0
     message: str = ""
 
 
@@ -80,67 +77,6 @@ async def create(program: str, task: Supervised, runtime: str, command: Sequence
     finally:
         os.close(reading)
     return _understand(bytes(answer), runtime)
-
-
-async def execute(
-    program: str,
-    runtime: str,
-    command: Sequence[str],
-    id: str,
-    process: Path,
-    pidfile: Path,
-    pipe: Path,
-    limit: int,
-) -> ExecResult:
-    """Let conmon run the runtime's `exec` of the `process` file in container `id`, and wait for its end.
-
-    Of each stream `limit` bytes are kept; they come through the FIFO `pipe`, made here, as log records.
-    Raises CommandFailed with the runtime's own words.
-    """
-    os.mkfifo(pipe, 0o600)
-    output = _Output(limit)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    records = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    log_reader = asyncio.ensure_future(_read(records, output.feed))
-    try:
-        # With --sync it stays our child: cancelling this ends it, and with it the runtime.
-        running = asyncio.ensure_future(
-            spawn.run(
-                [
-                    *(program, "--exec", "--sync", "--api-version", "1", "--cid", id, "--cuuid", id),
-                    *("--name", id, "--exec-process-spec", str(process)),
-                    *("--container-pidfile", str(pidfile), "--log-path", f"k8s-file:{pipe}"),
-                    *("--no-sync-log", "--runtime", command[0]),
-                    *(f"--runtime-arg={argument}" for argument in command[1:]),
-                ],
-                env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writing)},
-                cwd=process.parent,
-                pass_fds=(writing,),
-            )
-        )
-        try:
-            finished = await running
-        finally:
-            os.close(writing)
-            if not running.done():
-                running.cancel()
-                await asyncio.wait([running])
-        # A FIFO that nobody ever wrote to has no end.
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        answer = bytearray()
-        await _read(reading, answer.extend)
-        await log_reader
-    finally:
-        log_reader.cancel()
-        os.close(reading)
-        os.close(records)
-        pipe.unlink(missing_ok=True)
-    if not answer:
-        raise CommandFailed("conmon", finished.status, finished.stderr.decode(errors="replace"))
-    started, *end = [msgspec.json.decode(line, type=_Report) for line in answer.splitlines() if line]
-    if started.data < 0 or not end:
-        raise CommandFailed(runtime, 1, plain_words(started.message))
-    return ExecResult(bytes(output.kept["stdout"]), bytes(output.kept["stderr"]), end[-1].data)
 
 
 def supervisor(bundle: Path) -> int:
@@ -319,23 +255,6 @@ async def _read(fd: int, take: Callable[[bytes], None], *, until: Callable[[], b
         await done
     finally:
         loop.remove_reader(fd)
-
-
-class _Output:
-    """Collects log records into the streams that they came from."""
-
-    def __init__(self, limit: int) -> None:
-        self.kept = {"stdout": bytearray(), "stderr": bytearray()}
-        self._limit = limit
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *records, self._rest = (self._rest + chunk).split(b"\n")
-        for record in records:
-            line = lines.parse(record)
-            kept = self.kept[line.stream]
-            text = line.text if line.partial else line.text + b"\n"
-            kept += text[: max(0, self._limit - len(kept))]
 
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z: ", re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from podwright.config import Config
-from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation
+from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
 from podwright.engines.oci import (
     conmon,
     exec,
@@ -21,10 +22,12 @@ from podwright.engines.oci import (
     rootfs,
     runtimes,
     sessions,
+    strays,
     user_namespaces,
 )
 from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.executions import Place
 from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
@@ -72,12 +75,16 @@ class Containers:
         self._requests = requests
         self._hooks = hooks
         self._attachments = Attachments()
+        self._mark = secrets.token_hex(4)
+        self._endings: set[asyncio.Task[None]] = set()
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
         self._volumes = volumes
 
     def close(self) -> None:
         """Let go; containers keep running."""
         self._attachments.close()
+        for ending in self._endings:
+            ending.cancel()
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         runtime = self._runtimes.get(container.sandbox.handler)
@@ -173,10 +180,8 @@ class Containers:
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
-        runtime = self._runtimes.get(container.sandbox.handler)
-        bundle = self._places.container_run(container.id)
         try:
-            return await exec.run(self._conmon, runtime, bundle, container.id, argv, timeout, limit)
+            return await exec.run(self._place(container), argv, timeout, limit)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
 
@@ -196,7 +201,13 @@ class Containers:
 
     async def observe(self, container: Container) -> Observation:
         runtime = self._runtimes.of_existing(container.sandbox.handler)
-        return await self._tasks.observe(runtime, container.id, container.facts.pid, started(container))
+        pid = container.facts.pid
+        seen = await self._tasks.observe(runtime, container.id, pid, started(container))
+        if seen.presence is Presence.RUNNING and runtime is not None:
+            ending = asyncio.ensure_future(strays.hang_up(self._place(container)))
+            self._endings.add(ending)
+            ending.add_done_callback(self._ended)
+        return seen
 
     def info(self, container: Container) -> Mapping[str, Json]:
         bundle = self._places.container_run(container.id)
@@ -213,16 +224,22 @@ class Containers:
             "runtimeSpec": msgspec.json.decode(config.read_bytes()) if config.exists() else None,
         }
 
-    def _place(self, container: Container) -> sessions.Place:
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        self._endings.discard(ending)
+        if not ending.cancelled() and (error := ending.exception()) is not None:
+            log.warning("ending sessions of an earlier podwright: %s", error)
+
+    def _place(self, container: Container) -> Place:
         """Where programs are run inside `container`."""
         facts = container.facts
         ids = user_namespaces.id_maps(self._places, container.sandbox)
-        return sessions.Place(
+        return Place(
             self._conmon,
             self._runtimes.get(container.sandbox.handler),
             self._places.container_run(container.id),
             container.id,
             ids.to_host(facts.uid, facts.gid) if ids is not None else (facts.uid, facts.gid),
+            self._mark,
         )
 
     # Undoing

@@ -8,20 +8,75 @@ daemonised children, or has to stay, and the terminal that it makes comes straig
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import secrets
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from podwright.errors import FailedPrecondition
+from podwright.engines.base import Json
+from podwright.engines.oci import conmon
+from podwright.engines.oci.runtimes import Runtime
+from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.linux import proc, spawn
 
+ASK_TIMEOUT = 2.0
+"""Seconds that gVisor may take to tell and to end what runs inside."""
 UNKNOWN = -1
 """Instead of an exit code: the supervisor went without telling it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program is to run."""
+
+    supervisor: str
+    """conmon."""
+    runtime: Runtime
+    bundle: Path
+    id: str
+    owner: tuple[int, int]
+    """The container's user by the host's numbers: it may open /dev/stdout again."""
+    mark: str
+    """Of this engine: its files are told by it from those of an earlier one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a runtime is told and tells about one program."""
+
+    process: Path
+    pid: Path
+    inner: Path
+    """gVisor's: the pid inside."""
+    console: Path
+
+
+@contextmanager
+def files(place: Place, kind: str) -> Iterator[Files]:
+    """Names of files of one program; they are removed at the end."""
+    # Never a name again: a pid file that a killed podwright left would name a stranger by now.
+    stem = place.bundle / f"{kind}-{place.mark}-{secrets.token_hex(8)}"
+    found = Files(*(stem.with_suffix(each) for each in (".json", ".pid", ".inner", ".console")))
+    try:
+        yield found
+    finally:
+        for each in (found.process, found.pid, found.inner, found.console):
+            each.unlink(missing_ok=True)
+
+
+class _Bundle(msgspec.Struct):
+    """The one part of a bundle's config.json that matters here; msgspec skips the rest unread."""
+
+    process: dict[str, Json]
 
 
 class _Report(msgspec.Struct):
@@ -33,7 +88,7 @@ class _Report(msgspec.Struct):
 class Execution:
     """A program that conmon is to run in a container."""
 
-    def __init__(self, supervisor: int, reports: int) -> None:
+    def __init__(self, supervisor: int, pidfile: Path, reports: int) -> None:
         loop = asyncio.get_running_loop()
         self.started: asyncio.Future[int] = loop.create_future()
         """Its host pid (with gVisor: of the process that waits for it); 0 when it could not be started. What
@@ -41,6 +96,7 @@ class Execution:
         self.ended: asyncio.Future[int] = loop.create_future()
         """Its exit code, 128 + signal when one killed it; UNKNOWN."""
         self._supervisor = supervisor
+        self._pidfile = pidfile
         self._program = -1
         self._reports = reports
         self._text = b""
@@ -87,7 +143,10 @@ class Execution:
             os.close(self._reports)
             self._reports = -1
             if not self.started.done():
-                self.started.set_result(0)
+                # Killed before it could tell: what it was to supervise may run.
+                pid = conmon.read_pid(self._pidfile)
+                self._hold(pid, orphan=True)
+                self.started.set_result(pid if self._program >= 0 else 0)
             if not self.ended.done():
                 self.ended.set_result(UNKNOWN)
 
@@ -98,11 +157,12 @@ class Execution:
         elif not self.ended.done():
             self.ended.set_result(number)
 
-    def _hold(self, pid: int) -> None:
+    def _hold(self, pid: int, *, orphan: bool = False) -> None:
         """So that its number cannot be given to another process as long as we might signal it."""
         try:
-            self._program = os.pidfd_open(pid) if pid > 0 else -1
-            if self._program >= 0 and proc.parent(pid) != self._supervisor:
+            if pid > 0:
+                self._program = os.pidfd_open(pid)
+            if not (proc.alive(pid) if orphan else proc.parent(pid) == self._supervisor):
                 raise ProcessLookupError
         except ProcessLookupError:
             # It has ended, been reaped, and its number may be a stranger's by now.
@@ -113,27 +173,27 @@ class Execution:
 
 @asynccontextmanager
 async def running(
-    program: str,
-    runtime: Sequence[str],
-    id: str,
-    process: Path,
-    pidfile: Path,
+    place: Place,
+    files: Files,
     *,
     stdin: int = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: int,
     options: Sequence[str] = (),
 ) -> AsyncIterator[Execution]:
-    """Let the conmon `program` run the `process` file in container `id`, with the given files as its streams,
-    inside the context; `runtime` is the runtime's program and global options, `options` those of its `exec`.
+    """Let conmon run the process of `files` in the container of `place`, with the other files as its streams,
+    inside the context; `options` are those of the runtime's `exec`.
 
-    The files may be closed as soon as the context is entered. Leaving it ends the supervisor, but not what
-    it supervises. Raises FailedPrecondition when there is no conmon.
+    Its streams may be closed here as soon as the context is entered. Leaving it ends the supervisor, but not
+    what it supervises. Raises FailedPrecondition when there is no conmon.
     """
+    program, id, runtime = place.supervisor, place.id, place.runtime.argv()
+    if place.runtime.sandboxed:
+        options = ["--internal-pid-file", str(files.inner), *options]
     reading, writing = os.pipe2(os.O_CLOEXEC)
     command = [
         *(program, "--exec", "--sync", "--api-version", "1", "--cid", id, "--cuuid", id, "--name", id),
-        *("--exec-process-spec", str(process), "--container-pidfile", str(pidfile)),
+        *("--exec-process-spec", str(files.process), "--container-pidfile", str(files.pid)),
         *("--log-path", "passthrough", "--no-sync-log", "--runtime", runtime[0]),
         *(f"--runtime-arg={each}" for each in runtime[1:]),
         *(f"--runtime-opt={each}" for each in options),
@@ -145,12 +205,12 @@ async def running(
             stdout=stdout,
             stderr=stderr,
             env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writing)},
-            cwd=process.parent,
+            cwd=place.bundle,
             pass_fds=(writing,),
         ) as pid:
             os.close(writing)
             writing = -1
-            execution = Execution(pid, reading)
+            execution = Execution(pid, files.pid, reading)
             reading = -1
             try:
                 yield execution
@@ -164,3 +224,39 @@ async def running(
         for fd in (reading, writing):
             if fd >= 0:
                 os.close(fd)
+
+
+def process_of(bundle: Path, argv: Sequence[str], *, terminal: bool = False) -> dict[str, Json]:
+    """The container's own process, but with other arguments. FileNotFoundError when there is no bundle."""
+    process = msgspec.json.decode((bundle / "config.json").read_bytes(), type=_Bundle).process
+    process["args"] = list(argv)
+    process["terminal"] = terminal
+    process.pop("consoleSize", None)
+    if terminal and not any(each.startswith("TERM=") for each in process.get("env") or ()):
+        process["env"] = [*(process.get("env") or ()), "TERM=xterm"]
+    return process
+
+
+async def signal_inside(place: Place, inner: Path, number: int) -> None:
+    """Signal a program that is no process of this host, and its descendants: gVisor's `exec` leaves it behind
+    when it is killed itself, and process groups cannot be signalled from outside."""
+    first = conmon.read_pid(inner)
+    if not first:
+        return
+    runtime, name = place.runtime, signal.Signals(number).name
+    try:
+        listed = await spawn.run(runtime.argv("ps", place.id), timeout=ASK_TIMEOUT)
+        for pid in (first, *_descendants(listed.stdout.decode(errors="replace"), first)):
+            await spawn.run(runtime.argv("kill", "--pid", str(pid), place.id, name), timeout=ASK_TIMEOUT)
+    except DeadlineExceeded as error:
+        log.warning("container %s: signalling a program with %s: %s", place.id, name, error)
+
+
+def _descendants(table: str, first: int) -> list[int]:
+    """Of a table that begins with the columns UID PID PPID: who comes from `first`."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    parents = {int(row[1]): int(row[2]) for row in rows if len(row) > 2}
+    found = [first]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]

@@ -31,37 +31,35 @@ def widen(pipe: int) -> None:
         pass
 
 
-async def outward(file: FileIO, sink: Sink | None, ended: asyncio.Future[int]) -> None:
+async def outward(file: FileIO, sink: Sink | None, ended: asyncio.Future[int], grace: float = GRACE) -> None:
     """Hand on what comes out of `file`, a pipe or a terminal, up to its end; closes the sink then, and a
     pipe.
 
     Once the process has `ended` all that it wrote still goes to the client, however slowly that reads; what
-    others write who hold the file for longer than GRACE is dropped. Without a sink everything is.
+    others write who hold the file for more than `grace` seconds is dropped. Without a sink everything is.
     When the client does not read this stream any more, who writes to the pipe is told by its being broken;
-    a terminal is read on, for it is more than an output.
+    a terminal is read on, for it is more than an output. When cancelled both stay open.
     """
     terminal = file.isatty()
     try:
-        try:
-            await _pass_on(file, sink, ended)
-        except BrokenPipeError:
-            if terminal:
-                await _pass_on(file, None, ended)
-    finally:
-        if not terminal:
-            file.close()
+        await _pass_on(file, sink, ended, grace)
+    except BrokenPipeError:
+        if terminal:
+            await _pass_on(file, None, ended, grace)
+    if not terminal:
+        file.close()
     if sink is not None:
         await sink.close()
 
 
-async def _pass_on(file: FileIO, sink: Sink | None, ended: asyncio.Future[int]) -> None:
+async def _pass_on(file: FileIO, sink: Sink | None, ended: asyncio.Future[int], grace: float) -> None:
     loop = asyncio.get_running_loop()
     buffer = memoryview(bytearray(SMALL))
     deadline, left = 0.0, MAX_PIPE
     while True:
         over = ended.done()
         if over and not deadline:
-            deadline = loop.time() + GRACE
+            deadline = loop.time() + grace
         count, at_end = _fill(file, buffer)
         if count:
             if sink is not None:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, contextmanager
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from podwright.engines.oci import conmon, exec, executions, flow
-from podwright.engines.oci.executions import Execution
-from podwright.engines.oci.runtimes import Runtime
+from podwright.engines.oci import conmon, executions, flow
+from podwright.engines.oci.executions import Execution, Files, Place
 from podwright.engines.streams import Size, Streams
 from podwright.errors import CommandFailed
 from podwright.linux import spawn, terminals
 from podwright.linux.waiting import to_the_end
 
+KIND = "session"
+"""How the names of a session's files begin."""
 START_GRACE = 10.0
 """Seconds that a start may take to end after its client has vanished: what is half started cannot be told
 to go."""
@@ -36,51 +34,32 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes by which shells tell a command that is not there from one that cannot be run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a program is to run."""
-
-    supervisor: str
-    """conmon."""
-    runtime: Runtime
-    bundle: Path
-    id: str
-    owner: tuple[int, int]
-    """The container's user by the host's numbers: it may open /dev/stdout again."""
-
-
-async def run(place: Place, argv: Sequence[str], streams: Streams) -> int:
+async def run(place: Place, argv: Sequence[str], streams: Streams, *, patient: bool = True) -> int:
     """Run `argv` in the container as its own process, connected with `streams`; its exit code.
 
-    A command that cannot be found or executed has 127 or 126 for a code, and the reason on its
-    standard error.
-    When cancelled, and when a stream fails, the program is hung up as a closed terminal does it: its streams
-    end, it gets SIGHUP, and SIGKILL if it stays.
+    A command that cannot be found or executed has 127 or 126 for a code, and the reason on its standard
+    error. When cancelled, and when a stream fails, the program is hung up as a closed terminal does it: its
+    streams end, it gets SIGHUP, and SIGKILL if it stays. If not `patient`, such a command is an error,
+    SIGKILL comes at once, and nobody is waited for but the program itself.
     Raises CommandFailed when the runtime could not start it, FileNotFoundError when there is no bundle.
     """
-    # Never a name again: a pid file that a killed podwright left would name a stranger by now.
-    stem = place.bundle / f"session-{secrets.token_hex(8)}"
-    process, pidfile, inner = (stem.with_suffix(each) for each in (".json", ".pid", ".inner"))
-    options = ["--internal-pid-file", str(inner)] if place.runtime.sandboxed else []
     window = _Window()
     sizing = asyncio.ensure_future(window.follow(streams.sizes)) if streams.tty and streams.sizes else None
     try:
         await asyncio.sleep(0)  # the first size is mostly there: the program shall see it from its start
-        spec = exec.process_of(place.bundle, argv, terminal=streams.tty)
+        process = executions.process_of(place.bundle, argv, terminal=streams.tty)
         if window.size is not None:
-            spec["consoleSize"] = {"width": window.size.width, "height": window.size.height}
-        process.write_bytes(msgspec.json.encode(spec))
-        async with AsyncExitStack() as stack:
-            session = _Session(place, stem, inner, streams, window)
-            stack.callback(session.close)
-            connect = session.terminal if streams.tty else session.pipes
-            return await connect(stack, options)
+            process["consoleSize"] = {"width": window.size.width, "height": window.size.height}
+        with executions.files(place, KIND) as files:
+            files.process.write_bytes(msgspec.json.encode(process))
+            async with AsyncExitStack() as stack:
+                session = _Session(place, files, streams, window, patient)
+                stack.callback(session.close)
+                return await (session.terminal(stack) if streams.tty else session.pipes(stack))
     finally:
         if sizing is not None:
             sizing.cancel()
             await asyncio.wait([sizing])
-        for file in (process, pidfile, inner):
-            file.unlink(missing_ok=True)
 
 
 class _Window:
@@ -104,17 +83,19 @@ class _Window:
 
 
 class _Session:
-    def __init__(self, place: Place, stem: Path, inner: Path, streams: Streams, window: _Window) -> None:
+    def __init__(self, place: Place, files: Files, streams: Streams, window: _Window, patient: bool) -> None:
         self._place = place
-        self._stem = stem
-        self._inner = inner
+        self._named = files
+        self._patient = patient
+        self._grace = flow.GRACE if patient else 0.0
         self._streams = streams
         self._window = window
         self._files: list[FileIO] = []
+        self._receiving: asyncio.Task[FileIO] | None = None
         self._flows: list[asyncio.Task[None]] = []
         self._outward: list[asyncio.Task[None]] = []
 
-    async def pipes(self, stack: AsyncExitStack, options: Sequence[str]) -> int:
+    async def pipes(self, stack: AsyncExitStack) -> int:
         """The program's streams are pipes of its own."""
         streams = self._streams
         with _theirs() as theirs:
@@ -122,51 +103,48 @@ class _Session:
             stdout, out = self._pipe(theirs) if streams.stdout else (subprocess.DEVNULL, None)
             stderr, errors = self._pipe(theirs)
             execution = await stack.enter_async_context(
-                self._running(stdin=stdin, stdout=stdout, stderr=stderr, options=options)
+                executions.running(self._place, self._named, stdin=stdin, stdout=stdout, stderr=stderr)
             )
         try:
             if to is not None and streams.stdin is not None:
                 self._flow(flow.inward(streams.stdin, to))
             if out is not None:
-                self._flow(flow.outward(out, streams.stdout, execution.ended), outward=True)
+                self._flow(flow.outward(out, streams.stdout, execution.ended, self._grace), outward=True)
             await self._until(execution.started)
             if not execution.started.result():
                 return await self._refused(errors)
             # Only now: until it had been started, what was said there was said by the runtime.
-            self._flow(flow.outward(errors, streams.stderr, execution.ended), outward=True)
+            self._flow(flow.outward(errors, streams.stderr, execution.ended, self._grace), outward=True)
             return await self._end(execution)
         except BaseException:
             await to_the_end(self._hang_up(execution))
             raise
 
-    async def terminal(self, stack: AsyncExitStack, options: Sequence[str]) -> int:
+    async def terminal(self, stack: AsyncExitStack) -> int:
         """The program's streams are a terminal that the runtime makes."""
         streams = self._streams
-        console = await stack.enter_async_context(terminals.console(self._stem.with_suffix(".console")))
+        console = await stack.enter_async_context(terminals.console(self._named.console))
         with _theirs() as theirs:
             stderr, errors = self._pipe(theirs)
             execution = await stack.enter_async_context(
-                self._running(stderr=stderr, options=[*options, "--console-socket", console.path])
+                executions.running(
+                    self._place, self._named, stderr=stderr, options=["--console-socket", console.path]
+                )
             )
         try:
-            receiving = asyncio.ensure_future(console.receive())
-            try:
-                either: list[asyncio.Future[Any]] = [receiving, execution.ended]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    return await self._refused(errors)
-                master = receiving.result()
-            finally:
-                if not receiving.done():
-                    receiving.cancel()
-                    await asyncio.wait([receiving])
-            self._files.append(master)
+            # Not cancelled with us: a terminal dropped on its way is a hang-up in the middle of the start.
+            receiving = self._receiving = asyncio.ensure_future(self._receive(console))
+            either: list[asyncio.Future[Any]] = [receiving, execution.ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                return await self._refused(errors)
+            master = receiving.result()
             terminals.return_carriages(master.fileno())
             self._window.show_on(master)
             if streams.stdin is not None:
                 farewell = terminals.end_of_file(master.fileno()) or b"\4"
                 self._flow(flow.inward(streams.stdin, master, farewell=farewell))
-            output = flow.outward(master, streams.stdout, execution.ended)
+            output = flow.outward(master, streams.stdout, execution.ended, self._grace)
             self._flow(output, outward=True)
             await self._until(execution.started)
             if not execution.started.result():
@@ -181,26 +159,15 @@ class _Session:
         for file in self._files:
             file.close()
 
-    def _running(
-        self,
-        *,
-        stdin: int = subprocess.DEVNULL,
-        stdout: int = subprocess.DEVNULL,
-        stderr: int,
-        options: Sequence[str],
-    ) -> AbstractAsyncContextManager[Execution]:
-        place, stem = self._place, self._stem
-        return executions.running(
-            place.supervisor,
-            place.runtime.argv(),
-            place.id,
-            stem.with_suffix(".json"),
-            stem.with_suffix(".pid"),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            options=options,
-        )
+    async def _receive_no_more(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            await asyncio.wait([self._receiving])
+
+    async def _receive(self, console: terminals.Console) -> FileIO:
+        master = await console.receive()
+        self._files.append(master)
+        return master
 
     def _pipe(self, theirs: list[int], *, outward: bool = True) -> tuple[int, FileIO]:
         """The program's end, which is closed with `theirs`, and ours."""
@@ -239,12 +206,13 @@ class _Session:
 
     async def _refused(self, errors: FileIO) -> int:
         """The code that tells what the runtime could not start; raises CommandFailed when no code does."""
+        await self._receive_no_more()
         await self._stop()
         words = conmon.plain_words((errors.read(spawn.READ_SIZE) or b"").decode(errors="replace"))
         code = _code(words)
         streams = self._streams
         sink = streams.stdout if streams.tty else streams.stderr
-        if code is None or sink is None:
+        if code is None or sink is None or not self._patient:
             raise CommandFailed(self._place.runtime.kind, 1, words)
         try:
             await sink.write(f"{words}\r\n".encode() if streams.tty else f"{words}\n".encode())
@@ -265,17 +233,35 @@ class _Session:
     async def _hang_up(self, execution: Execution) -> None:
         await self._stop()
         if not execution.started.done():
+            # One that dies in the middle of its start nobody reaps: the runtime fails then, and conmon.
             await asyncio.wait([execution.started], timeout=START_GRACE)
-        self.close()
-        if not execution.ended.done():
-            execution.signal(signal.SIGHUP)
+        await self._receive_no_more()
+        self._close_inputs()
+        # Nobody listens any more, but a broken pipe would end it in the middle of what it does on SIGHUP.
+        for file in self._files:
+            if not file.closed and file.readable():
+                self._flow(flow.outward(file, None, execution.ended, 0.0))
+        if not execution.ended.done() and self._patient:
+            await self._signal(execution, signal.SIGHUP)
             await asyncio.wait([execution.ended], timeout=HANGUP_GRACE)
-        if execution.ended.done() and execution.ended.result() != executions.UNKNOWN:
-            return
+        if not execution.ended.done() or execution.ended.result() == executions.UNKNOWN:
+            await self._signal(execution, signal.SIGKILL)
+            await asyncio.wait([execution.ended], timeout=KILL_GRACE)
+        await self._stop()
+
+    async def _signal(self, execution: Execution, number: int) -> None:
         if self._place.runtime.sandboxed:
-            await exec.end_inside(self._place.runtime, self._place.id, self._inner)
-        execution.signal(signal.SIGKILL)
-        await asyncio.wait([execution.ended], timeout=KILL_GRACE)
+            await executions.signal_inside(self._place, self._named.inner, number)
+            if number != signal.SIGKILL:
+                return  # by itself the one that waits for it here would go, and leave it there
+        execution.signal(number)
+
+    def _close_inputs(self) -> None:
+        """Stdin, and the terminal, which is the end of both directions."""
+        self._window.terminal = None
+        for file in self._files:
+            if not file.closed and file.writable():
+                file.close()
 
 
 @contextmanager
