@@ -40,6 +40,10 @@ class Cri(Protocol):
         self, request: cri.PodSandboxStatusRequest, /
     ) -> cri.PodSandboxStatusResponse: ...
 
+    async def update_pod_sandbox_resources(
+        self, request: cri.UpdatePodSandboxResourcesRequest, /
+    ) -> cri.UpdatePodSandboxResourcesResponse: ...
+
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse: ...
 
     async def create_container(

@@ -162,7 +162,7 @@ class Server(ABC):
 
     @abstractmethod
     def refusing_update(self) -> AbstractContextManager[object]:
-        """Meanwhile the node refuses to set the CPUs "none", after it has set other limits."""
+        """Meanwhile the node refuses to set the CPUs "900", after it has set other limits."""
 
     # What it leaves behind
 

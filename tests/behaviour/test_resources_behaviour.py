@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc import RpcError, StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, Container, rejected
+from tests.behaviour.client import Client, Container, Pod, decoded, rejected
 from tests.behaviour.server import Server
 
 MIB = 1 << 20
@@ -107,10 +108,10 @@ def test_oom_score_is_what_the_host_allows(client: Client) -> None:
     assert score in (-997, own)
 
 
-def _update(container: Container, **fields: int | str) -> None:
+def _update(container: Container, **fields: Any) -> None:
     request = cri.UpdateContainerResourcesRequest(
         container_id=container.id,
-        linux=cri.LinuxContainerResources(**fields),  # type: ignore[arg-type]
+        linux=cri.LinuxContainerResources(**fields),
     )
     container.runtime.UpdateContainerResources(request)
 
@@ -153,7 +154,7 @@ def test_a_failed_update_changes_nothing(client: Client, server: Server) -> None
     container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
     # The memory limit is written before the processors are refused.
     with server.refusing_update(), pytest.raises(RpcError):
-        _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="none")
+        _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="900")
     assert container.status().resources.linux.memory_limit_in_bytes == 64 * MIB
     assert container.status().resources.linux.cpuset_cpus == ""
     _update(container, memory_limit_in_bytes=80 * MIB)
@@ -164,8 +165,73 @@ def test_a_failed_update_changes_nothing(client: Client, server: Server) -> None
 def test_a_failed_update_leaves_the_kernels_limits(client: Client) -> None:
     container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
     with pytest.raises(RpcError):
-        _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="none")
+        _update(container, memory_limit_in_bytes=96 * MIB, cpuset_cpus="900")
     assert _memory_limit(container) == 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"cpu_shares": -1}, "cpu_shares"),
+        ({"cpu_period": 10}, "cpu_period"),
+        ({"cpu_quota": 10}, "cpu_quota"),
+        ({"memory_limit_in_bytes": -2}, "memory_limit_in_bytes"),
+        ({"cpuset_cpus": "3-1"}, "cpuset_cpus"),
+        ({"oom_score_adj": 1001}, "oom_score_adj"),
+        ({"unified": {"../cpu.max": "1"}}, "unified"),
+        ({"hugepage_limits": [cri.HugepageLimit(page_size="big", limit=1)]}, "hugepage_limits"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_impossible_updates_are_refused_by_name(client: Client, fields: dict[str, Any], named: str) -> None:
+    container = client.pod().run(resources={"memory_limit_in_bytes": 64 * MIB})
+    with rejected(StatusCode.INVALID_ARGUMENT, f"linux.{named}"):
+        _update(container, **({"memory_limit_in_bytes": 96 * MIB} | fields))
+    assert container.status().resources.linux.memory_limit_in_bytes == 64 * MIB
+
+
+def test_an_update_for_windows_is_refused(client: Client) -> None:
+    container = client.pod().run()
+    request = cri.UpdateContainerResourcesRequest(container_id=container.id)
+    request.windows.cpu_count = 1
+    with rejected(StatusCode.INVALID_ARGUMENT, "windows"):
+        container.runtime.UpdateContainerResources(request)
+
+
+def test_updates_outlive_the_server(client: Client, server: Server) -> None:
+    pod = client.pod()
+    container = pod.run(resources={"memory_limit_in_bytes": 64 * MIB})
+    _update(container, memory_limit_in_bytes=96 * MIB)
+    _update_pod(client, pod.id, resources={"cpu_shares": 512})
+    server.restart()
+    assert container.status().resources.linux.memory_limit_in_bytes == 96 * MIB
+    assert _info(pod)["resources"] == {"cpu_shares": "512"}
+
+
+def _update_pod(client: Client, id: str, **parts: dict[str, int]) -> None:
+    request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=id)
+    for part, fields in parts.items():
+        getattr(request, part).MergeFrom(cri.LinuxContainerResources(**fields))  # type: ignore[arg-type]
+    client.runtime.UpdatePodSandboxResources(request)
+
+
+def _info(pod: Pod) -> dict[str, Any]:
+    return decoded(pod.full_status(verbose=True).info)
+
+
+def test_what_a_pod_has_as_a_whole_is_noted(client: Client) -> None:
+    pod = client.pod()
+    _update_pod(client, pod.id, overhead={"cpu_shares": 10}, resources={"memory_limit_in_bytes": MIB})
+    _update_pod(client, pod.id, resources={"cpu_shares": 1024})
+    assert _info(pod)["overhead"] == {"cpu_shares": "10"}
+    assert _info(pod)["resources"] == {"cpu_shares": "1024"}
+    with rejected(StatusCode.INVALID_ARGUMENT, "resources.cpu_shares"):
+        _update_pod(client, pod.id, resources={"cpu_shares": -5})
+    with rejected(StatusCode.NOT_FOUND, "nobody"):
+        _update_pod(client, "nobody", resources={"cpu_shares": 5})
+    pod.stop()
+    with rejected(StatusCode.FAILED_PRECONDITION, "not ready"):
+        _update_pod(client, pod.id, resources={"cpu_shares": 5})
 
 
 @pytest.mark.kernel

@@ -82,9 +82,14 @@ class WatchedEngine(FakeEngine):
         self.signals.append((container.id, signal))
         await super().signal_container(container, signal)
 
-    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+    async def update_container(
+        self,
+        container: Container,
+        resources: cri.LinuxContainerResources,
+        former: cri.LinuxContainerResources | None = None,
+    ) -> None:
         self.updates.append(resources)
-        await super().update_container(container, resources)
+        await super().update_container(container, resources, former)
 
     async def exits(self) -> AsyncIterator[Exit]:
         async for exit in super().exits():

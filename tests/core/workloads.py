@@ -167,6 +167,17 @@ async def update(client: Client, ids: Ids) -> None:
     assert status.resources.linux.memory_limit_in_bytes == 1 << 30
 
 
+async def an_updated_container(client: Client, ids: Ids) -> None:
+    await a_running_container(client, ids)
+    await client.update(ids["main"], 1 << 29)
+
+
+async def update_pod(client: Client, ids: Ids) -> None:
+    request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=ids["pod"])
+    request.resources.cpu_shares = 512
+    await client.node.runtime.update_pod_sandbox_resources(request)
+
+
 async def exec(client: Client, ids: Ids) -> None:
     await client.exec(ids["main"])
 
@@ -274,6 +285,8 @@ WORKLOADS = [
     Workload("stop and remove pod", stop_and_remove_pod, a_running_container, leads_to={"pod": None}),
     Workload("update created", update, a_created_container, leads_to={"main": IS_CREATED}),
     Workload("update running", update, a_running_container, leads_to={"main": RUNS}),
+    Workload("update again", update, an_updated_container, leads_to={"main": RUNS}),
+    Workload("update pod", update_pod, a_pod),
     Workload("update exited", update, an_exited_container, leads_to={"main": HAS_EXITED}),
     Workload("exec", exec, a_running_container, leads_to={"main": RUNS}),
     Workload("reopen log", reopen_log, a_running_container, leads_to={"main": RUNS}),

@@ -1,4 +1,5 @@
-"""The rules of containers: create, start, remove, update, exec, status, list. Stopping is in `stopping`."""
+"""The rules of containers: create, start, remove, exec, status, list. Stopping is in `stopping`, a change
+of resources in `updates`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.starting import Start
 from podwright.core.states import ContainerEvent, ContainerState, SandboxState
 from podwright.core.stopping import end, stop
+from podwright.core.updates import update_container
 from podwright.core.views import (
     HIDDEN_CONTAINER,
     container_states,
@@ -32,7 +34,6 @@ from podwright.errors import (
     InvalidArgument,
     NotFound,
 )
-from podwright.spec.resources import merge
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 
@@ -234,41 +235,7 @@ class Containers:
     # What can be done to one that exists
 
     async def update(self, request: cri.UpdateContainerResourcesRequest) -> None:
-        record = self.shown(request.container_id)
-        if request.HasField("windows"):
-            raise InvalidArgument("windows", f"container {record.id} is a Linux container")
-        if not request.HasField("linux"):
-            raise InvalidArgument("linux", "is required")
-        await self._ground.detached(self._update(record, request.linux))
-
-    async def _update(self, record: ContainerRecord, change: cri.LinuxContainerResources) -> None:
-        async with record.lock:
-            if record.state is ContainerState.REMOVING:
-                raise FailedPrecondition(f"container {record.id} is being removed")
-            before = record.resources
-            record.resources = merge(before, change)
-            try:
-                # First what shall hold, then the act: after a crash in between recovery applies it.
-                self._ground.records.save(record)
-                if record.state is not ContainerState.EXITED:
-                    await self.apply_resources(record)
-            except BaseException:
-                record.resources = before
-                self._ground.records.show(record)
-                await self._restore(record)
-                raise
-
-    async def apply_resources(self, record: ContainerRecord) -> None:
-        await self._ground.engine.update_container(record.seen_by_engine(), record.resources)
-
-    async def _restore(self, record: ContainerRecord) -> None:
-        try:
-            self._ground.records.save(record)
-            if record.state is not ContainerState.EXITED:
-                # A runtime writes one file after the other: those before the refused one hold the new values.
-                await self.apply_resources(record)
-        except Exception as error:
-            log.warning("container %s: its former limits could not be written again: %s", record.id, error)
+        await update_container(self._ground, self.shown(request.container_id), request)
 
     async def exec_sync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
         record = self.shown(request.container_id)

@@ -35,6 +35,9 @@ class SandboxRecord:
     """Nanoseconds since the epoch."""
     facts: SandboxFacts = SandboxFacts()
     containers: dict[str, ContainerRecord] = field(default_factory=dict)
+    overhead_wire: bytes | None = None
+    resources_wire: bytes | None = None
+    """LinuxContainerResources of the whole pod that an update has told; None: the configuration's."""
     lost: bool = False
     """What holds it together has ended, in the time of this process."""
     labels: Mapping[str, str] = field(init=False)
@@ -65,6 +68,14 @@ class SandboxRecord:
             self._lock = asyncio.Lock()
         return self._lock
 
+    @property
+    def overhead(self) -> cri.LinuxContainerResources | None:
+        return _resources(self.overhead_wire)
+
+    @property
+    def resources(self) -> cri.LinuxContainerResources | None:
+        return _resources(self.resources_wire)
+
     def seen_by_engine(self) -> Sandbox:
         return Sandbox(self.id, self.name, self.config, self.handler, self.facts)
 
@@ -90,6 +101,8 @@ class ContainerRecord:
     message: str = ""
     resources_wire: bytes = b""
     """A LinuxContainerResources, what holds now: the request's, changed by updates."""
+    wanted_wire: bytes | None = None
+    """The same as an update under way wants it; None: there is none."""
     facts: ContainerFacts = ContainerFacts()
     exited: Latch = field(default_factory=Latch)
     soft_signal_sent: bool = False
@@ -118,6 +131,14 @@ class ContainerRecord:
     @resources.setter
     def resources(self, resources: cri.LinuxContainerResources) -> None:
         self.resources_wire = resources.SerializeToString()
+
+    @property
+    def wanted(self) -> cri.LinuxContainerResources | None:
+        return _resources(self.wanted_wire)
+
+    @wanted.setter
+    def wanted(self, resources: cri.LinuxContainerResources | None) -> None:
+        self.wanted_wire = None if resources is None else resources.SerializeToString()
 
     @property
     def item_wire(self) -> bytearray:
@@ -151,6 +172,10 @@ def _sandbox_config(wire: bytes) -> cri.PodSandboxConfig:
 @lru_cache(PARSED)
 def _container_config(wire: bytes) -> cri.ContainerConfig:
     return cri.ContainerConfig.FromString(wire)
+
+
+def _resources(wire: bytes | None) -> cri.LinuxContainerResources | None:
+    return None if wire is None else cri.LinuxContainerResources.FromString(wire)
 
 
 def _shared(labels: Mapping[str, str]) -> dict[str, str]:

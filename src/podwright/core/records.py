@@ -33,7 +33,9 @@ CREATE TABLE IF NOT EXISTS sandboxes (
     handler TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     config BLOB NOT NULL,
-    facts BLOB NOT NULL
+    facts BLOB NOT NULL,
+    overhead BLOB,
+    resources BLOB
 ) STRICT;
 CREATE TABLE IF NOT EXISTS containers (
     id TEXT PRIMARY KEY,
@@ -52,11 +54,15 @@ CREATE TABLE IF NOT EXISTS containers (
     config BLOB NOT NULL,
     resources BLOB NOT NULL,
     image BLOB NOT NULL,
-    facts BLOB NOT NULL
+    facts BLOB NOT NULL,
+    wanted BLOB
 ) STRICT;
 CREATE INDEX IF NOT EXISTS containers_of_sandbox ON containers (sandbox_id);
 """
 # Without the index the foreign key makes SQLite read all containers whenever a sandbox is removed.
+
+ADDED = (("sandboxes", "overhead"), ("sandboxes", "resources"), ("containers", "wanted"))
+"""Columns that earlier databases lack."""
 
 
 class Records:
@@ -73,10 +79,13 @@ class Records:
     def load(self) -> None:
         """Read everything that an earlier process wrote."""
         self._database.ensure(SCHEMA)
+        for table, column in ADDED:
+            if column not in self._columns(table):
+                self._database.ensure(f"ALTER TABLE {table} ADD COLUMN {column} BLOB")
         for row in self._database.execute(
-            "SELECT id, name, handler, config, state, created_at, facts FROM sandboxes"
+            "SELECT id, name, handler, config, state, created_at, facts, overhead, resources FROM sandboxes"
         ):
-            id, name, handler, config, state, created_at, facts = row
+            id, name, handler, config, state, created_at, facts, overhead, resources = row
             sandbox = SandboxRecord(
                 id,
                 name,
@@ -85,6 +94,8 @@ class Records:
                 SandboxState(state),
                 created_at,
                 msgspec.json.decode(facts, type=SandboxFacts),
+                overhead_wire=overhead,
+                resources_wire=resources,
             )
             self.sandboxes.add(sandbox)
             self.names[name] = id
@@ -92,7 +103,8 @@ class Records:
         targets: list[tuple[ContainerRecord, str]] = []
         for row in self._database.execute(
             "SELECT id, name, sandbox_id, target_id, state, created_at, started_at, finished_at, exit_code,"
-            " reason, message, stop_signal, log_path, config, resources, image, facts FROM containers"
+            " reason, message, stop_signal, log_path, config, resources, image, facts, wanted"
+            " FROM containers"
         ):
             container = ContainerRecord(
                 id=row[0],
@@ -111,6 +123,7 @@ class Records:
                 message=row[10],
                 resources_wire=row[14],
                 facts=msgspec.json.decode(row[16], type=ContainerFacts),
+                wanted_wire=row[17],
             )
             if container.state is ContainerState.EXITED:
                 container.exited.set()
@@ -122,6 +135,9 @@ class Records:
         for container, target in targets:
             if target in self.containers:
                 container.target = self.containers.get(target)
+
+    def _columns(self, table: str) -> set[str]:
+        return {row[0] for row in self._database.execute(f"SELECT name FROM pragma_table_info('{table}')")}
 
     def add_sandbox(self, record: SandboxRecord) -> None:
         self._reserve(record)
@@ -194,13 +210,19 @@ class Records:
     def _update(self, record: SandboxRecord | ContainerRecord) -> None:
         if isinstance(record, SandboxRecord):
             self._database.execute(
-                "UPDATE sandboxes SET state = ?, facts = ? WHERE id = ?",
-                (record.state.value, msgspec.json.encode(record.facts), record.id),
+                "UPDATE sandboxes SET state = ?, facts = ?, overhead = ?, resources = ? WHERE id = ?",
+                (
+                    record.state.value,
+                    msgspec.json.encode(record.facts),
+                    record.overhead_wire,
+                    record.resources_wire,
+                    record.id,
+                ),
             )
             return
         self._database.execute(
             "UPDATE containers SET state = ?, started_at = ?, finished_at = ?, exit_code = ?, reason = ?,"
-            " message = ?, resources = ?, facts = ? WHERE id = ?",
+            " message = ?, resources = ?, facts = ?, wanted = ? WHERE id = ?",
             (
                 record.state.value,
                 record.started_at,
@@ -210,6 +232,7 @@ class Records:
                 record.message,
                 record.resources_wire,
                 msgspec.json.encode(record.facts),
+                record.wanted_wire,
                 record.id,
             ),
         )

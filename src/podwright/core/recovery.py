@@ -19,6 +19,7 @@ from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.sandboxes import Sandboxes, SandboxMaking
 from podwright.core.states import ContainerState, SandboxState
+from podwright.core.updates import settle as settle_update
 
 AT_ONCE = 8
 """Objects repaired side by side."""
@@ -40,8 +41,8 @@ async def recover(ground: Ground, sandboxes: Sandboxes, containers: Containers) 
             await ContainerMaking(ground, record).discard()
         elif record.state is ContainerState.REMOVING:
             await containers.finish_removal(record)
-        elif record.state is not ContainerState.EXITED:
-            await _look(ground, containers, record)
+        else:
+            await _look(ground, record)
 
     async def settle_sandbox(record: SandboxRecord) -> None:
         if record.state is SandboxState.CREATING:
@@ -90,7 +91,7 @@ async def look_again(ground: Ground, sandboxes: Sandboxes, containers: Container
 
     async def look_at_container(record: ContainerRecord) -> None:
         if record.state in LIVING:
-            await _look(ground, containers, record)
+            await _look(ground, record)
 
     unseen = await _each(look_at_container, ground.records.containers)
     if await _each(look_at_sandbox, ground.records.sandboxes) or unseen:
@@ -104,11 +105,11 @@ def look_later(ground: Ground, sandboxes: Sandboxes, containers: Containers) -> 
         )
 
 
-async def _look(ground: Ground, containers: Containers, record: ContainerRecord) -> None:
-    await look(ground, record)
-    if record.state in LIVING and record.resources != record.config.linux.resources:
-        # The last update may have come no further than its record.
-        await containers.apply_resources(record)
+async def _look(ground: Ground, record: ContainerRecord) -> None:
+    if record.state is not ContainerState.EXITED:
+        await look(ground, record)
+    if record.wanted is not None and record.state in (*LIVING, ContainerState.EXITED):
+        await settle_update(ground, record)
 
 
 async def _each(settle: Callable[[R], Awaitable[None]], records: Iterable[R]) -> list[R]:

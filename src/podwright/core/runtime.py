@@ -166,6 +166,12 @@ class Runtime:
     ) -> cri.PodSandboxStatusResponse:
         return await self._sandboxes.status(request)
 
+    async def update_pod_sandbox_resources(
+        self, request: cri.UpdatePodSandboxResourcesRequest, /
+    ) -> cri.UpdatePodSandboxResourcesResponse:
+        await self._sandboxes.update(request)
+        return cri.UpdatePodSandboxResourcesResponse()
+
     async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest, /) -> cri.ListPodSandboxResponse:
         return cri.ListPodSandboxResponse.FromString(await self.list_pod_sandbox_wire(request))
 

@@ -1,4 +1,4 @@
-"""The rules of pod sandboxes: run, stop, remove, status, list."""
+"""The rules of pod sandboxes: run, stop, remove, status, list. What an update does is in `updates`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from podwright.core.creations import Making
 from podwright.core.ground import Ground
 from podwright.core.records import SandboxRecord
 from podwright.core.states import SandboxEvent, SandboxState
+from podwright.core.updates import update_sandbox
 from podwright.core.views import (
     HIDDEN_SANDBOX,
     container_status,
@@ -20,6 +21,7 @@ from podwright.core.views import (
     shown_containers,
 )
 from podwright.core.words import as_asked, json_texts
+from podwright.engines.base import Json
 from podwright.errors import AlreadyExists, InvalidArgument, NotFound
 from podwright.wire import cri_pb2 as cri
 
@@ -139,6 +141,9 @@ class Sandboxes:
         """Its pause process or its namespaces are gone: it takes no more containers."""
         lose(self._ground, record)
 
+    async def update(self, request: cri.UpdatePodSandboxResourcesRequest) -> None:
+        await update_sandbox(self._ground, self.shown(request.pod_sandbox_id), request)
+
     def shown(self, id: str) -> SandboxRecord:
         record = self._ground.records.sandboxes.get(id)
         if record.state in HIDDEN_SANDBOX:
@@ -154,7 +159,8 @@ class Sandboxes:
         )
         if request.verbose:
             info = await self._ground.engine.sandbox_info(record.seen_by_engine())
-            response.info.update(json_texts({"info": {**info, "config": as_asked(record.config)}}))
+            shown = {**info, **_updated(record), "config": as_asked(record.config)}
+            response.info.update(json_texts({"info": shown}))
         return response
 
     def list(self, filter: cri.PodSandboxFilter) -> Sequence[SandboxRecord]:
@@ -169,3 +175,12 @@ class Sandboxes:
             for record in candidates
             if record.state in states and (not selector or labels_match(record.labels, selector))
         ]
+
+
+def _updated(record: SandboxRecord) -> dict[str, Json]:
+    """What the pod as a whole has now: what it began with, until an update tells something else."""
+    linux = record.config.linux
+    return {
+        "overhead": as_asked(record.overhead or linux.overhead),
+        "resources": as_asked(record.resources or linux.resources),
+    }

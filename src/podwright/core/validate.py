@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from podwright.errors import InvalidArgument
@@ -54,6 +55,59 @@ def container_config(config: cri.ContainerConfig, field: str = "config") -> None
         )
     if ".." in config.log_path.split("/"):
         raise InvalidArgument(f"{field}.log_path", f"{config.log_path!r} leaves the sandbox's log_directory")
+
+
+def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
+    """Values that no cgroup can hold, by the kernel's bounds (kernel: admin-guide/cgroup-v1, cgroup-v2)."""
+    for name, least, most in (
+        ("cpu_period", 1_000, 1_000_000),
+        ("cpu_quota", 1_000, _MOST),
+        ("cpu_shares", 0, _MOST),
+        ("memory_limit_in_bytes", 0, _MOST),
+        ("memory_swap_limit_in_bytes", 0, _MOST),
+    ):
+        value = getattr(wanted, name)
+        if not value or (value == -1 and name in _UNLIMITED):
+            continue
+        if not least <= value <= most:
+            unlimited = ", nor -1 (unlimited)" if name in _UNLIMITED else ""
+            raise InvalidArgument(f"{field}.{name}", f"{value} is not in {least}..{most}{unlimited}")
+    if not -1000 <= wanted.oom_score_adj <= 1000:
+        raise InvalidArgument(f"{field}.oom_score_adj", f"{wanted.oom_score_adj} is not in -1000..1000")
+    limit, swap = wanted.memory_limit_in_bytes, wanted.memory_swap_limit_in_bytes
+    if 0 < swap < limit:
+        raise InvalidArgument(
+            f"{field}.memory_swap_limit_in_bytes",
+            f"{swap} is below memory_limit_in_bytes, {limit}: it limits memory and swap together",
+        )
+    for name in ("cpuset_cpus", "cpuset_mems"):
+        text = getattr(wanted, name)
+        if text and not all(_range(each) for each in text.split(",")):
+            raise InvalidArgument(f"{field}.{name}", f'{text!r} is no list such as "0-2,7"')
+    for at, page in enumerate(wanted.hugepage_limits):
+        if not _PAGE_SIZE.fullmatch(page.page_size):
+            raise InvalidArgument(
+                f"{field}.hugepage_limits[{at}].page_size", f'{page.page_size!r} is no size such as "2MB"'
+            )
+        if page.limit > _MOST:
+            raise InvalidArgument(f"{field}.hugepage_limits[{at}].limit", f"{page.limit} exceeds {_MOST}")
+    for file in wanted.unified:
+        # It becomes the name of a file in the container's cgroup.
+        if not _UNIFIED.fullmatch(file):
+            raise InvalidArgument(f"{field}.unified[{file[:64]}]", "is no file of cgroup v2")
+
+
+_MOST = (1 << 63) - 1
+_UNLIMITED = ("cpu_quota", "memory_limit_in_bytes", "memory_swap_limit_in_bytes")
+_PAGE_SIZE = re.compile(r"[1-9][0-9]*[KMG]B")
+_UNIFIED = re.compile(r"[a-z][a-z0-9]*(\.[A-Za-z0-9_]+)+")
+
+
+def _range(text: str) -> bool:
+    first, dash, last = text.strip().partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        return False
+    return not dash or int(first) <= int(last)
 
 
 def _mode(field: str, mode: int, allowed: str) -> InvalidArgument:

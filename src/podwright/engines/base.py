@@ -336,9 +336,19 @@ class Engine(Protocol):
     async def remove_container(self, container: Container) -> None:
         """Remove everything of an ended, created or half-made container, the log file excepted."""
 
-    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
-        """Apply `resources` (already merged: the values that shall hold) to a container that is created
-        or running. A container that has just exited is fine."""
+    async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        """Raise what `update_container` would, as far as that can be known before anything is changed:
+        InvalidArgument for values that cannot be, FailedPrecondition, Unimplemented."""
+
+    async def update_container(
+        self,
+        container: Container,
+        resources: cri.LinuxContainerResources,
+        former: cri.LinuxContainerResources | None = None,
+    ) -> None:
+        """Apply `resources` (already merged: the values that shall hold) to a container that is created,
+        running or has ended; it may end meanwhile. `former` may be in force: what it sets and `resources`
+        does not is unset. After an error some values may have been changed."""
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int

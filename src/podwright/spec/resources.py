@@ -5,6 +5,8 @@ In a CRI message zero means "not set", never "limit 0" (save for hugepages, whos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.spec.draft import Json
 from podwright.spec.inputs import HostFacts
@@ -69,6 +71,66 @@ def merge(old: cri.LinuxContainerResources, new: cri.LinuxContainerResources) ->
         merged.hugepage_limits.add(page_size=size, limit=limit)
     merged.unified.update(new.unified)
     return merged
+
+
+def in_spec(
+    there: Mapping[str, Json], limits: Mapping[str, Json], former: Mapping[str, Json]
+) -> dict[str, Json]:
+    """`linux.resources` of a spec, `there`, once `limits` have taken the place of `former` in it; both are
+    from `to_oci`. What else it has (devices, the node's process limit) stays."""
+    result = dict(there)
+    for member in ("cpu", "memory", "unified"):
+        old = former.get(member) or {}
+        kept = {key: value for key, value in (there.get(member) or {}).items() if key not in old}
+        if member in limits or member in result:
+            result[member] = kept | (limits.get(member) or {})
+    pages = {each["pageSize"]: each for each in there.get("hugepageLimits") or ()}
+    for each in former.get("hugepageLimits") or ():
+        pages.pop(each["pageSize"], None)
+    pages.update({each["pageSize"]: each for each in limits.get("hugepageLimits") or ()})
+    result.pop("hugepageLimits", None)
+    return result | ({"hugepageLimits": list(pages.values())} if pages else {})
+
+
+def unsetting(
+    limits: Mapping[str, Json], former: Mapping[str, Json], inherited: Mapping[str, str]
+) -> dict[str, Json]:
+    """`limits`, and for what only `former` sets the value that stands for no limit: what the kernel gives a
+    new cgroup (kernel: admin-guide/cgroup-v2). `inherited` has the parent's "cpus" and "mems"."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in limits.items()}
+    for member, defaults in (
+        ("cpu", {**_NO_CPU_LIMIT, **inherited}),
+        ("memory", _NO_MEMORY_LIMIT),
+        ("unified", _NO_UNIFIED_LIMIT),
+    ):
+        now, old = limits.get(member) or {}, former.get(member) or {}
+        lifted = {key: defaults[key] for key in old if key not in now and key in defaults}
+        if lifted:
+            result[member] = {**lifted, **now}
+    sizes = {each["pageSize"] for each in limits.get("hugepageLimits") or ()}
+    lifted_pages = [
+        {"pageSize": each["pageSize"], "limit": _NO_PAGE_LIMIT}
+        for each in former.get("hugepageLimits") or ()
+        if each["pageSize"] not in sizes
+    ]
+    if lifted_pages:
+        result["hugepageLimits"] = [*(limits.get("hugepageLimits") or ()), *lifted_pages]
+    return result
+
+
+_NO_CPU_LIMIT: dict[str, Json] = {"shares": 1024, "period": 100000, "quota": -1}
+_NO_MEMORY_LIMIT: dict[str, Json] = {"limit": -1, "swap": -1}
+_NO_PAGE_LIMIT = (1 << 63) - (1 << 30)
+"""A multiple of every page size."""
+_NO_UNIFIED_LIMIT: dict[str, Json] = {
+    **dict.fromkeys(("memory.max", "memory.high", "memory.swap.max", "memory.swap.high", "pids.max"), "max"),
+    **dict.fromkeys(("memory.min", "memory.low", "memory.oom.group", "cpu.idle"), "0"),
+    "memory.zswap.max": "max",
+    "cpu.weight": "100",
+    "cpu.max": "max 100000",
+    "cpu.max.burst": "0",
+    "io.weight": "default 100",
+}
 
 
 def _cpu(resources: cri.LinuxContainerResources, field: str) -> dict[str, Json]:

@@ -275,7 +275,15 @@ class FakeEngine:
         await self._step("remove_container.rootfs", subject)
         self.world.drop(container.id)
 
-    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+    async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        """What core has checked is all there is to check."""
+
+    async def update_container(
+        self,
+        container: Container,
+        resources: cri.LinuxContainerResources,
+        former: cri.LinuxContainerResources | None = None,
+    ) -> None:
         await self._step("update_container.limits", Subject.of_container(container))
         made = self.world.containers.get(container.id)
         if made is not None:

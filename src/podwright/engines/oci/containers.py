@@ -20,7 +20,6 @@ from podwright.engines.oci import (
     labels,
     mapped_mounts,
     rootfs,
-    runtimes,
     sessions,
     strays,
     user_namespaces,
@@ -32,21 +31,20 @@ from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import Requests, hook_target
+from podwright.engines.oci.resources import unlimited_quota_fails
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.streams import Streams
-from podwright.errors import CommandFailed, FailedPrecondition, NotFound, Unimplemented
+from podwright.errors import FailedPrecondition, NotFound
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
-from podwright.linux import mounts, proc, spawn, trees
+from podwright.linux import mounts, proc, trees
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
     HostFacts,
 )
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
-from podwright.spec.resources import to_oci
-from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +109,8 @@ class Containers:
             mapped_mounts.misread(spec, runtime) or not await self._runtimes.maps_ids(runtime.handler)
         ):
             spec = mapped_mounts.show(self._places.mapped_mounts(container.id), spec, ids)
+        if unlimited_quota_fails(limits := spec["linux"].get("resources") or {}, runtime):
+            del limits["cpu"]["quota"]
         (bundle / "config.json").write_bytes(encode(spec))
         if container.log_path:
             Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
@@ -160,22 +160,6 @@ class Containers:
         await asyncio.to_thread(self._remove_files, id)
         # By the store's own account: after a reboot no mount tells any more which images were volumes.
         self._images.release_all(id)
-
-    async def update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
-        runtime = self._runtimes.get(container.sandbox.handler)
-        if refusal := runtimes.resources_refused(runtime):
-            raise Unimplemented(f"linux.resources: {refusal}")
-        minimum = self._config.handlers[runtime.handler].minimum_memory
-        limits = to_oci(resources, self._host, "linux", minimum_memory=minimum)
-        file = self._places.container_run(container.id) / "resources.json"
-        try:
-            file.write_bytes(msgspec.json.encode(limits))
-        except FileNotFoundError:
-            return  # it has just been removed
-        done = await spawn.run(runtime.argv("update", "--resources", str(file), container.id))
-        if done.status != 0 and self._tasks.alive(container.id, container.facts.pid, started(container)):
-            words = conmon.plain_words(done.stderr.decode(errors="replace"))
-            raise CommandFailed(runtime.kind, done.status, words)
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int

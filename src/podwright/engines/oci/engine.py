@@ -37,6 +37,7 @@ from podwright.engines.oci.places import Places
 from podwright.engines.oci.plan import Plan
 from podwright.engines.oci.repair import Repair
 from podwright.engines.oci.requests import Requests
+from podwright.engines.oci.resources import Updates
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.stats import Statistics
@@ -79,6 +80,7 @@ class OciEngine:
         self._sandboxes: Sandboxes
         self._containers: Containers
         self._plan: Plan
+        self._updates: Updates
         self._stats: Statistics
 
     @property
@@ -136,6 +138,7 @@ class OciEngine:
             self._hooks,
             conmon,
         )
+        self._updates = Updates(self._config, self._places, self._runtimes, self._tasks, facts)
         self._plan = Plan(
             self._config, self._places, self._runtimes, self._images, facts, requests, self._hooks
         )
@@ -220,8 +223,16 @@ class OciEngine:
         self._stats.leave(container)
         await self._containers.remove(container)
 
-    async def update_container(self, container: Container, resources: cri.LinuxContainerResources) -> None:
-        await self._containers.update(container, resources)
+    async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        self._updates.check(container, resources)
+
+    async def update_container(
+        self,
+        container: Container,
+        resources: cri.LinuxContainerResources,
+        former: cri.LinuxContainerResources | None = None,
+    ) -> None:
+        await self._updates.apply(container, resources, former)
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
