@@ -48,12 +48,13 @@ async def attach(
                 for name, sink in sinks.items()
                 if sink is not None
             ]
+            tasks += outward
+            if inside.terminal is not None and streams.sizes is not None:
+                tasks.append(asyncio.ensure_future(flow.follow(inside.terminal, streams.sizes)))
             spoken = []
             if streams.stdin is not None:
                 spoken.append(asyncio.ensure_future(_input(streams.stdin, inside, heard)))
-            tasks += [*outward, *spoken]
-            if inside.terminal is not None and streams.sizes is not None:
-                tasks.append(asyncio.ensure_future(flow.follow(inside.terminal, streams.sizes)))
+            tasks += spoken
             waited: set[asyncio.Future[Any]] = {ended, *tasks}
             while not (_done(outward) and (ended.done() or _done(spoken))):
                 done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

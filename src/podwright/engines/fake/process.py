@@ -97,8 +97,7 @@ class Process:
             self.end(128 + signal.SIGKILL, oom=True)
             return
         except OSError as error:
-            code = 1
-            await context.error(error.strerror or str(error))
+            code = await _complained(context, error.strerror or str(error))
         except Exception:
             log.exception("program %s of a fake container", context.argv)
             code = 70  # EX_SOFTWARE: our fault, not the script's
@@ -160,6 +159,14 @@ class Process:
             self.fds = None
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+
+
+async def _complained(context: Context, words: str) -> int:
+    try:
+        await context.error(words)
+    except BrokenPipe:
+        return 128 + signal.SIGPIPE
+    return 1
 
 
 class First(Process):

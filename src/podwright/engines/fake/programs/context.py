@@ -79,7 +79,10 @@ class Context:
         await self.complain(f"{self.name}: {text}")
 
     async def complain(self, line: str) -> None:
-        await (self.fds.get(2) or _CLOSED).write(encoded(f"{line}\n"))
+        try:
+            await (self.fds.get(2) or _CLOSED).write(encoded(f"{line}\n"))
+        except OSError:
+            pass  # there is nobody left to tell
 
     def path(self, path: str) -> str:
         """`path` seen from the working directory: absolute, without "." and ".."."""

@@ -25,6 +25,7 @@ ROOM = 4096
 _SIGNALS = {0x03: signal.SIGINT, 0x1C: signal.SIGQUIT, 0x1A: signal.SIGTSTP}
 _END, _ERASE, _WORD_ERASE, _KILL = 0x04, 0x7F, 0x17, 0x15
 _NEWLINE, _RETURN, _TAB = 0x0A, 0x0D, 0x09
+_PLAIN = (_NEWLINE, _TAB)
 
 
 class Screen(Protocol):
@@ -102,7 +103,9 @@ class Terminal:
                 raw.clear()
                 self._line.clear()
                 self._input.clear()
-                echo += b"^%c" % (key + 64)
+                # It is shown before it strikes: whoever it ends may take the screen along.
+                self._show(echo + _echo(key))
+                echo.clear()
                 self._signal(_SIGNALS[key])
                 continue
             if self.modes.icrnl and key == _RETURN:
@@ -111,10 +114,13 @@ class Terminal:
                 echo += self._edit(key)
             else:
                 raw.append(key)
-                echo.append(key)
+                echo += _echo(key)
         if raw:
             self._give(bytes(raw))
         self._wake()
+        self._show(echo)
+
+    def _show(self, echo: bytearray) -> None:
         if echo and self.modes.echo:
             self._screen.offer(self._shown(bytes(echo)))
 
@@ -134,22 +140,22 @@ class Terminal:
         if key == _ERASE:
             return self._erase(min(1, len(line)))
         if key == _KILL:
-            return self._erase(_characters(line))
+            return self._erase(len(line))
         if key == _WORD_ERASE:
-            kept = line.rstrip(b" \t")
-            while kept and kept[-1] not in b" \t":
-                del kept[-1:]
-            return self._erase(_characters(line[len(kept) :]))
-        if len(line) >= LONGEST_LINE:
-            return b""
-        line.append(key)
-        return b"^%c" % (key + 64) if key < 0x20 and key != _TAB else bytes([key])
+            kept = len(line)
+            while kept and not _in_word(line[kept - 1]):
+                kept -= 1
+            while kept and _in_word(line[kept - 1]):
+                kept -= 1
+            return self._erase(len(line) - kept)
+        if len(line) < LONGEST_LINE:
+            line.append(key)
+        return _echo(key)
 
-    def _erase(self, characters: int) -> bytes:
-        for _ in range(characters):
-            while self._line and self._line.pop() & 0xC0 == 0x80:
-                pass  # the rest of a character of UTF-8
-        return b"\b \b" * characters
+    def _erase(self, count: int) -> bytes:
+        erased = self._line[len(self._line) - count :]
+        del self._line[len(self._line) - count :]
+        return b"\b \b" * sum(len(_echo(each)) for each in erased)
 
     def _complete(self) -> None:
         self._give(bytes(self._line))
@@ -221,6 +227,9 @@ class TerminalStream(Stream):
             await self.tty.write(data)
 
 
-def _characters(line: bytearray) -> int:
-    """Of UTF-8."""
-    return sum(each & 0xC0 != 0x80 for each in line)
+def _echo(key: int) -> bytes:
+    return b"^%c" % (key ^ 0x40) if (key < 0x20 and key not in _PLAIN) or key == 0x7F else bytes([key])
+
+
+def _in_word(key: int) -> bool:
+    return (chr(key).isalnum() and key < 0x80) or key == 0x5F

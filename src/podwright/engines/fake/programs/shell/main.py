@@ -8,7 +8,6 @@ from podwright.engines.fake.programs.shell.interpreter import SYNTAX_ERROR, Shel
 from podwright.engines.fake.programs.shell.parser import Parser
 from podwright.engines.fake.programs.shell.state import State
 from podwright.engines.fake.programs.shell.syntax import Commands, ShellSyntaxError
-from podwright.engines.fake.programs.streams import Stream
 
 PROMPT, NEXT_PROMPT = "/ # ", "> "
 _FLAGS = "aefiluxs"
@@ -81,36 +80,41 @@ async def _converse(shell: Shell) -> int:
     while stdin is not None:
         if prompting:
             await shell.fds[2].write(encoded(NEXT_PROMPT if text else PROMPT))
+        found: bytes | None = None
         try:
-            line = await _line(shell, stdin)
-            if line is None:
-                continue
-            text += line
-            try:
-                Parser(text).next()
-            except ShellSyntaxError as error:
-                if line and error.incomplete:
-                    continue
-                if not prompting:
-                    raise
-                await shell.complain(f"syntax error: {error}")
-                text = ""
-                continue
-            if line and not line.endswith("\n"):
-                continue
-            if text:
-                await _run(shell, text, last=False)
-            text = ""
-            if not line:
-                break
+            found = await shell.traps.unless_caught(stdin.read(CHUNK, line=True))
+            await shell.caught()
         except Interrupted as end:
-            text, shell.state.status = "", end.status
-            await shell.fds[2].write(b"\n")
+            # What was typed before it is void; what came after it is not.
+            text = await _void(shell, end)
+        if found is None:
+            continue
+        line = found.decode(errors="surrogateescape")
+        text += line
+        try:
+            Parser(text).next()
+        except ShellSyntaxError as error:
+            if line and error.incomplete:
+                continue
+            if not prompting:
+                raise
+            await shell.complain(f"syntax error: {error}")
+            text = ""
+            continue
+        if line and not line.endswith("\n"):
+            continue
+        if text:
+            try:
+                await _run(shell, text, last=False)
+            except Interrupted as end:
+                await _void(shell, end)
+        text = ""
+        if not line:
+            break
     return shell.state.status
 
 
-async def _line(shell: Shell, stdin: Stream) -> str | None:
-    """What comes next; None when a trap has run instead."""
-    found = await shell.traps.unless_caught(stdin.read(CHUNK, line=True))
-    await shell.caught()
-    return None if found is None else found.decode(errors="surrogateescape")
+async def _void(shell: Shell, end: Interrupted) -> str:
+    shell.state.status = end.status
+    await shell.fds[2].write(b"\n")
+    return ""
