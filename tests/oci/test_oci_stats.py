@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from podwright.engines.base import Container, Sandbox
+from podwright.core import metric_table
+from podwright.engines.base import Container, Figure, Sandbox
 from podwright.linux import cgroups, namespaces
 from podwright.stats import disk
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import NODE, POD, Bench
+from tests.oci.test_oci_handlers import HANDLERS
 
 pytestmark = pytest.mark.root
 
@@ -193,7 +195,7 @@ async def test_nothing_is_kept_of_what_is_gone(bench: Bench) -> None:
     parent = f"{bench.config.cgroup_parent}/pod-left"
 
     def kept() -> int:
-        names = ("_members", "_users", "_shared", "_counted", "_spent", "_looks")
+        names = ("_members", "_there", "_users", "_shared", "_counted", "_spent", "_looks")
         return sum(len(getattr(statistics, name)) for name in names) + len(statistics._disk._known)
 
     def held() -> list[str]:
@@ -208,9 +210,101 @@ async def test_nothing_is_kept_of_what_is_gone(bench: Bench) -> None:
         await of(bench, container)
         await of_pod(bench, sandbox)
         assert kept() > 0
-        await bench.remove(container)
+        removing = asyncio.ensure_future(bench.remove(container))
+        # Who asks meanwhile must not leave anything behind either.
+        while not removing.done():
+            await bench.engine.container_stats([container])
+            await bench.engine.container_figures([container])
+        await removing
         await bench.remove_sandbox(sandbox)
     assert kept() == 0
     assert not held()
     assert not list(statistics._rates.keys())
     cgroups.remove(parent)
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_each_handlers_containers_are_measured(bench: Bench, handler: str) -> None:
+    """A container of gVisor is what its sandbox uses on the host."""
+    sandbox = await bench.sandbox(network=POD, handler=handler)
+    container = await bench.container(sandbox, *SLEEP)
+    stats = await of(bench, container)
+    assert stats.cpu.usage_core_nano_seconds.value > 0 and stats.memory.working_set_bytes.value > 0
+    pod = await of_pod(bench, sandbox)
+    assert pod.process.process_count.value > 0 and pod.network.default_interface.name == "eth0"
+    [figures] = (await bench.engine.container_figures([container])).values()
+    values = {each.name: each.value for each in figures if not each.labels}
+    assert values["container_processes"] >= 1 and values["container_file_descriptors"] >= 3
+    layout = cgroups.layout()
+    there = layout.unified and (layout.unified / bench.config.cgroup_parent[1:] / container.id).is_dir()
+    accounted = bool(there) and Path("/proc/pressure/cpu").exists()
+    for part in (stats.cpu, stats.memory, stats.io, pod.cpu, pod.memory, pod.io):
+        assert part.HasField("psi") == accounted
+    assert ("container_pressure_io_waiting_seconds_total" in values) == accounted
+
+
+async def test_metrics_are_what_the_kernel_shows(bench: Bench) -> None:
+    sandbox = await bench.sandbox(network=POD)
+    script = "exec 5</dev/null; dd if=/dev/zero of=/f bs=1M count=2 conv=fsync 2>/dev/null; sleep 1000 & wait"
+    container = await bench.container(sandbox, "sh", "-c", script, config=limited(64 * MIB))
+
+    async def ready() -> bool:
+        [figures] = (await bench.engine.container_figures([container])).values()
+        return Figure("container_processes", 2) in figures
+
+    await until(ready)
+    os.sync()
+    stats = await of(bench, container)
+    [figures] = (await bench.engine.container_figures([container])).values()
+    keys = {each.name: each.labels for each in metric_table.TABLE}
+    for each in figures:
+        assert len(each.labels) == len(keys[each.name]), each
+    assert len({(each.name, each.labels) for each in figures}) == len(figures), "each once"
+    values = {each.name: each.value for each in figures if not each.labels}
+    assert values["container_memory_rss"] == stats.memory.rss_bytes.value
+    assert values["container_memory_max_usage_bytes"] >= values["container_memory_usage_bytes"] > 0
+    assert values["container_threads"] == 2 and values["container_threads_max"] >= 0
+    assert values["container_oom_events_total"] == values["container_memory_failcnt"] == 0
+    assert {"container_cpu_user_seconds_total", "container_cpu_cfs_periods_total"} <= values.keys()
+    # Of a shell 0, 1, 2, 5 and perhaps one of its own, of sleep 0, 1, 2, 5.
+    opened = len(os.listdir(f"/proc/{container.facts.pid}/fd"))  # noqa: PTH208
+    assert opened < values["container_file_descriptors"] < 2 * opened + 2 and opened >= 4
+    assert values["container_sockets"] == 0
+    labelled = {(each.name, *each.labels): each.value for each in figures if each.labels}
+    limit = int(await bench.exec(container, "sh", "-c", "ulimit -Sn"))
+    assert labelled["container_ulimits_soft", "max_open_files"] == limit
+    faults = stats.memory.page_faults.value
+    assert labelled["container_memory_failures_total", "pgfault", "hierarchy"] >= faults > 0
+    used = {name[1:]: value for name, value in labelled.items() if name[0] == "container_fs_usage_bytes"}
+    [(device,)] = used
+    whole = os.statvfs(bench.config.root)
+    assert labelled["container_fs_limit_bytes", device] == whole.f_blocks * whole.f_frsize
+    assert labelled["container_fs_inodes_total", device] == whole.f_files
+    traffic = (await bench.engine.sandbox_figures([sandbox]))[sandbox.id]
+    assert len(traffic) == 8 and {each.labels for each in traffic} == {("eth0",)}
+    for each in traffic:
+        assert len(each.labels) == len(keys[each.name])
+
+
+async def test_metrics_leave_out_what_has_ended(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    running, ended = await bench.container(sandbox, *SLEEP), await bench.container(sandbox, "true")
+    await bench.exit_of(ended)
+    await until(lambda: not cgroups.directories(f"{bench.config.cgroup_parent}/{ended.id}"))
+    assert (await bench.engine.container_figures([running, ended])).keys() == {running.id}
+    assert await bench.engine.sandbox_figures([sandbox]) == {}, "it has the host's network"
+
+
+async def test_out_of_memory_is_counted(bench: Bench) -> None:
+    sandbox = await bench.sandbox()
+    script = "(dd if=/dev/zero bs=64M count=1 of=/dev/null); sleep 1000"
+    container = await bench.container(sandbox, "sh", "-c", script, config=limited(16 * MIB))
+    values: dict[str, int] = {}
+
+    async def killed() -> bool:
+        [figures] = (await bench.engine.container_figures([container])).values()
+        values.update({each.name: each.value for each in figures if not each.labels})
+        return values["container_oom_events_total"] > 0
+
+    await until(killed)
+    assert values["container_memory_max_usage_bytes"] <= 16 * MIB

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ SHARE = 100
 """A walk is repeated after this many times its own duration at the earliest: one percent of a core."""
 SELDOM = 1200.0
 """Seconds after which even the largest tree is walked again."""
+THREADS = 2
+"""Walks at once: two large trees may hold up the others, never the threads of anything else."""
 FIRST_WAIT = 0.25
 """Seconds that who asks first waits for the first walks."""
 
@@ -32,69 +35,62 @@ class Use(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    trees: Sequence[str]
     use: Use | None = None
     due: float = 0.0
     """By time.monotonic()."""
+    walk: asyncio.Future[None] | None = None
+    """The latest."""
+
+    @property
+    def walking(self) -> bool:
+        return self.walk is not None and not self.walk.done()
 
 
 class Disk:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
-        self._walks: dict[str, asyncio.Task[None]] = {}
-        """First walks and later ones are apart: a new small tree shall not wait for a large one."""
+        self._threads = ThreadPoolExecutor(THREADS, "disk-use")
         self._closed = False
 
     async def of(self, trees: Mapping[str, Sequence[str]]) -> dict[str, Use]:
-        """What the trees of each key take together. A key is left out whose first walk takes long."""
+        """What the trees of each key take together. A key is left out as long as its first walk takes."""
         now = time.monotonic()
-        first, again = [], []
+        first = []
         for key, paths in trees.items():
-            known = self._known.get(key)
-            if known is None:
-                known = self._known[key] = _Known(paths)
-            if known.use is None:
-                first.append(known)
-            elif known.due <= now:
-                again.append(known)
-        if again:
-            self._walk("again", again)
+            entry = self._known.setdefault(key, _Known())
+            if not entry.walking and (entry.use is None or entry.due <= now):
+                entry.walk = asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._measure, entry, paths
+                )
+            if entry.use is None and entry.walk is not None:
+                first.append(entry.walk)
         if first:
-            await asyncio.wait([self._walk("first", first)], timeout=FIRST_WAIT)
-        return {
-            key: known.use
-            for key in trees
-            if (known := self._known.get(key)) is not None and known.use is not None
-        }
+            await asyncio.wait(first, timeout=FIRST_WAIT)
+        uses = {key: known.use for key in trees if (known := self._known.get(key))}
+        return {key: use for key, use in uses.items() if use is not None}
 
     def forget(self, key: str) -> None:
+        """A walk that is under way goes on, for nobody."""
         self._known.pop(key, None)
 
     async def close(self) -> None:
         """Walks under way end at their next directory."""
         self._closed = True
-        if self._walks:
-            await asyncio.wait(self._walks.values())
+        walks = [known.walk for known in self._known.values() if known.walk is not None]
+        if walks:
+            await asyncio.wait(walks)
+        self._threads.shutdown(wait=False)
 
     def _is_closed(self) -> bool:
         return self._closed
 
-    def _walk(self, kind: str, wanted: Sequence[_Known]) -> asyncio.Task[None]:
-        """Those that are under way already are not joined: who asks again gets the rest walked."""
-        task = self._walks.get(kind)
-        if task is None or task.done():
-            task = self._walks[kind] = asyncio.ensure_future(asyncio.to_thread(self._measure, wanted))
-        return task
-
-    def _measure(self, wanted: Sequence[_Known]) -> None:
-        for known in wanted:
-            began = time.monotonic()
-            use = measured(known.trees, self._is_closed)
-            if use is None:
-                return
-            ended = time.monotonic()
-            known.due = ended + min(SELDOM, max(AGAIN, SHARE * (ended - began)))
-            known.use = use
+    def _measure(self, known: _Known, trees: Sequence[str]) -> None:
+        """In a thread."""
+        began = time.monotonic()
+        use = measured(trees, self._is_closed)
+        ended = time.monotonic()
+        known.due = ended + min(SELDOM, max(AGAIN, SHARE * (ended - began)))
+        known.use = use or known.use
 
 
 def measured(trees: Sequence[str], ended: Callable[[], bool] = lambda: False) -> Use | None:

@@ -62,6 +62,8 @@ class Statistics:
         self._rates = Rates()
         self._members: dict[str, set[str]] = {}
         """Of each sandbox its containers, from their creation to their removal."""
+        self._there: set[str] = set()
+        """All containers of them. What is asked for another one would be kept for ever."""
         self._users: dict[str, set[str]] = {}
         """Of each cgroup that sandboxes were given as their parent, those sandboxes."""
         self._shared: set[str] = set()
@@ -87,6 +89,7 @@ class Statistics:
         """`container` exists."""
         sandbox = container.sandbox
         self._members.setdefault(sandbox.id, set()).add(container.id)
+        self._there.add(container.id)
         if sandbox.config.linux.cgroup_parent:
             users = self._users.setdefault(self._parent(sandbox), set())
             users.add(sandbox.id)
@@ -94,7 +97,8 @@ class Statistics:
                 self._shared.add(self._parent(sandbox))
 
     def leave(self, container: Container) -> None:
-        """`container` is being removed."""
+        """`container` is about to be removed."""
+        self._there.discard(container.id)
         self._members.get(container.sandbox.id, set()).discard(container.id)
         self._rates.drop(self._tasks.cgroup(container.id))
         self._disk.forget(container.id)
@@ -104,8 +108,8 @@ class Statistics:
             self._spent[container.sandbox.id] = before.plus(counts)
 
     def leave_sandbox(self, sandbox: Sandbox) -> None:
-        """`sandbox` is being removed, its containers were before."""
-        for kept in (self._members, self._spent, self._counted, self._looks):
+        """`sandbox` is about to be removed, its containers were before."""
+        for kept in (self._members, self._spent, self._looks):
             kept.pop(sandbox.id, None)
         self._rates.drop(self._tasks.cgroup(sandbox.id))
         if sandbox.config.linux.cgroup_parent:
@@ -125,6 +129,8 @@ class Statistics:
         layers = await self.layers(containers)
         found = {}
         for container in containers:
+            if container.id not in self._there:
+                continue
             look = self._looks.pop(container.id, None)
             if look is None or time.time_ns() - look.at > SAME_LOOK:
                 look = self.read(container.id)
@@ -180,6 +186,8 @@ class Statistics:
         """What their writable layers and volumes take, by id; those that are large come later."""
         trees = {}
         for container in containers:
+            if container.id not in self._there:
+                continue
             top = self._places.container_root(container.id)
             trees[container.id] = (f"{top}/upper", f"{top}/volumes")
         return await self._disk.of(trees)
@@ -188,7 +196,7 @@ class Statistics:
         """The cgroup of container `id`, or of the pause process of sandbox `id`; None when it is gone."""
         path = self._tasks.cgroup(id)
         found = groups.read(path) if path else None
-        if found is not None:
+        if found is not None and id in self._there:
             memory = found.memory
             faults = (memory.page_faults, memory.major_page_faults) if memory else (0, 0)
             self._counted[id] = _Counts(found.cpu or 0, *faults)
