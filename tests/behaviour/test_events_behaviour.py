@@ -8,7 +8,7 @@ import pytest
 from grpc import RpcError, StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client
+from tests.behaviour.client import Client, rejected
 from tests.behaviour.server import Server
 from tests.behaviour.stage import until
 
@@ -117,6 +117,21 @@ def test_a_listener_that_does_not_read_holds_nobody_up(client: Client) -> None:
         assert [next(deaf).container_id for _ in range(20)] == [container.id for container in containers]
     finally:
         deaf.cancel()
+
+
+def test_a_listener_that_has_lost_events_is_told(client: Client) -> None:
+    client.image()
+    pod = client.pod(annotations={"long": "x" * 3_000_000})
+    deaf = client.runtime.GetContainerEvents(cri.GetEventsRequest())
+    deaf.initial_metadata()
+    for _ in range(20):
+        pod.create("/bin/true").remove()
+    with rejected(StatusCode.RESOURCE_EXHAUSTED, "events are lost"):
+        for _ in deaf:
+            pass
+    with client.events() as events:
+        container = pod.create("/bin/true")
+        assert events.kinds(1) == [("CREATED", container.id)]
 
 
 def test_a_listener_that_leaves_is_forgotten(client: Client, server: Server) -> None:

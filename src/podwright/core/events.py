@@ -1,8 +1,10 @@
 """Events: what happened to sandboxes and containers, for whoever listens.
 
-A subscriber has a bounded queue. One that does not keep up loses the oldest events and is told how many;
-nobody is ever blocked by it. An event is encoded once, from what the views keep encoded already, and only
-while somebody listens.
+A subscriber has a bounded queue. One that does not keep up loses events, and is told: its stream ends with
+ResourceExhausted, which says how many are lost. A kubelet lists everything when its stream ends with an
+error, and subscribes again; so what waits in the queue of such a subscriber is of no use any more, and is
+dropped, too. Nobody is ever blocked by it. An event is encoded once, from what the views keep encoded
+already, and only while somebody listens.
 """
 
 from __future__ import annotations
@@ -14,29 +16,41 @@ from collections.abc import AsyncIterator, Callable
 from weakref import WeakSet
 
 from podwright.clock import Clock
+from podwright.errors import ResourceExhausted
 from podwright.wire import cri_pb2 as cri
 
 QUEUE = 4096
-"""Events kept for a subscriber that does not take them."""
+QUEUE_BYTES = 64 << 20
+"""Events, and their bytes, kept for a subscriber that does not take them."""
 
 log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """An iterator of events, encoded ContainerEventResponse messages. Dropping it is leaving."""
+    """An iterator of events, encoded ContainerEventResponse messages. Dropping it is leaving.
+
+    Raises ResourceExhausted when events were not taken in time, and is at its end then.
+    """
 
     def __init__(self) -> None:
-        self._events: deque[bytes] = deque(maxlen=QUEUE)
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
         self._ready = asyncio.Event()
         self.lost = 0
-        """Events dropped because they were not taken in time."""
+        """Events that were not taken in time; with the first of them it has ended."""
 
     def put(self, event: bytes) -> None:
-        if len(self._events) == QUEUE:
-            self.lost += 1
-            if self.lost == 1 or self.lost % QUEUE == 0:
-                log.warning("a client of the event stream does not keep up: %d events are lost", self.lost)
-        self._events.append(event)
+        self._bytes += len(event)
+        # One event may be larger than all that is kept otherwise: who waits for it shall have it.
+        full = len(self._events) == QUEUE or (self._events and self._bytes > QUEUE_BYTES)
+        if self.lost or full:
+            if not self.lost:
+                log.warning("a client of the event stream does not keep up: its stream is ended")
+            self.lost += 1 + len(self._events)
+            self._events.clear()
+            self._bytes = 0
+        else:
+            self._events.append(event)
         self._ready.set()
 
     def __aiter__(self) -> Subscription:
@@ -44,9 +58,16 @@ class Subscription:
 
     async def __anext__(self) -> bytes:
         while not self._events:
+            if self.lost:
+                raise ResourceExhausted(
+                    f"{self.lost} events are lost: they were not read in time; list what there is, and"
+                    " subscribe again"
+                )
             self._ready.clear()
             await self._ready.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        self._bytes -= len(event)
+        return event
 
 
 class Events:

@@ -11,7 +11,7 @@ from podwright.config import Config
 from podwright.core import streams
 from podwright.core.containers import Containers
 from podwright.core.ends import exited
-from podwright.core.events import Events, decoded
+from podwright.core.events import Events, Subscription, decoded
 from podwright.core.ground import Ground
 from podwright.core.images import Images
 from podwright.core.metric_table import descriptors
@@ -27,6 +27,7 @@ from podwright.core.views import container_status_wire, sandbox_status_wire
 from podwright.core.words import json_texts
 from podwright.engines.base import Engine, Exit, Orphan
 from podwright.engines.streams import Connection, Streams
+from podwright.errors import ResourceExhausted
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.wire import cri_pb2 as cri
@@ -75,9 +76,7 @@ class Runtime:
         """Load the records, follow the engine's exits, and recover."""
         self._ground.records.load()
         if self._hooks.watches:
-            self._watching = asyncio.get_running_loop().create_task(
-                self._hooks.watch(self.events.subscribe())
-            )
+            self._watching = asyncio.get_running_loop().create_task(self._tell_hooks(self.events.subscribe()))
         self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
         await recover(self._ground, self._sandboxes, self._containers)
 
@@ -95,6 +94,14 @@ class Runtime:
         while tasks := self._ground.cancel():
             await asyncio.wait(tasks, timeout=0.1)
         await self.close()
+
+    async def _tell_hooks(self, events: Subscription) -> None:
+        while True:
+            try:
+                await self._hooks.watch(events)
+            except ResourceExhausted as error:
+                log.error("the hooks that watch do not keep up: %s", error)
+                events = self.events.subscribe()
 
     async def _follow_exits(self) -> None:
         while True:
