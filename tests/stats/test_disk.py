@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,10 +96,10 @@ async def test_the_first_who_asks_gets_an_answer_the_next_the_same(walks: Walks)
 
 
 async def test_what_is_due_is_walked_behind_the_answer(walks: Walks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "AGAIN", 0.0)
-    monkeypatch.setattr(disk, "SHARE", 0)
+    monkeypatch.setattr(disk, "pause", lambda took: 0.0)
     found = Disk()
     await found.of({"a": ["/a"]})
+    await walked(found, "a")
     walks.held, walks.size = "/a", 2
     assert await found.of({"a": ["/a"]}) == {"a": Use(1, 1, 1)}
     assert await found.of({"a": ["/a"]}) == {"a": Use(1, 1, 1)}
@@ -125,22 +124,11 @@ async def test_a_large_tree_does_not_hold_up_the_answer(
     await found.close()
 
 
-@pytest.mark.parametrize(("took", "pause"), [(0.01, 60), (0.6, 60), (3, 300), (100, 1200)])
-async def test_the_longer_a_walk_the_later_the_next(
-    took: float, pause: float, walks: Walks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def slow(trees: object, ended: object) -> Use:
-        now[0] += took
-        return Use(1, 1, 1)
-
-    monkeypatch.setattr(disk, "measured", slow)
-    found = Disk()
-    await found.of({"a": ["/a"]})
-    assert found._known["a"].due == pytest.approx(1000 + took + pause)
-    await found.close()
+@pytest.mark.parametrize(
+    ("took", "pause"), [(0.01, 60.0), (0.6, 60.0), (3.0, 300.0), (12.0, 1200.0), (100.0, 1200.0)]
+)
+def test_the_longer_a_walk_the_later_the_next(took: float, pause: float) -> None:
+    assert disk.pause(took) == pytest.approx(pause)
 
 
 async def test_what_is_forgotten_stays_forgotten(walks: Walks, monkeypatch: pytest.MonkeyPatch) -> None:

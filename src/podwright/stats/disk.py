@@ -89,8 +89,13 @@ class Disk:
         began = time.monotonic()
         use = measured(trees, self._is_closed)
         ended = time.monotonic()
-        known.due = ended + min(SELDOM, max(AGAIN, SHARE * (ended - began)))
+        known.due = ended + pause(ended - began)
         known.use = use or known.use
+
+
+def pause(took: float) -> float:
+    """Seconds until a tree is walked again whose walk took so many."""
+    return min(SELDOM, max(AGAIN, SHARE * took))
 
 
 def measured(trees: Sequence[str], ended: Callable[[], bool] = lambda: False) -> Use | None:
