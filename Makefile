@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
 PYTEST_OPTIONS ?= -q
-BARE := behaviour cli core fake images kube logs server spec testing
+BARE := behaviour cli core fake images kube logs server spec stats testing
 BENCH_OPTIONS ?=
 
 .PHONY: run test test-fake check bench clean

@@ -129,3 +129,39 @@ def test_a_pod_that_is_not_ready_has_no_statistics(client: Client) -> None:
     assert not client.runtime.ListPodSandboxStats(cri.ListPodSandboxStatsRequest()).stats
     with rejected(StatusCode.NOT_FOUND):
         _of_pod(pod)
+
+
+def test_metrics_are_labelled_as_their_descriptors_say(client: Client) -> None:
+    pod = client.pod(name="metered", namespace="there")
+    container = pod.run(name="measured")
+    pod.run("/bin/true").ended()
+    answer = client.runtime.ListMetricDescriptors(cri.ListMetricDescriptorsRequest())
+    keys = {each.name: list(each.label_keys) for each in answer.descriptors}
+    assert len(keys) == len(answer.descriptors) and all(each.help for each in answer.descriptors)
+    [found] = client.runtime.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest()).pod_metrics
+    assert found.pod_sandbox_id == pod.id
+    [part] = found.container_metrics
+    assert part.container_id == container.id, "only what runs"
+    for each in (*found.metrics, *part.metrics):
+        labels = dict(zip(keys[each.name], each.label_values, strict=True))
+        of_pod = each.name.startswith("container_network_")
+        assert labels["pod"] == "metered" and labels["namespace"] == "there"
+        assert labels["id"] == (pod.id if of_pod else container.id)
+        assert labels["container"] == ("" if of_pod else "measured")
+        assert bool(labels["image"]) != of_pod
+        assert each.timestamp > 0
+    assert {each.label_values[5] for each in found.metrics} == {"eth0"}
+    values = {each.name: each.value.value for each in part.metrics if len(each.label_values) == 5}
+    assert values["container_memory_usage_bytes"] >= values["container_memory_working_set_bytes"] > 0
+    assert values["container_processes"] >= 1
+    assert (
+        abs(values["container_last_seen"] - time.time()) < 3600 and values["container_start_time_seconds"] > 0
+    )
+    pod.stop()
+    assert not client.runtime.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest()).pod_metrics
+
+
+def test_the_stream_of_metrics_is_the_list(client: Client) -> None:
+    pods = {client.pod(name=f"streamed-{number}").id for number in range(3)}
+    messages = list(client.runtime.StreamPodSandboxMetrics(cri.StreamPodSandboxMetricsRequest()))
+    assert {each.pod_sandbox_id for message in messages for each in message.pod_sandbox_metrics} == pods
