@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import fake, measure, pull, report, spec, stats
+from bench import fake, measure, pull, report, spec, stats, streams
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
 from bench.stage import Stage, open_stage
 
-PARTS = ("life", "clients", "crowd", "stats", "pull", "spec", "fake")
+PARTS = ("life", "clients", "crowd", "stats", "streams", "pull", "spec", "fake")
 ROOTLESS = ("spec", "fake")
 SIDES = ("podwright", "containerd", "floor")
 CLONE_NEWNS, MS_PRIVATE = 0x00020000, 1 << 18
@@ -71,6 +71,8 @@ def _measure_real_pods(options: argparse.Namespace, rows: report.Rows) -> None:
         if "stats" in options.only:
             stage.write_network(masquerade=False)
             stats.polls(daemons, stats.QUICK if options.quick else stats.FULL, rows)
+        if "streams" in options.only:
+            streams.streams(sides, streams.QUICK if options.quick else streams.FULL, rows)
 
 
 def _measure_pulls(options: argparse.Namespace, rows: report.Rows) -> None:

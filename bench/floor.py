@@ -113,6 +113,10 @@ class Floor:
     def remove_sandbox(self, sandbox: str) -> None:
         shutil.rmtree(self._root / sandbox)
 
+    def namespace(self, sandbox: str) -> Path:
+        """Of a pod's network."""
+        return self._root / sandbox / "net"
+
     def _oci(self) -> list[str]:
         return [self._crun, "--root", str(self._root / "state")]
 
