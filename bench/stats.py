@@ -1,5 +1,5 @@
 """Statistics of a node full of pods, polled as a kubelet polls: the rows `list_container_stats_N`,
-`list_pod_sandbox_stats_N`, what polling costs the daemon in CPU time, and by how much it lets it grow.
+`list_pod_sandbox_stats_N`, what both together cost the daemon in CPU time, and by how much it grows.
 
 Each pod has a cgroup parent of its own, as a kubelet gives it. Between two calls there is a pause: daemons
 that answer from figures taken in the background are asked when those are old, too.
@@ -7,15 +7,13 @@ that answer from figures taken in the background are asked when those are old, t
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from bench.daemons import Daemon, rss
+from bench.daemons import Daemon, cpu_seconds, rss
 from bench.report import Rows
 from podwright.wire import cri_pb2 as cri
 
@@ -38,13 +36,17 @@ def polls(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
     spent: dict[str, float] = defaultdict(float)
     for number in range(calls + 2):
         for daemon in daemons:
-            used = _cpu(daemon.process.pid)
+            began = cpu_seconds(daemon.process.pid)
             took = {f"list_container_stats_{size}": _containers(daemon, size)}
             time.sleep(PAUSE)
             took[f"list_pod_sandbox_stats_{size}"] = _pods(daemon, size)
             time.sleep(PAUSE)
+            used = cpu_seconds(daemon.process.pid) - began
+            if daemon.name == "podwright":
+                # Debian's containerd has no metrics.
+                took[f"list_pod_sandbox_metrics_{size}"] = _metrics(daemon, size)
             if number >= 2:
-                spent[daemon.name] += _cpu(daemon.process.pid) - used
+                spent[daemon.name] += used
                 for row, seconds in took.items():
                     times[row, daemon.name].append(seconds)
     for (row, name), values in times.items():
@@ -82,7 +84,11 @@ def _pods(daemon: Daemon, size: int) -> float:
     return took
 
 
-def _cpu(pid: int) -> float:
-    """Seconds of CPU time that the daemon's own process has used (proc_pid_stat(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _metrics(daemon: Daemon, size: int) -> float:
+    began = time.perf_counter()
+    pods = daemon.runtime.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest()).pod_metrics
+    took = time.perf_counter() - began
+    whole = [each for each in pods if len(each.metrics) == 8 and each.container_metrics]
+    if len(whole) < size:
+        raise RuntimeError(f"{daemon.name} has metrics of {len(whole)} of {size} pods")
+    return took

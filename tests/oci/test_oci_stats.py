@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from podwright.core import metric_table
 from podwright.engines.base import Container, Figure, Sandbox
+from podwright.engines.oci import stats as statistics
 from podwright.linux import cgroups, namespaces
 from podwright.stats import disk
 from podwright.wire import cri_pb2 as cri
@@ -98,6 +100,19 @@ async def test_cpu_time_grows_as_fast_as_is_said(bench: Bench) -> None:
     assert (await of_pod(bench, sandbox)).cpu.usage_nano_cores.value > 0
 
 
+async def test_sampling_ends_when_nobody_asks_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "PERIOD", 0.01)
+    monkeypatch.setattr(statistics, "LINGER", 0.2)
+    container = await bench.container(await bench.sandbox(), *SLEEP)
+    await of(bench, container)
+    sampling = bench.engine._stats._sampling
+    assert sampling is not None and list(bench.engine._stats._rates.keys())
+    await asyncio.wait_for(asyncio.shield(sampling), 30)
+    assert not list(bench.engine._stats._rates.keys())
+    await of(bench, container)
+    assert bench.engine._stats._sampling is not sampling, "it begins again"
+
+
 async def test_the_writable_layer_is_what_the_container_wrote(bench: Bench) -> None:
     sandbox = await bench.sandbox()
     container = await bench.container(
@@ -159,8 +174,12 @@ async def test_a_pod_without_a_cgroup_of_its_own_is_the_sum_of_its_containers(be
     assert not pod.memory.HasField("available_bytes")
     before = pod.cpu.usage_core_nano_seconds.value
     assert before >= parts[two.id].cpu.usage_core_nano_seconds.value > 0
-    await bench.remove(two)
+    await bench.engine.signal_container(two, signal.SIGKILL)
+    await bench.exit_of(two)
+    await until(lambda: not cgroups.directories(f"{bench.config.cgroup_parent}/{two.id}"))
     assert (await of_pod(bench, sandbox)).cpu.usage_core_nano_seconds.value >= before, "counters only grow"
+    await bench.remove(two)
+    assert (await of_pod(bench, sandbox)).cpu.usage_core_nano_seconds.value >= before
 
 
 async def test_a_pod_with_a_cgroup_of_its_own_is_what_that_counts(bench: Bench) -> None:
@@ -191,12 +210,12 @@ async def test_a_pod_with_a_cgroup_of_its_own_is_what_that_counts(bench: Bench) 
 
 
 async def test_nothing_is_kept_of_what_is_gone(bench: Bench) -> None:
-    statistics = bench.engine._stats
+    measuring = bench.engine._stats
     parent = f"{bench.config.cgroup_parent}/pod-left"
 
     def kept() -> int:
         names = ("_members", "_there", "_users", "_shared", "_counted", "_spent", "_looks")
-        return sum(len(getattr(statistics, name)) for name in names) + len(statistics._disk._known)
+        return sum(len(getattr(measuring, name)) for name in names) + len(measuring._disk._known)
 
     def held() -> list[str]:
         """What is open of cgroups and of namespaces."""
@@ -219,7 +238,7 @@ async def test_nothing_is_kept_of_what_is_gone(bench: Bench) -> None:
         await bench.remove_sandbox(sandbox)
     assert kept() == 0
     assert not held()
-    assert not list(statistics._rates.keys())
+    assert not list(measuring._rates.keys())
     cgroups.remove(parent)
 
 
