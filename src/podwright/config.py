@@ -125,6 +125,10 @@ class CniConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     )
     cache_dir: str = ""
     """Where results are kept for DEL; empty: ROOT/cni."""
+    conf_template: str = ""
+    """Template of a network configuration, as containerd's conf_template: conf_dir/10-podwright.conflist is
+    made from it once the kubelet has told the pods' addresses ({{.PodCIDR}}, {{.PodCIDRRanges}},
+    {{.Routes}}), unless conf_dir has another valid one that comes first. Empty: nothing is made."""
     default_bridge: bool = False
     """Use the built-in bridge configuration while conf_dir has none (`podwright run` turns it on)."""
     sole_user: bool = False

@@ -34,11 +34,30 @@ def test_status_lists_handlers_and_features(client: Client) -> None:
     names = {handler.name for handler in answer.runtime_handlers}
     assert {"", "crun", "runc"} <= names
     assert answer.features.supplemental_groups_policy
+    # Not all hosts can make user namespaces for pods.
+    able = any(handler.features.user_namespaces for handler in answer.runtime_handlers)
+    assert answer.features.user_namespaces_host_network == able
     assert answer.info
 
 
 def test_runtime_config_tells_the_cgroup_driver(client: Client) -> None:
     assert client.runtime.RuntimeConfig(cri.RuntimeConfigRequest()).linux.cgroup_driver == cri.CGROUPFS
+
+
+def test_pod_addresses_are_kept(client: Client, server: Server) -> None:
+    def update(cidr: str) -> None:
+        network = cri.NetworkConfig(pod_cidr=cidr)
+        client.runtime.UpdateRuntimeConfig(
+            cri.UpdateRuntimeConfigRequest(runtime_config=cri.RuntimeConfig(network_config=network))
+        )
+
+    update("10.77.0.0/24,fd77::/64")
+    update("")
+    with rejected(StatusCode.INVALID_ARGUMENT, "pod_cidr"):
+        update("10.77.0.0/240")
+    server.restart()
+    answer = client.runtime.Status(cri.StatusRequest(verbose=True))
+    assert answer.info["podCIDR"] == "10.77.0.0/24,fd77::/64"
 
 
 def test_unknown_rpcs_are_unimplemented(client: Client) -> None:

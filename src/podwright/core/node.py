@@ -13,7 +13,7 @@ CORES_OWN = ("engine", "root", "run", "hooks", "create_timeout", "streaming")
 """Keys of the configuration that hold with every engine."""
 
 
-def status(engine: EngineStatus, verbose: bool, config: Config) -> cri.StatusResponse:
+def status(engine: EngineStatus, verbose: bool, config: Config, pod_cidr: str = "") -> cri.StatusResponse:
     """Both conditions are always there; a handler that cannot work is left out of the list the scheduler
     reads, and named with its reason in the verbose info."""
     handlers = {handler.name: handler for handler in engine.handlers}
@@ -43,7 +43,10 @@ def status(engine: EngineStatus, verbose: bool, config: Config) -> cri.StatusRes
             )
             for handler in usable
         ],
-        features=cri.RuntimeFeatures(supplemental_groups_policy=True),
+        features=cri.RuntimeFeatures(
+            supplemental_groups_policy=True,
+            user_namespaces_host_network=any(handler.user_namespaces for handler in usable),
+        ),
     )
     if verbose:
         reasons = {
@@ -51,7 +54,15 @@ def status(engine: EngineStatus, verbose: bool, config: Config) -> cri.StatusRes
             for handler in engine.handlers
         }
         response.info.update(
-            json_texts({"config": _config(config, engine), "handlers": reasons, **engine.info})
+            json_texts(
+                {
+                    "config": _config(config, engine),
+                    "handlers": reasons,
+                    "lastCNILoadStatus": engine.network_error or "OK",
+                    **({"podCIDR": pod_cidr} if pod_cidr else {}),
+                    **engine.info,
+                }
+            )
         )
     return response
 

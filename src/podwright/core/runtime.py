@@ -18,6 +18,7 @@ from podwright.core.metric_table import descriptors
 from podwright.core.metrics import Metrics
 from podwright.core.node import runtime_config, status
 from podwright.core.node_images import NodeImages
+from podwright.core.pod_network import PodNetwork
 from podwright.core.records import Records
 from podwright.core.recovery import look_again, recover
 from podwright.core.sandboxes import Sandboxes
@@ -53,6 +54,7 @@ class Runtime:
         self._hooks = hooks or Hooks()
         self._watching: asyncio.Task[None] | None = None
         self._ground = Ground(config, engine, Records(database))
+        self._pod_network = PodNetwork(engine, database)
         self._containers = Containers(self._ground)
         self._sandboxes = Sandboxes(self._ground, self._containers)
         self._images = Images(self._ground)
@@ -75,6 +77,7 @@ class Runtime:
     async def open(self) -> None:
         """Load the records, follow the engine's exits, and recover."""
         self._ground.records.load()
+        await self._pod_network.open()
         if self._hooks.watches:
             self._watching = asyncio.get_running_loop().create_task(self._tell_hooks(self.events.subscribe()))
         self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
@@ -137,7 +140,8 @@ class Runtime:
         )
 
     async def status(self, request: cri.StatusRequest, /) -> cri.StatusResponse:
-        response = status(await self.engine.status(), request.verbose, self.config)
+        engine = await self.engine.status()
+        response = status(engine, request.verbose, self.config, self._pod_network.cidr)
         if request.verbose and self.streaming.giver is not None:
             response.info.update(json_texts({"streaming": {"address": self.streaming.giver.address}}))
         return response
@@ -148,7 +152,7 @@ class Runtime:
     async def update_runtime_config(
         self, request: cri.UpdateRuntimeConfigRequest, /
     ) -> cri.UpdateRuntimeConfigResponse:
-        """Accepted: the pod network is configured by the files of the CNI directory alone."""
+        await self._ground.detached(self._pod_network.update(request))
         return cri.UpdateRuntimeConfigResponse()
 
     # Sandboxes

@@ -295,6 +295,10 @@ class Engine(Protocol):
 
     async def status(self) -> EngineStatus: ...
 
+    async def use_pod_cidrs(self, cidrs: Sequence[str]) -> None:
+        """Pods to come get their addresses from these networks, as far as that is the engine's to decide.
+        FailedPrecondition when its configuration for that cannot be used; nothing has changed then."""
+
     def check_handler(self, name: str) -> None:
         """InvalidArgument("runtime_handler", …) for an unknown handler, FailedPrecondition with the reason
         for one that cannot work here."""

@@ -24,7 +24,7 @@ from podwright.errors import (
 )
 from podwright.linux import inotify
 from podwright.linux.waiting import to_the_end
-from podwright.network import conflist, iptables, plugin
+from podwright.network import conflist, iptables, plugin, pod_cidr
 from podwright.network.attachment import Attachment, capability_args, cni_args
 from podwright.network.bridge import DefaultBridge
 from podwright.network.cache import Cache, Entry
@@ -58,10 +58,12 @@ class Cni:
         *,
         default_bridge: bool = False,
         ip_preference: str = "ipv4",
+        conf_template: Path | None = None,
     ) -> None:
         self.pod_cidrs: Sequence[str] = ()
         """Handed to plugins that declare the capability ipRanges."""
         self._conf_dir = conf_dir
+        self._conf_template = conf_template
         self._bin_dirs = tuple(bin_dirs)
         self._cache = Cache(cache_dir / "results")
         self._bridge = DefaultBridge(cache_dir) if default_bridge else None
@@ -100,6 +102,20 @@ class Cni:
         except FailedPrecondition as error:
             return str(error)
         return ""
+
+    async def use_pod_cidrs(self, cidrs: Sequence[str]) -> None:
+        """From now on the pods' addresses come from `cidrs`: as far as plugins ask for them, and in the
+        configuration that is made of the template. See `pod_cidr.write` for its errors."""
+        template = self._conf_template
+        if template is None:
+            log.info("pod CIDR %s: cni.conf_template is not set, so nothing is written", ", ".join(cidrs))
+        elif await asyncio.to_thread(pod_cidr.write, self._conf_dir, template, cidrs):
+            log.info("pod CIDR %s: %s is written", ", ".join(cidrs), self._conf_dir / pod_cidr.FILE)
+            # The watch would tell it, but whoever asks next shall see it.
+            if self._watch is not None:
+                self._arm()
+            self._load()
+        self.pod_cidrs = tuple(cidrs)
 
     @property
     def network(self) -> Network | None:

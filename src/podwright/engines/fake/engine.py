@@ -106,6 +106,9 @@ class FakeEngine:
             },
         )
 
+    async def use_pod_cidrs(self, cidrs: Sequence[str]) -> None:
+        """Its addresses are the scenario's."""
+
     def check_handler(self, name: str) -> None:
         handlers = self.world.scenario.handlers
         handler = handlers.get(name or self.world.scenario.default_handler)

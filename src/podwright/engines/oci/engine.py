@@ -73,6 +73,7 @@ class OciEngine:
             config.cni_cache,
             default_bridge=config.cni.default_bridge,
             ip_preference=config.cni.ip_preference,
+            conf_template=Path(config.cni.conf_template) if config.cni.conf_template else None,
         )
         self._migrations = Migrations()
         self._repair = Repair(config, self._places, self._runtimes, self._network)
@@ -178,6 +179,12 @@ class OciEngine:
                 "network": network.to_json() if network else {},
             },
         )
+
+    async def use_pod_cidrs(self, cidrs: Sequence[str]) -> None:
+        try:
+            await self._network.use_pod_cidrs(cidrs)
+        except OSError as error:
+            raise FailedPrecondition(f"cni.conf_dir: the network configuration: {error}") from error
 
     def check_handler(self, name: str) -> None:
         self._runtimes.get(name)
