@@ -48,7 +48,7 @@ class Plan:
     memory_size: int
 
 
-FULL = Plan(1 << 30, 7, 1, 40, 5, 2 << 30)
+FULL = Plan(1 << 30, 5, 1, 40, 5, 2 << 30)
 QUICK = Plan(1 << 28, 3, 1, 10, 1, 1 << 29)
 
 
