@@ -47,13 +47,15 @@ class Sent:
 
 
 class Arrived:
-    """A Sink: what the client got. It reads only while `open_gate`; `broken`, it reads no more."""
+    """A Sink: what the client got. It reads while the `gate` is open, with a `pause` (seconds) before each
+    time; `broken`, it reads no more."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.data = bytearray()
         self.count = 0
         self.closed = False
         self.broken = False
+        self.pause = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
         self._keep = keep
@@ -61,6 +63,8 @@ class Arrived:
 
     async def write(self, data: bytes | bytearray | memoryview, /) -> None:
         await self.gate.wait()
+        if self.pause:
+            await asyncio.sleep(self.pause)
         if self.broken:
             raise BrokenPipeError
         assert not self.closed and len(data) > 0

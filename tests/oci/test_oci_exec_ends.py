@@ -123,13 +123,10 @@ async def test_what_ends_a_little_later_is_heard(bench: Bench, native: Container
 
 async def test_a_slow_client_gets_all_of_it(bench: Bench, container: Container) -> None:
     client = Client()
-    client.stdout.gate.clear()
-    task = run(bench, container, "head -c 400000 /dev/zero; touch /over", client.streams)
-    await bench.exec(container, "sh", "-c", "until test -e /over; do sleep 0.05; done", timeout=30)
-    await asyncio.sleep(1.5)  # longer than others than the program would be waited for
-    client.stdout.gate.set()
-    assert await task == 0
-    assert client.stdout.count == 400_000
+    # Each time longer than others than the program would be waited for.
+    client.stdout.pause = 1.2
+    assert await run(bench, container, "head -c 900000 /dev/zero", client.streams) == 0
+    assert client.stdout.count == 900_000
 
 
 async def test_a_client_that_does_not_read_holds_the_program(bench: Bench, native: Container) -> None:
@@ -249,6 +246,8 @@ async def test_the_next_podwright_hangs_up_what_a_killed_one_left(
             stale.write_text(str(stranger.pid))
             os.utime(stale, (0, 0))
             assert (await bench.engine.observe_container(container)).presence is Presence.RUNNING
+            await asyncio.sleep(0.5)
+            assert not any(each.done() for each in tasks)
             bench.engine._containers._mark = "next"
             assert (await bench.engine.observe_container(container)).presence is Presence.RUNNING
             codes = await asyncio.wait_for(asyncio.gather(*tasks), 60)

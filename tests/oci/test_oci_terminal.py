@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import termios
 
 import pytest
 
 from podwright.engines.base import Container
 from podwright.engines.streams import Size
+from podwright.linux import terminals
 from tests.oci.bench import Bench
 from tests.oci.clients import Client, Sizes
 from tests.oci.test_oci_handlers import HANDLERS
@@ -77,3 +80,23 @@ async def test_no_output_is_lost_at_the_end(bench: Bench, container: Container, 
     client.stdout.gate.set()
     assert await running == 0
     assert client.stdout.data.split() == [str(n).encode() for n in range(1, count + 1)]
+
+
+def test_newlines_become_what_terminals_expect_also_of_runtimes_that_turn_it_off() -> None:
+    master, slave = os.openpty()
+    try:
+        settings = termios.tcgetattr(slave)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(slave, termios.TCSANOW, settings)
+        terminals.return_carriages(master)
+        os.write(slave, b"a\nb")
+        assert os.read(master, 100) == b"a\r\nb"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+async def test_a_command_that_is_not_there(bench: Bench, container: Container) -> None:
+    client = Client(tty=True)
+    assert await bench.engine.exec(container, ["no-such-program"], client.streams) == 127
+    assert b"no-such-program" in bytes(client.stdout.data) and client.stdout.data.endswith(b"\r\n")

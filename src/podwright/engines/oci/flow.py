@@ -52,6 +52,12 @@ async def outward(file: FileIO, sink: Sink | None, ended: asyncio.Future[int], g
         await sink.close()
 
 
+def at_hand(file: FileIO) -> bytes:
+    """What can be read from `file` now, as far as it is a matter of words."""
+    buffer = memoryview(bytearray(SMALL))
+    return bytes(buffer[: _fill(file, buffer)[0]])
+
+
 async def _pass_on(file: FileIO, sink: Sink | None, ended: asyncio.Future[int], grace: float) -> None:
     loop = asyncio.get_running_loop()
     buffer = memoryview(bytearray(SMALL))

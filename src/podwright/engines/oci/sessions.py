@@ -18,7 +18,7 @@ from podwright.engines.oci import conmon, executions, flow
 from podwright.engines.oci.executions import Execution, Files, Place
 from podwright.engines.streams import Size, Streams
 from podwright.errors import CommandFailed
-from podwright.linux import spawn, terminals
+from podwright.linux import terminals
 from podwright.linux.waiting import to_the_end
 
 KIND = "session"
@@ -144,11 +144,12 @@ class _Session:
             if streams.stdin is not None:
                 farewell = terminals.end_of_file(master.fileno()) or b"\4"
                 self._flow(flow.inward(streams.stdin, master, farewell=farewell))
-            output = flow.outward(master, streams.stdout, execution.ended, self._grace)
-            self._flow(output, outward=True)
             await self._until(execution.started)
             if not execution.started.result():
-                return await self._refused(errors)
+                return await self._refused(errors, master)
+            # Only now: until it had been started, what was said there was said by the runtime.
+            output = flow.outward(master, streams.stdout, execution.ended, self._grace)
+            self._flow(output, outward=True)
             return await self._end(execution)
         except BaseException:
             await to_the_end(self._hang_up(execution))
@@ -204,11 +205,13 @@ class _Session:
         await self._stop()
         return code
 
-    async def _refused(self, errors: FileIO) -> int:
-        """The code that tells what the runtime could not start; raises CommandFailed when no code does."""
+    async def _refused(self, *said: FileIO) -> int:
+        """The code that tells what the runtime could not start, of which it `said` why there; raises
+        CommandFailed when no code does."""
         await self._receive_no_more()
         await self._stop()
-        words = conmon.plain_words((errors.read(spawn.READ_SIZE) or b"").decode(errors="replace"))
+        text = b"".join(flow.at_hand(each) for each in said)
+        words = conmon.plain_words(text.decode(errors="replace"))
         code = _code(words)
         streams = self._streams
         sink = streams.stdout if streams.tty else streams.stderr
