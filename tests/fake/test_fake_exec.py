@@ -96,7 +96,8 @@ async def test_neither_side_gets_ahead_of_the_other(case: Case) -> None:
     client.stdout.gate.set()
     async with asyncio.timeout(30):
         assert await session == 0
-    assert (client.stdout.count, client.stderr.data) == (1_000_000, b"done\n")
+    assert client.stdout.count == 1_000_000
+    assert client.stderr.data == b"done\n"
     client = Client(*[b"x" * 10_000] * 100)
     session = run(case, client.streams, "sh", "-c", "sleep 60; cat")
     await case.node.clock.advance(30)
@@ -113,7 +114,8 @@ async def test_a_client_that_reads_an_output_no_more_breaks_that_pipe_alone(case
     client.stdout.broken = True
     async with asyncio.timeout(30):
         code = await run(case, client.streams, "sh", "-c", "yes; echo $? >&2")
-    assert (code, client.stderr.data) == (0, b"141\n")
+    assert code == 0
+    assert client.stderr.data == b"141\n"
 
 
 async def test_input_that_nobody_reads_holds_up_nothing(case: Case) -> None:
@@ -219,7 +221,8 @@ async def test_the_scenario_answers(tmp_path: Path) -> None:
     assert not session.done()
     await node.clock.advance(0.1)
     assert await session == 3
-    assert (client.stdout.data, client.stderr.data) == (b"out\n", b"err\n")
+    assert client.stdout.data == b"out\n"
+    assert client.stderr.data == b"err\n"
     assert await run(case, Client().streams, "ask", "me") == 127, "the answer was given often enough"
 
 

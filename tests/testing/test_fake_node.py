@@ -20,10 +20,13 @@ from podwright.config import Config
 from podwright.engines.fake.faults import STEPS
 from podwright.engines.fake.scenario import ContainerScript, ExitScript, Scenario, parse
 from podwright.engines.fake.values import Span
+from podwright.engines.streams import Connection, Streams
 from podwright.house import open_house
+from podwright.streaming import client as streaming
 from podwright.testing import FakeNode, Fault
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import cri_pb2_grpc as stubs
+from tests.oci.clients import Arrived, Sent
 from tests.testing import requests
 
 RUNTIME: Any = stubs.RuntimeServiceStub
@@ -309,12 +312,20 @@ async def a_life(node: Cri, logs: str) -> None:
         pass  # it was started before the crash
     await insist(lambda: node.update_container_resources(_more_memory(container)))
     await insist(lambda: node.exec_sync(cri.ExecSyncRequest(container_id=container, cmd=["true"])))
+    await insist(lambda: streaming.exec(node, container, ["httpd", "-p", "80"], Streams(stdout=Arrived())))
+    await insist(lambda: streaming.attach(node, container, Streams(stdin=Sent(closed=True))))
+    await insist(lambda: _port_forward(node, sandbox))
     await insist(lambda: node.reopen_container_log(cri.ReopenContainerLogRequest(container_id=container)))
     await insist(lambda: node.stop_container(cri.StopContainerRequest(container_id=container, timeout=1)))
     await insist(lambda: node.remove_container(cri.RemoveContainerRequest(container_id=container)))
     await insist(lambda: node.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox)))
     await insist(lambda: node.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox)))
     await insist(lambda: node.remove_image(cri.RemoveImageRequest(image=cri.ImageSpec(image="nginx"))))
+
+
+async def _port_forward(node: Cri, sandbox: str) -> None:
+    async with streaming.forwarding(node, sandbox, [80]) as ports:
+        await ports.connect(80, Connection(Sent(closed=True), Arrived()))
 
 
 def _more_memory(container: str) -> cri.UpdateContainerResourcesRequest:
