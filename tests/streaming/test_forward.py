@@ -56,6 +56,17 @@ async def test_a_connection_that_the_pod_ends_first(served: Node, session: Sessi
     assert served.engine.running == 0
 
 
+async def test_a_connection_that_the_client_cuts_is_no_failure(served: Node, session: Session) -> None:
+    # client-go does so when the pod has closed its direction, and ends its session upon any word of an error.
+    error, data = await pair(session, 7, "0")
+    await data.write(b"word")
+    assert await data.read() == b"word"
+    await data.reset()
+    assert await error.read() == b""
+    while served.engine.running:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def test_why_a_port_cannot_be_reached(session: Session) -> None:
     error, data = await pair(session, 80, "0")
     words = await everything(error)
@@ -116,6 +127,7 @@ async def test_old_clients_number_no_requests(session: Session) -> None:
         {"streamtype": "data", "port": "65536"},
         {"streamtype": "data", "port": "-1"},
         {"streamtype": "data", "port": "http"},
+        {"streamtype": "data", "port": "1" * 5000},
         {"streamtype": "data"},
         {"streamtype": "stdin", "port": "7"},
         {"port": "7"},

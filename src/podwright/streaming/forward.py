@@ -174,9 +174,14 @@ async def _one(port: int, connection: Connection, error: Sink, call: Call) -> No
 
 
 async def _failure(call: Call, port: int, connection: Connection) -> str:
-    """Why the connection could not be made or carried; "" when it has ended well."""
+    """Why the connection could not be made or carried; "" when it has ended well, or the client has cut it.
+
+    client-go cuts every connection that the pod ends first, and takes any word about it as the end of all.
+    """
     try:
         await call(port, connection)
+    except ConnectionError as cut:
+        log.debug("port-forward to %d: the client has cut it: %s", port, cut)
     except Exception as failure:
         log.debug("port-forward to %d: %s", port, failure)
         return f"cannot forward port {port}: {status.words(failure)}"
@@ -184,7 +189,8 @@ async def _failure(call: Call, port: int, connection: Connection) -> str:
 
 
 def _port(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 65536 else None
+    digits = text.isascii() and text.isdigit() and len(text) <= 5
+    return port if digits and 0 < (port := int(text)) < 65536 else None
 
 
 def _request(stream: Stream, kind: str) -> str:
