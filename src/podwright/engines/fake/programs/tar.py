@@ -159,7 +159,7 @@ async def _unpack(
             await context.error(f"name with '..' skipped: '{name}'")
             wanted, code = False, 1
         if wanted and (listing or verbose):
-            await context.out(f"{name}\n")
+            await context.out(f"{name}{'/' if member.isdir() and not name.endswith('/') else ''}\n")
         target = None
         if wanted and not listing:
             try:
