@@ -455,9 +455,12 @@ async def test_calls_that_wait_when_the_server_stops_are_told_so(tmp_path: Path)
     gate = Gate()
     gate.open(cast(Cri, House()))
     ends: list[errors.PodwrightError] = []
+    all_answered = asyncio.Barrier(51)
 
     async def ask_on() -> None:
         async with connect(str(tmp_path / "s")) as client:
+            await client.version(cri.VersionRequest())
+            await all_answered.wait()
             try:
                 while True:
                     await client.version(cri.VersionRequest())
@@ -466,7 +469,7 @@ async def test_calls_that_wait_when_the_server_stops_are_told_so(tmp_path: Path)
 
     async with listening(str(tmp_path / "s"), gate) as server:
         clients = [asyncio.create_task(ask_on()) for _ in range(50)]
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(all_answered.wait(), 30)
         await drain(server, gate)
         await asyncio.wait_for(asyncio.gather(*clients), 30)
     assert {(type(error), str(error)) for error in ends} == {(errors.Unavailable, "stopping")}
