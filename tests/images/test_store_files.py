@@ -88,6 +88,25 @@ async def test_what_goes_out_comes_in_as_the_same_image(
     assert skopeo["config"] == config
 
 
+async def test_an_image_that_is_saved_and_loaded_again_can_still_be_exported(
+    store: ImageStore, registry: Registry, tmp_path: Path
+) -> None:
+    """Of what the archive holds nothing is taken, for the layers are here; its names move all the same."""
+    write_layout(tmp_path / "in", [BASE, TOP])
+    registry.push(tmp_path / "in", "team/app:1")
+    name = f"{registry.address}/team/app:1"
+    image = await store.pull(name, None)
+    await store.export_image(name, f"docker-archive:{tmp_path / 'saved.tar'}")
+    await store.import_image(f"docker-archive:{tmp_path / 'saved.tar'}", "", {})
+    await store.import_image(f"docker-archive:{tmp_path / 'saved.tar'}", "other:1", {})
+    (served,) = image.repo_digests
+    for reference in (name, "other:1", image.id, served):
+        out = tmp_path / reference.replace("/", "-").replace(":", "-")
+        await store.export_image(reference, f"oci:{out}:x")
+        raw = program("skopeo", "inspect", "--raw", f"oci:{out}:x")
+        assert digest(raw.encode()) == served.partition("@")[2], reference
+
+
 async def test_umoci_unpacks_an_export(store: ImageStore, tmp_path: Path) -> None:
     write_layout(tmp_path / "in", [BASE, TOP])
     await store.pull(f"oci:{tmp_path / 'in'}:v1")

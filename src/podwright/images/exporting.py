@@ -136,20 +136,28 @@ class Exporting:
     # What there is to write
 
     def _served(self, entry: Entry, reference: str) -> Served:
-        """The way the image came by that `reference` means; the latest when it says nothing of it."""
-        digest = ""
+        """The way the image came by that `reference` means, or the latest. One whose layers are here counts
+        before one whose are not, as those of an archive of an image that was here: but not for a digest."""
+        digest, exact = "", False
         if references.image_id_prefix(reference) is None:
-            digest = entry.names.get(str(references.parse(reference)), "")
-        served = entry.manifests.get(digest) or next(reversed(entry.manifests.values()), None)
-        if served is None:
+            name = references.parse(reference)
+            digest, exact = entry.names.get(str(name), ""), bool(name.digest)
+        latest = list(reversed(entry.manifests.values()))
+        if digest in entry.manifests:
+            latest.insert(0, entry.manifests[digest])
+        if not latest:
             raise FailedPrecondition(
                 f"{reference}: its manifest is not in the store: remove and pull it again"
             )
-        return served
+        if exact:
+            return latest[0]
+        return next((served for served in latest if not self._missing(served)), latest[0])
+
+    def _missing(self, served: Served) -> list[str]:
+        return [layer.digest for layer in served.content.layers if self._blobs.get(layer.digest) is None]
 
     def _require_blobs(self, reference: str, served: Served) -> None:
-        layers = [layer.digest for layer in served.content.layers]
-        missing = [digest for digest in layers if self._blobs.get(digest) is None]
+        missing, all_ = self._missing(served), len(served.content.layers)
         if missing and not self._keep_layer_blobs:
             raise FailedPrecondition(
                 f"{reference}: images.discard_unpacked_layers is set, its layers are here unpacked only, not"
@@ -157,8 +165,8 @@ class Exporting:
             )
         if missing:
             raise FailedPrecondition(
-                f"{reference}: {len(missing)} of its {len(layers)} layers are here unpacked only, for they"
-                " came with another image or with an earlier podwright: remove the image and pull it again"
+                f"{reference}: {len(missing)} of its {all_} layers are here unpacked only, for they came with"
+                " another image or with an earlier podwright: remove the image and pull it again"
                 f" ({', '.join(missing)})"
             )
 
