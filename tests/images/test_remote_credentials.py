@@ -99,6 +99,9 @@ async def test_an_error_says_whose_credentials_were_refused(
         await pulled(f"{host}/a:v1", tmp_path / "a", Credentials("reader", "wr0ng"))
     assert "wr0ng" not in str(caught.value)
 
+    with pytest.raises(PodwrightError, match=words.format("the call's password, without a username")):
+        await pulled(f"{host}/a:v1", tmp_path / "c", Credentials("", "secret"))
+
     file = tmp_path / "auth.json"
     file.write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(b"reader:wr0ng").decode()}}}))
     with pytest.raises(PodwrightError, match=words.format(f"images.authfile {file}")):
@@ -343,6 +346,17 @@ async def test_mirrors_are_asked_first_and_never_see_the_token(
         assert await pulled(name, tmp_path / "2", token, registries_conf=str(conf)) == served(layout)
         assert guarded.asked == []
         assert not any("authorization" in each.headers for each in mirror.asked)
+
+
+async def test_of_the_gate_itself_an_error_says_nothing(tmp_path: Path) -> None:
+    async with scripted() as registry:
+        registry.on("/v2/.+", Reply(401))
+        with pytest.raises(PodwrightError, match="check the pull secret") as caught:
+            await pulled(f"{registry.address}/a:v1", tmp_path / "s", Credentials(registry_token=TOKEN))
+        _, *tried = str(caught.value).splitlines()
+        assert len(tried) == 1 and "EOF" not in tried[0]
+        assert tried[0].startswith(f"  tried http://{registry.address}: ")
+        assert tried[0].endswith("(credentials: the call's registry token)")
 
 
 @pytest.mark.parametrize("status", [502, 503])

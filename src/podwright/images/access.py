@@ -216,6 +216,8 @@ def _described(credentials: Credentials | None) -> str:
         return "the call's identity token"
     if credentials.registry_token:
         return "the call's registry token"
+    if not credentials.username:
+        return "the call's password, without a username"
     return f"the call's username {credentials.username}"
 
 

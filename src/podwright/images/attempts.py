@@ -98,6 +98,10 @@ def attempts_in(log: str, access: Access) -> list[Attempt]:
                 # An insecure registry is asked in plain words when it does not speak TLS.
                 found.append(Attempt(last.host, credentials=last.credentials))
             found[-1].scheme = match[1]
+    if access.gate is not None:
+        # skopeo tries TLS at the gate, too, which speaks none: of the registry that says nothing.
+        gate = access.gate.host
+        found = [attempt for attempt in found if (attempt.host, attempt.scheme) != (gate, "https")]
     for attempt in found:
         attempt.answer = cleaned(_told_once(attempt.answer), access)
         if access.gate is not None and attempt.host == access.gate.host:
