@@ -100,7 +100,8 @@ def _container_agrees(node: Node, record: ContainerRecord, trouble: bool) -> Non
         if made is not None and made.exit is not None and record.reason not in ("StartError", "Unknown"):
             assert (record.exit_code, record.finished_at) == (made.exit.code, made.exit.finished_at)
             assert (record.reason == "OOMKilled") == made.exit.oom_killed
-    # Until an update has been taken back it may hold, or not.
+    # Until an update has been taken back it may hold, or not; that waits only when it fails.
+    assert record.wanted is None or trouble, f"{record.name}: an update is neither done nor taken back"
     if record.state in (*_LIVING, _C.EXITED) and made is not None and record.wanted is None:
         assert made.limit == record.resources.memory_limit_in_bytes, f"{record.name}: another limit holds"
     assert record.exited.is_set() or record.state is not _C.EXITED, f"{record.name}: waiters wait for ever"

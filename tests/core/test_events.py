@@ -64,6 +64,13 @@ async def test_large_events_fill_the_queue_sooner(events: Events) -> None:
     emit(events, 2, status)
     with pytest.raises(ResourceExhausted, match=r"^2 events"):
         await anext(one)
+    # Those that have been taken need no room.
+    quick = events.subscribe()
+    for _ in range(3):
+        emit(events, 1, status)
+        assert await ids(quick, 1) == ["0"]
+    emit(events, 2)
+    assert await ids(quick, 2) == ["0", "1"]
     # A single one that is larger than all the room still comes.
     other = events.subscribe()
     emit(events, 1, status * 2)
