@@ -39,6 +39,8 @@ class Gate:
         self._handlers: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self.reason = "starting: recovery has not finished"
+        self.refused = 0
+        """Calls that came while it was shut."""
 
     def open(self, house: Cri) -> None:
         """Let calls through to `house`.
@@ -75,6 +77,7 @@ class Gate:
 
     def __call__(self, method: str) -> Handler | None:
         """The house's method, or None while the gate is shut."""
+        self.refused += not self._handlers
         return self._handlers.get(method)
 
 

@@ -33,7 +33,9 @@ DRAIN = 5.0
 """Seconds that calls in flight get to end after a signal to stop; then they are cancelled and rolled back."""
 
 LINGER = 0.1
-"""Seconds in which calls that arrived before the signal are still taken from gRPC's queue."""
+"""Seconds without a call after which those that arrived before the signal are all out of gRPC's queue."""
+LINGERS = 10
+"""As many at most: clients that try again come on and on."""
 
 _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
@@ -77,7 +79,11 @@ async def drain(server: grpc.aio.Server, gate: Gate) -> None:
     told Unavailable, which clients try again.
     """
     gate.shut("stopping")
-    await asyncio.sleep(LINGER)
+    for _ in range(LINGERS):
+        before = gate.refused
+        await asyncio.sleep(LINGER)
+        if gate.refused == before:
+            break
     await server.stop(DRAIN)
 
 
