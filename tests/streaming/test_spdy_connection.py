@@ -54,7 +54,7 @@ def test_a_server_says_nothing_before_its_first_input_and_then_its_settings(serv
     assert Raw(server).say(Ping(1)) == []
     decoder = frames.Decoder(1000)
     assert list(decoder.feed(b"".join(server.output()))) == [
-        Settings(((4, 1000), (7, 1 << 18))),
+        Settings(((4, 1000), (7, 1 << 19))),
         WindowUpdate(0, (1 << 21) - (1 << 16)),
         Ping(1),
     ]
@@ -63,7 +63,7 @@ def test_a_server_says_nothing_before_its_first_input_and_then_its_settings(serv
 def test_a_client_begins_with_its_settings() -> None:
     decoder = frames.Decoder(1000)
     first = list(decoder.feed(b"".join(Connection(True, Limits(streams=7)).output())))
-    assert first[0] == Settings(((4, 7), (7, 1 << 18)))
+    assert first[0] == Settings(((4, 7), (7, 1 << 19)))
 
 
 def test_a_stream_from_open_to_end() -> None:

@@ -13,8 +13,9 @@ class Limits:
 
     streams: int = 1000
     """Opened by the peer and not closed."""
-    stream_window: int = 1 << 18
-    """What may come on one stream before it is used; at least 64 KiB, which a peer assumes."""
+    stream_window: int = 1 << 19
+    """What may come on one stream before it is used; at least 64 KiB, which a peer assumes. With less than
+    twice what is read and written at a time, both ends keep waiting for each other."""
     session_window: int = 1 << 21
     """The same of all streams together."""
     control_frame: int = 1 << 16
