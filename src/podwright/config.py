@@ -165,8 +165,8 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     image's pull could use before it is unpacked."""
     max_layer_bytes: int = 0
     """The most that one layer may unpack to: bytes without compression, and bytes on disk. 0: nine tenths of
-    what is free on the disk then. Layers of large models have tens of gigabytes, so no fixed number suits all;
-    what would fill the disk is refused before it does."""
+    what is free on the disk then. Layers of large models have tens of gigabytes, so no fixed number suits
+    all; what would fill the disk is refused before it does."""
     max_layer_entries: int = 0
     """The most entries that one layer may have. 0: nine tenths of the inodes that are free on the disk."""
     pending_blobs_for: float = 86400.0

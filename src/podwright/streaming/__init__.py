@@ -1,1 +1,1 @@
-"""Exec, attach and port-forward: the protocols that carry a process's streams between a client and an engine."""
+"""Exec, attach and port-forward: the protocols that carry a process's streams between client and engine."""
