@@ -146,7 +146,7 @@ async def test_an_image_can_be_a_volume(bench: Bench) -> None:
     out = await bench.run(sandbox, "head -c 5 /img/passwd; echo; touch /img/x 2>/dev/null || echo no", config)
     assert out == "root:\nno\n"
     config.mounts[0].image_sub_path = "../../nothing"
-    with pytest.raises(ImageVolumeMountFailed, match="^ImageVolumeMountFailed: .*image_sub_path"):
+    with pytest.raises(ImageVolumeMountFailed, match=r"^ImageVolumeMountFailed: .*image_sub_path"):
         await bench.run(sandbox, "true", config)
     config.mounts[0].image.image = "localhost/absent:1"
     with pytest.raises(ImageVolumeMountFailed, match=r"config\.mounts\[0\]\.image: there is no image"):
@@ -183,7 +183,7 @@ async def test_a_pod_mounts_an_image_once_for_as_long_as_a_container_shows_it(be
     await bench.remove(second)
     assert not mounted()
     assert not list(home.iterdir())
-    assert not [each for each in Path(bench.config.root, "sandboxes", sandbox.id).rglob("upper")]
+    assert not list(Path(bench.config.root, "sandboxes", sandbox.id).rglob("upper"))
     # Of a creation that fails nothing stays, also when it was the first to show the image.
     with pytest.raises(PodwrightError, match="nobody-here"):
         await bench.run(sandbox, "true", wrong)
