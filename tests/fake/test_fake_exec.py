@@ -153,7 +153,9 @@ async def test_the_containers_end_ends_it(case: Case) -> None:
 
 async def test_a_client_that_goes_hangs_up(case: Case) -> None:
     client = Client()
-    session = run(case, client.streams, "sh", "-c", "trap 'echo hup > /tmp/told; exit' HUP; echo on; cat")
+    session = run(
+        case, client.streams, "sh", "-c", "trap 'echo x; echo hup > /tmp/told; exit' HUP; echo on; cat"
+    )
     await client.stdout.has(b"on")
     session.cancel()
     await asyncio.wait([session])

@@ -110,6 +110,14 @@ async def test_ctrl_c_ends_what_runs(case: Case) -> None:
     await ended(case)
 
 
+async def test_a_signal_takes_away_what_was_typed_before(case: Case) -> None:
+    client = Client(b"old\nhalf\x03new\n", tty=True)
+    session = run(case, client.streams, "sh", "-c", "trap : INT; sleep 5; read a; echo [$a]")
+    await case.node.clock.advance(5)
+    assert await finished(session) == 0
+    assert client.stdout.data.endswith(b"[new]\r\n")
+
+
 async def test_ctrl_c_reaches_a_program_that_writes_without_end(case: Case) -> None:
     client = Client(tty=True)
     client.stdout.gate.clear()

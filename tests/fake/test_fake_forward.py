@@ -199,13 +199,17 @@ async def test_ports_of_the_scenario(tmp_path: Path) -> None:
             await place.ask(port)
 
 
-async def test_a_pod_that_stops_takes_its_ports_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["is stopped", "is lost"])
+async def test_a_pod_that_ends_takes_its_ports_along(tmp_path: Path, how: str) -> None:
     node = Node(tmp_path, {"pods": [{"ports": [{"port": 7, "echo": True}]}]})
     web = await pod(node)
     sink = Arrived()
     session = web.connect(7, Sent(b"one"), sink)
     await sink.has(b"one")
-    await node.engine.stop_sandbox(web.sandbox)
+    if how == "is stopped":
+        await node.engine.stop_sandbox(web.sandbox)
+    else:
+        node.world.pause_ended(node.world.sandboxes[web.sandbox.id])
     with pytest.raises(errors.FailedPrecondition, match="the pod has stopped"):
         await session
     with pytest.raises(errors.FailedPrecondition, match="not ready"):
