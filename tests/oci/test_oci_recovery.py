@@ -9,6 +9,7 @@ import secrets
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwright.config import Config
@@ -148,3 +149,14 @@ async def test_a_stray_cgroup_and_directory_go(bench: Bench) -> None:
     for each in found:
         await bench.engine.remove_orphan(each)
     assert await bench.engine.orphans(set(), set()) == []
+
+
+async def test_what_another_podwright_runs_is_no_orphan(bench: Bench, busybox: Path, tmp_path: Path) -> None:
+    container = await bench.container(await bench.sandbox(), "sleep", "1000")
+    beside = msgspec.structs.replace(
+        bench.config, root=str(tmp_path / "other-root"), run=str(tmp_path / "other-run")
+    )
+    async with opened(beside, busybox) as other:
+        assert beside.cgroup_parent == bench.config.cgroup_parent
+        assert await other.engine.orphans(set(), set()) == []
+    assert proc.alive(container.facts.pid)

@@ -17,7 +17,7 @@ from podwright.engines.oci import runtimes
 from podwright.engines.oci.places import ID, Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import NotFound
-from podwright.linux import cgroups, mounts, namespaces, spawn, trees
+from podwright.linux import cgroups, mounts, namespaces, proc, spawn, trees
 from podwright.network.cni import Attachment, Cni
 
 _PINS = tuple(f"{kind}ns" for kind in namespaces.PINNABLE)
@@ -79,13 +79,12 @@ class Repair:
             if not entry.name.isdigit():
                 continue
             try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
+                bundle = _supervised(entry)
+                if not bundle:
                     continue
                 children = (entry / f"task/{entry.name}/children").read_text().split()
             except OSError:
                 continue  # it has just ended
-            bundle = command[command.index(b"--bundle") + 1]
             id = _id_in(os.fsdecode(bundle))
             if bundle.startswith(ours) and id and id not in known:
                 yield Orphan("process", entry.name, f"supervisor of {id}")
@@ -110,8 +109,19 @@ class Repair:
             found |= {entry.name for entry in _entries(root / parent.lstrip("/")) if entry.is_dir()}
         for name in sorted(found):
             id = name.removeprefix(f"{cgroups.SCOPE_PREFIX}-").removesuffix(".scope")
-            if ID.fullmatch(id) and id not in known:
+            if ID.fullmatch(id) and id not in known and not self._is_anothers(f"{parent}/{name}"):
                 yield Orphan("cgroup", f"{parent}/{name}")
+
+    def _is_anothers(self, cgroup: str) -> bool:
+        """Whether what runs there is supervised for another run directory: several may share a parent."""
+        for pid in cgroups.pids(cgroup):
+            try:
+                bundle = _supervised(Path(f"/proc/{proc.parent(pid)}"))
+            except (OSError, ProcessLookupError):
+                continue  # one of them has just ended
+            if bundle and not bundle.startswith(os.fsencode(self._places.run) + b"/"):
+                return True
+        return False
 
     def _attachments(self, known: set[str]) -> Iterator[Orphan]:
         for id in sorted(self._network.cached_ids() - known):
@@ -141,6 +151,15 @@ class Repair:
         for entry in _entries(self._places.exits):
             if entry.name not in known:
                 yield Orphan("file", str(entry), "exit code")
+
+
+def _supervised(process: Path) -> bytes:
+    """The bundle of the conmon whose directory in /proc is `process`; b"" when it is none. OSError when it
+    has ended."""
+    command = (process / "cmdline").read_bytes().split(b"\0")
+    if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
+        return b""
+    return command[command.index(b"--bundle") + 1]
 
 
 async def _kill(pid: int) -> None:
