@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from podwright.cli import copy, copy_tree
+from podwright.cli import copy_tree
+from podwright.cli.copy_thread import drained, fed, report
 from podwright.cli.output import in_words
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.linux.beneath import open_in_root
@@ -96,14 +97,14 @@ class ByRoot:
         try:
 
             def pack(file: BinaryIO) -> None:
-                copy_tree.pack(fd, name, name, file, copy.report)
+                copy_tree.pack(fd, name, name, file, report)
 
             async def send(source: Source) -> None:
                 while data := await source.read():
                     await sink.write(data)
                 await sink.close()
 
-            await copy.fed(pack, send)
+            await fed(pack, send)
         finally:
             os.close(fd)
 
@@ -112,13 +113,13 @@ class ByRoot:
         try:
 
             def unpack(file: BinaryIO) -> None:
-                copy_tree.unpack(file, fd, ".", ".", self._owner, copy.report)
+                copy_tree.unpack(file, fd, ".", ".", self._owner, report)
 
             async def receive(sink: Sink) -> None:
                 while data := await source.read():
                     await sink.write(data)
 
-            await copy.drained(unpack, receive)
+            await drained(unpack, receive)
         finally:
             os.close(fd)
 
