@@ -97,6 +97,10 @@ class Engine(FakeEngine):
                 case 13:
                     await _write(connection.sink, b"noon\n")
                     await connection.sink.close()
+                case 17:
+                    await _write(connection.sink, b"word\n")
+                    await connection.sink.close()
+                    await _length(connection.source)
                 case 19:
                     await pump(connection.sink, 1 << 40)
                 case 20:
