@@ -53,6 +53,11 @@ def execute(container: Container, options: Options, streams: Streams, *argv: str
     )
 
 
+def sized(rows: int, columns: int) -> str:
+    """For a script that waits until its terminal is so large."""
+    return f"until test \"$(stty size 2>&1)\" = '{rows} {columns}'; do sleep 0.1; done"
+
+
 # Exec
 
 
@@ -83,9 +88,8 @@ def test_exec_on_a_terminal(container: Container, options: Options) -> None:
     sizes = Sizes(Size(100, 30))
     user = User(tty=True, sizes=sizes)
     script = (
-        "until test \"$(stty size 2>&1)\" = '30 100'; do sleep 0.1; done; tty; echo $TERM;"
-        " read line; echo [$line];"
-        " until test \"$(stty size 2>&1)\" = '43 132'; do sleep 0.1; done; echo resized; sleep 1000; echo never"
+        f"{sized(30, 100)}; tty; echo $TERM; read line; echo [$line];"
+        f" {sized(43, 132)}; echo resized; sleep 1000; echo never"
     )
 
     async def work(runtime: Cri) -> int:
@@ -229,7 +233,7 @@ def test_a_stdin_for_one_client_ends_with_it(client: Client, options: Options) -
 
 
 def test_attach_to_a_terminal(client: Client, options: Options) -> None:
-    script = "until test \"$(stty size 2>&1)\" = '25 90'; do sleep 0.1; done; echo sized; read a; echo [$a]; exit 3"
+    script = f"{sized(25, 90)}; echo sized; read a; echo [$a]; exit 3"
     container = client.pod().shell(script, stdin=True, tty=True)
     user = User(tty=True, sizes=Sizes(Size(90, 25)))
 
