@@ -358,14 +358,15 @@ def test_archives_that_are_none(stack: Stack) -> None:
 
 def test_archives_cut_short_anywhere(stack: Stack) -> None:
     whole = TarMaker().add("n" * 150, b"x" * 700, pax_headers={"mtime": "1.5"}).add("g", b"y" * 100).done()
-    ends = 0
+    taken = []
     for size in range(0, 4608, 256):
         try:
             stack.add(whole[:size])
+            taken.append(size)
         except Refused as refused:
             assert refused.kind == "bad"
-            ends += 1
-    assert ends >= 12
+    # Between files, in the padding of one (the data ends at 2236 and 3172), and after a block of zeros.
+    assert taken == [0, 2304, 2560, 3328, 3584, 4096, 4352]
 
 
 def test_what_follows_the_end_is_read_for_the_digest_alone(stack: Stack) -> None:
@@ -386,3 +387,22 @@ def test_who_has_lost_its_parent_ends(stack: Stack) -> None:
     with stack.start(content, "sha256:0", parent=1) as program:
         output, _ = program.communicate(timeout=60)
     assert output == b"bad the one who asked for it has gone"
+
+
+def test_an_archive_may_end_before_the_padding_of_its_last_file(stack: Stack) -> None:
+    """`umoci insert` of Debian 12 writes such layers."""
+    whole = TarMaker().add("f", b"x" * 600).add("g", b"y" * 700).done()
+    end = 3 * 512 + 512 + 700
+    for size in (end, end + 1, 6 * 512 - 1, 6 * 512):
+        root = stack.add(whole[:size])
+        assert (root / "g").read_bytes() == b"y" * 700
+    for size in (end - 1, end - 200, 2 * 512):
+        with pytest.raises(Refused, match="in the middle of a file"):
+            stack.add(whole[:size])
+    whited = TarMaker().add(".wh.f", b"x" * 100).done()  # its data is read by nobody
+    stack.add(whited[: 512 + 100])
+    with pytest.raises(Refused, match="in the middle of a file"):
+        stack.add(whited[: 512 + 99])
+    extended = TarMaker().add("h", pax_headers={"path": "i"}).done()
+    with pytest.raises(Refused, match="after an extended header"):
+        stack.add(extended[: 512 + 10])

@@ -4,7 +4,8 @@ tarfile can do this, too, in three times the time, which for an image of many sm
 Names stay bytes, as the kernel has them. Standard library only: part of the program that unpacks layers.
 
 As the peers do, a global extended header ('g') is read over: git writes its commit there, and nothing else is
-known to come that way. The first block of zeros is the end.
+known to come that way. The first block of zeros is the end. What ends after a file's data, without the padding, is
+whole: umoci of Debian 12 writes such layers, and Go's archive/tar takes them.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Archive:
         self._at = 0
         self._left = 0
         """Data of the current entry, with its padding, that has not been taken."""
+        self._padding = 0
+        """The part of it at the end that is no data."""
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         """Mode, uid and gid of header fields that were seen: most headers of an archive have the same."""
 
@@ -87,7 +90,7 @@ class Archive:
                 if size > MAX_EXTENDED:
                     raise BadLayer(f"an extended header has {size} bytes")
                 content = self._take(size)
-                self._left = -size % HEADER
+                self._left = self._padding = -size % HEADER
                 if kind == LONG_NAME:
                     long_name = content.split(b"\0", 1)[0]
                 elif kind == LONG_LINK:
@@ -106,7 +109,8 @@ class Archive:
                 entry.pieces, entry.size = sparse.old_gnu(header, lambda: self._take(HEADER))
                 sparse.check(entry.pieces, entry.size, self._left)
                 entry.kind = FILE
-                self._left += -self._left % HEADER
+                self._padding = -self._left % HEADER
+                self._left += self._padding
             if not kind and entry.name.endswith(b"/"):
                 entry.kind = DIRECTORY  # as archives from before POSIX have them
             return entry
@@ -150,7 +154,7 @@ class Archive:
         entry.mtime = fields.time(seconds * 10**9)
         if kind in PLAIN:
             kind = FILE
-            entry.size, self._left = size, size + -size % HEADER
+            self._holds(entry, size)
         elif kind == SPARSE:
             entry.size, self._left = size, size
         else:
@@ -162,6 +166,10 @@ class Archive:
                 entry.minor = fields.number(header[337:345], "device number")
         entry.kind = kind
         return entry
+
+    def _holds(self, entry: Entry, size: int) -> None:
+        self._padding = -size % HEADER
+        entry.size, self._left = size, size + self._padding
 
     def _extend(self, entry: Entry, pax: dict[bytes, bytes], pieces: list[tuple[bytes, bytes]]) -> None:
         """Let the values of a pax header replace the entry's own."""
@@ -175,7 +183,7 @@ class Archive:
             entry.mtime = fields.nanoseconds(pax[b"mtime"])
         if b"size" in pax and entry.kind in (FILE, SPARSE):
             size = fields.decimal(pax[b"size"], "size")
-            entry.size, self._left = size, size + -size % HEADER
+            self._holds(entry, size)
         for key, value in pax.items():
             if key.startswith(XATTR):
                 entry.xattrs.append((key[len(XATTR) :], value))
@@ -245,7 +253,11 @@ class Archive:
         while left:
             have = len(self._block) - self._at
             if not have:
-                self._refill("in the middle of a file")
+                self._block, self._at = self._next_block(), 0
+                if not self._block:
+                    if left > self._padding:
+                        raise BadLayer("the archive ends in the middle of a file")
+                    return
                 continue
             step = left if left < have else have
             self._at += step
