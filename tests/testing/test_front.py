@@ -19,7 +19,8 @@ from podwright.engines.fake.values import Span, seconds
 from podwright.server.calls import other_methods, served_methods
 from podwright.testing import FakeNode, Fault, Match
 from podwright.testing.calls import REQUESTS
-from podwright.testing.front import Face, Front
+from podwright.testing.face import Face
+from podwright.testing.front import Front
 from podwright.wire import cri_pb2 as cri
 from tests.testing import requests
 
