@@ -1,4 +1,4 @@
-"""What callers of a fake node have: every call of the CRI and the streams beside it, all through the front."""
+"""What callers of a fake node have: all calls of the CRI and the streams beside it, all through the front."""
 
 from __future__ import annotations
 
