@@ -57,7 +57,7 @@ class Inlet:
             if self._state == "ended":
                 return b""
             if self._state == "broken":
-                raise ConnectionResetError("the client has gone")
+                raise ConnectionResetError("the other side has closed the connection")
             self._reader = get_running_loop().create_future()
             try:
                 await self._reader

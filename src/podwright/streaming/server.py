@@ -11,6 +11,7 @@ import logging
 import re
 import socket
 import ssl
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from podwright.config import StreamingConfig
@@ -109,6 +110,12 @@ class Server:
                 f" {getattr(error, 'strerror', None) or error}; see [streaming] in the configuration"
             ) from error
         self._watch.start()
+        if not config.tls_cert and not _is_loopback(server):
+            log.warning(
+                "streams are served at %s without TLS: whoever sees a URL on its way there has the container;"
+                " see [streaming] in the configuration",
+                config.address,
+            )
         return server
 
     def _own_base(self) -> str:
@@ -180,6 +187,10 @@ def _base(config: StreamingConfig) -> tuple[str, str]:
 
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _is_loopback(server: asyncio.Server) -> bool:
+    return all(ip_address(each.getsockname()[0].partition("%")[0]).is_loopback for each in server.sockets)
 
 
 def _tls(config: StreamingConfig) -> ssl.SSLContext | None:

@@ -65,6 +65,8 @@ class WebSocket(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._waiting: list[asyncio.Future[None]] = []
         self._paused = False
+        self._at_once = 0
+        """Bytes sent since others had their turn."""
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self._farewell: asyncio.TimerHandle | None = None
@@ -80,8 +82,8 @@ class WebSocket(asyncio.Protocol):
     def put(self, data: Data) -> None:
         """Send a message: text or bytes, which may be used again at once. BrokenPipeError when the
         connection is closed or closing."""
-        if self._connection.state is not ConnectionState.OPEN or self.closed.done():
-            raise BrokenPipeError("the client has gone")
+        if self._connection.state is not ConnectionState.OPEN or self._transport.is_closing():
+            raise BrokenPipeError("the other side has closed the connection")
         event: events.Event
         event = events.TextMessage(data) if isinstance(data, str) else events.BytesMessage(bytes(data))
         self.last_active = self._loop.time()
@@ -90,8 +92,13 @@ class WebSocket(asyncio.Protocol):
     async def send(self, data: Data) -> None:
         """As `put`; returns when more may be sent."""
         self.put(data)
+        self._at_once += len(data)
         if self._paused:
             await self.drained()
+        elif self._at_once > WRITE_AHEAD:
+            # A peer that takes everything must not keep the event loop from others, nor from its own end.
+            self._at_once = 0
+            await asyncio.sleep(0)
 
     async def drained(self) -> None:
         """Returns when more may be sent, or the connection is gone."""

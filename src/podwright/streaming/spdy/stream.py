@@ -16,6 +16,10 @@ _SMALL = 4096
 """Bytes up to which pieces are put together, so that a stream of tiny frames costs no more than its bytes."""
 
 
+_TURN = 1 << 18
+"""Bytes that may be sent before others have their turn."""
+
+
 class Write:
     """What waits to be sent on a stream, and who waits for it."""
 
@@ -42,6 +46,8 @@ class Stream:
         """The session's: what the windows or the transport have not taken yet."""
         self.in_turn = False
         """The session's: it waits for its turn to send."""
+        self._at_once = 0
+        """Bytes sent since others had their turn."""
         self._replied = not by_peer
         self._buffer: deque[bytes] = deque()
         self._received_fin = False
@@ -84,6 +90,12 @@ class Stream:
         sent = 0 if self.writes else self._session.send(self, view)
         if sent < len(view):
             await self._queue(view[sent:], fin=False)
+            return
+        self._at_once += sent
+        if self._at_once > _TURN:
+            # A peer that takes everything must not keep the event loop from others, nor from its own end.
+            self._at_once = 0
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """The peer sees the end of this direction after what was written. Nothing when it is closed already
