@@ -83,8 +83,13 @@ async def test_credentials_for_another_host_are_not_used(
 ) -> None:
     private_registry.push(layout, "a:v1", "--dest-creds=reader:secret")
     name = f"{private_registry.address}/a:v1"
-    fields = {"username": "reader", "password": "secret", "server_address": "other.example"}
-    with pytest.raises(PodwrightError, match=r"(?s)check the pull secret.*\(credentials: none\)") as caught:
+    fields = {
+        "username": "reader",
+        "password": "secret",
+        "server_address": "https://reader:secret@other.example/v1",
+    }
+    words = r"(?s)check the pull secret.*\(credentials: none \(the call's are for other\.example\)\)$"
+    with pytest.raises(PodwrightError, match=words) as caught:
         await pulled(name, tmp_path / "s", from_auth(name, **fields))
     assert "secret" not in str(caught.value).replace("pull secret", "")
 

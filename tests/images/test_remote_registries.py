@@ -179,6 +179,19 @@ async def test_a_registries_conf_that_is_not_there_is_named(tmp_path: Path) -> N
         await layers("r.example/a:v1", tmp_path / "s", registries_conf=str(tmp_path / "absent"))
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[[registry", "toml: "), ('[[registry]]\nlocation = "https://x"\n', "URI schemes are not supported")],
+)
+async def test_a_registries_conf_that_is_broken_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text(text)
+    with pytest.raises(FailedPrecondition, match=rf"{conf}.*{reason}.*images\.registries_conf") as caught:
+        await layers("r.example/team/a:v1", tmp_path / "s", registries_conf=str(conf))
+    assert str(caught.value).count("loading registries configuration") == 1
+
+
 # What is read of it here
 
 

@@ -85,7 +85,7 @@ def image_message(image: Image) -> cri.Image:
 
 
 def credentials_for(reference: str, auth: cri.AuthConfig) -> Credentials | None:
-    """The credentials of an AuthConfig, or None when they are for another registry than `reference`'s.
+    """The credentials of an AuthConfig; only the host of those for another registry than `reference`'s.
 
     A `server_address` must name the registry the image comes from, otherwise the pull is anonymous: a
     secret must not reach a host it was not meant for. Raises InvalidArgument for an `auth` that is no
@@ -93,8 +93,9 @@ def credentials_for(reference: str, auth: cri.AuthConfig) -> Credentials | None:
     """
     if parse_local(reference) is not None:
         return None
-    if auth.server_address and _host(auth.server_address) != parse(reference).domain:
-        return None
+    if auth.server_address and (host := _host(auth.server_address)) != parse(reference).domain:
+        # A name and password may stand before it.
+        return Credentials(withheld=host.rpartition("@")[2])
     if auth.identity_token:
         return Credentials(identity_token=auth.identity_token)
     if auth.username or auth.password:

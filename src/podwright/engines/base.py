@@ -212,12 +212,14 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An AuthConfig that passed the host rule; None instead of it means anonymous."""
+    """An AuthConfig that passed the host rule; None instead of it means anonymous, and so does `withheld`."""
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    withheld: str = ""
+    """The host that the call's credentials are for when the image is elsewhere: they are not here then."""
 
 
 class ImageService(Protocol):

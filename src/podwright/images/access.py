@@ -56,6 +56,8 @@ class Access:
     """The host[:port] that the image's name leads to; "" for a local source."""
     origin: str
     """What a credential that skopeo found is, for error messages."""
+    none: str
+    """What it is when skopeo found none."""
     policy: str
     registries_conf: str
     gate: Gate | None
@@ -95,6 +97,9 @@ async def prepared(
             f"images.policy: there is no signature policy {config.policy}: install golang-github-containers-"
             'common, or write {"default": [{"type": "insecureAcceptAnything"}]} there'
         )
+    none = "none"
+    if credentials is not None and credentials.withheld:
+        none, credentials = f"none (the call's are for {credentials.withheld})", None
     domain = source.domain if isinstance(source, Reference) else ""
     home = scratch / "home"
     authfile, origin = home / "auth.json", _described(credentials)
@@ -134,6 +139,7 @@ async def prepared(
             platform=parse_platform(config.platform) if config.platform else host_platform(),
             registry=domain,
             origin=origin,
+            none=none,
             policy=config.policy,
             registries_conf=config.registries_conf or str(registries.HOSTS),
             gate=gate,

@@ -45,6 +45,7 @@ _REFUSED = re.compile(
     r"unauthorized|authentication required|denied|[Ff]orbidden|invalid username/password|\b401\b|\b403\b"
 )
 _NOT_TLS = re.compile(r"server gave HTTP response to HTTPS client|x509:|certificate|tls: ")
+_CONFIGURATION = "loading registries configuration"
 _BLOCKED = re.compile(r"registry \S+ is blocked in ")
 _AWAY = re.compile(
     r"connection refused|connection reset|no such host|server misbehaving|i/o timeout|handshake timeout|"
@@ -78,7 +79,7 @@ def attempts_in(log: str, access: Access) -> list[Attempt]:
     helper = ""
     for _, message in _messages(log):
         if match := _TRYING.match(message):
-            found.append(Attempt(match[1].partition("/")[0]))
+            found.append(Attempt(match[1].partition("/")[0], credentials=access.none))
             helper = ""
         elif not found:
             continue
@@ -127,6 +128,8 @@ def classified(words: str, text: str, access: Access) -> PodwrightError:
     """The error with `text` that fits skopeo's `words`."""
     if "loading trust policy" in words or "invalid policy" in words:
         return FailedPrecondition(f"{text} (images.policy: {access.policy})")
+    if _CONFIGURATION in words:
+        return FailedPrecondition(f"{text} (images.registries_conf)")
     for pattern, make in _KINDS:
         if pattern.search(words):
             # A file that ends too early is no registry that is away.
@@ -168,6 +171,7 @@ def _same(asked: str, host: str) -> bool:
 
 def _told_once(words: str) -> str:
     """Without what is said of mirrors within the last attempt's words: they have lines of their own."""
+    words = re.sub(rf"({_CONFIGURATION}: )(?={_CONFIGURATION} )", "", words)
     words = re.sub(r'^Error parsing image name "[^"]*": ', "", words)  # which is not what has failed
     return re.sub(r"\(Mirrors also failed: .*\): ", "", words, flags=re.DOTALL)
 

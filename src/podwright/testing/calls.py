@@ -353,6 +353,6 @@ def _with(given: Credentials | None, username: str | None, password: str | None)
 
 
 def _who(given: Credentials | None) -> str:
-    if given is None:
+    if given is None or given.withheld:
         return "nobody in particular"
     return repr(given.username) if given.username else "the bearer of a token"

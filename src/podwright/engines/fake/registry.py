@@ -228,7 +228,7 @@ def require_access(script: ImageScript | None, source: object, credentials: Cred
         return
     why = (
         "unauthorized: authentication required"
-        if credentials is None
+        if credentials is None or credentials.withheld
         else "unauthorized: incorrect username or password"
     )
     raise PodwrightError(f"the registry refuses access, check the pull secret: {source}: {why}")
