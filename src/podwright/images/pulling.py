@@ -19,7 +19,13 @@ from pathlib import Path
 
 from podwright.config import ImageConfig
 from podwright.engines.base import Credentials, Image
-from podwright.errors import NotFound, PodwrightError, RegistryUnavailable, ResourceExhausted
+from podwright.errors import (
+    FailedPrecondition,
+    NotFound,
+    PodwrightError,
+    RegistryUnavailable,
+    ResourceExhausted,
+)
 from podwright.images import artifacts, references
 from podwright.images.blobs import Blobs
 from podwright.images.documents import Descriptor, Index, read_document, read_manifest
@@ -129,6 +135,9 @@ class _Pull:
         self._source = source
         self._progress = progress
         self._lent: Lent[Remote]
+        self._remote: Remote | None = None
+        self._tried = ""
+        """Of a pull that has stalled, the places that were asked, a line each."""
         self._fetching: dict[str, Work[Path]] = {}
         self._places: dict[str, list[int]] = {}
         """Where in the image each layer's blob is that is not here already."""
@@ -138,6 +147,7 @@ class _Pull:
     async def run(self, credentials: Credentials | None) -> Image:
         self._lent = Lent(_reach(self._rooms, self._source, credentials))
         async with self._unless_stalled(), self._lent.borrowed() as remote:
+            self._remote = remote
             with self._question():
                 served = await remote.served()
                 known = self._known(served)
@@ -224,8 +234,8 @@ class _Pull:
                 diff_id = await to_the_end(asyncio.to_thread(artifacts.pack, files, work / "layer"))
                 with layers.hold([diff_id]):
                     await layers.ensure(diff_id, [], diff_id, work / "layer")
-                    for index in range(len(descriptors)):
-                        progress.layer(index, own.LAYER_DONE)
+                    for index, each in enumerate(descriptors):
+                        progress.layer(index, self._in_place(each.digest))
                     progress.recording()
                     await layers.sync()
                     config, id = artifacts.configuration(diff_id), resolved.manifest_digest
@@ -267,7 +277,7 @@ class _Pull:
                         blob = await fetches[digest]
                         progress.layer(index, own.LAYER_UNPACKING)
                         layer = await self._unpacked(chain_id, below, diff_id, digest, blob)
-                        progress.layer(index, own.LAYER_DONE)
+                        progress.layer(index, self._in_place(digest))
                     below.append(layer)
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
@@ -277,6 +287,10 @@ class _Pull:
         for index in self._places[descriptor.digest]:
             self._progress.layer(index, own.LAYER_DOWNLOADED, descriptor.size)
         return path
+
+    def _in_place(self, digest: str) -> own.LayerStage:
+        """Of a layer that is: a blob that a pull left which did not end was not fetched."""
+        return own.LAYER_DONE if self._fetching[digest].active else own.LAYER_PRESENT
 
     # What several pulls may need
 
@@ -317,7 +331,12 @@ class _Pull:
             async with self._rooms.unpacks.part(chain_id, unpack) as (work, joined):
                 try:
                     return await work.result()
-                except (PodwrightError, OSError):
+                except PodwrightError as error:
+                    if not joined:
+                        kept = isinstance(error, (ResourceExhausted, FailedPrecondition))
+                        kind = type(error) if kept else PodwrightError
+                        raise kind(f"{self._source}: blob {digest}: {error}") from error
+                except OSError:
                     if not joined:
                         raise
 
@@ -346,7 +365,7 @@ class _Pull:
             if not bound.expired():
                 raise
             raise RegistryUnavailable(
-                f"{self._source}: no byte has come for {patience:g} s (images.progress_timeout)"
+                f"{self._source}: no byte has come for {patience:g} s (images.progress_timeout){self._tried}"
             ) from None
 
     async def _look(self, bound: asyncio.Timeout, patience: float) -> None:
@@ -363,6 +382,9 @@ class _Pull:
             if came != before or not (self._asking or under_way):
                 before, idle = came, 0.0
             elif patience and idle >= patience:
+                if self._remote is not None:
+                    # Now: with the pull go those who know.
+                    self._tried = "".join(f"\n  tried {attempt}" for attempt in self._remote.tried())
                 bound.reschedule(now)
                 return
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from podwright.engines.base import Credentials
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.images import local, proxy
 from podwright.images.access import Access, platform_options, prepared
-from podwright.images.attempts import failure, fatal_words
+from podwright.images.attempts import Attempt, attempts_in, failure, fatal_words
 from podwright.images.documents import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -86,6 +86,8 @@ class Remote:
         self._stack = stack
         self._resolving = asyncio.Lock()
         self._idle: list[_Opened] = []
+        self._logs: list[Callable[[], str]] = []
+        """Of each skopeo that is asked something now, what it has said until now."""
         archive = isinstance(source, LocalSource) and "archive" in source.transport
         # Each proxy would unpack the archive for itself.
         self._bound = asyncio.Semaphore(1 if archive else SIDE_BY_SIDE)
@@ -149,6 +151,19 @@ class Remote:
             except proxy.Refused as error:
                 raise failure(f"{descriptor.digest}: {error}", skopeo.log(), self._access) from error
 
+    def tried(self) -> list[Attempt]:
+        """The places that are being asked now, and those before them, each once."""
+        found = [attempt for log in self._logs for attempt in attempts_in(log(), self._access)]
+        return list({str(attempt): attempt for attempt in found}.values())
+
+    @contextmanager
+    def _telling(self, log: Callable[[], str]) -> Iterator[None]:
+        self._logs.append(log)
+        try:
+            yield
+        finally:
+            self._logs.remove(log)
+
     async def _served(self) -> bytes:
         """The manifest or index that the name stands for."""
         if self._top is None:
@@ -175,8 +190,10 @@ class Remote:
         access = self._access
         command = ["skopeo", "--debug", *access.options, "inspect", "--raw"]
         command += ["--authfile", str(access.authfile), *access.tls("--tls-verify"), name]
+        said = bytearray()
         try:
-            done = await spawn.run(command, env=access.environment, limit=MAX_MANIFEST + 1)
+            with self._telling(lambda: said.decode(errors="replace")):
+                done = await spawn.run(command, env=access.environment, limit=MAX_MANIFEST + 1, said=said)
         except FileNotFoundError:
             raise FailedPrecondition("images are pulled by skopeo, which is not installed") from None
         if done.status != 0:
@@ -198,7 +215,8 @@ class Remote:
         taken = self._idle.pop() if self._idle else await self._open(resolved)
         free = False
         try:
-            yield taken.skopeo, taken.handle
+            with self._telling(taken.skopeo.log):
+                yield taken.skopeo, taken.handle
             free = True
         finally:
             if free:
@@ -218,7 +236,8 @@ class Remote:
         except proxy.Refused as error:
             raise failure(str(error), "", access) from error
         try:
-            return _Opened(skopeo, await skopeo.open(name), stack)
+            with self._telling(skopeo.log):
+                return _Opened(skopeo, await skopeo.open(name), stack)
         except proxy.Refused as error:
             raise failure(str(error), skopeo.log(), access) from error
 

@@ -48,11 +48,13 @@ async def run(
     grace: float = 0.0,
     sigpipe: bool = True,
     owner: tuple[int, int] | None = None,
+    said: bytearray | None = None,
 ) -> Finished:
     """Run `argv` to its end and return its output.
 
     At most `limit` bytes of each stream are kept; the rest is read and dropped. Output still open
     `grace` seconds after the program ended (a daemonised child holds it) is given up.
+    Its standard error grows in `said`, for who wants it before the end, or when there is none.
     `owner`, a user and a group, may open the program's output again by its name (/dev/stdout).
     Without `sigpipe` the program and its children ignore SIGPIPE, so a broken pipe is an error to them.
     Raises DeadlineExceeded after `timeout` seconds; FileNotFoundError when there is no such program.
@@ -75,7 +77,7 @@ async def run(
     if owner is not None:
         os.fchown(child.stdout.fileno(), *owner)
         os.fchown(child.stderr.fileno(), *owner)
-    out, err = _Drain(child.stdout.fileno(), limit), _Drain(child.stderr.fileno(), limit)
+    out, err = _Drain(child.stdout.fileno(), limit), _Drain(child.stderr.fileno(), limit, kept=said)
     feed = asyncio.ensure_future(_feed(child, input)) if input else None
     try:
         async with asyncio.timeout(timeout):
@@ -301,8 +303,10 @@ async def _feed(child: subprocess.Popen[bytes], input: bytes) -> None:
 class _Drain:
     """Reads one pipe as it fills and keeps its first (or `last`) `limit` bytes; `done` is set at its end."""
 
-    def __init__(self, fd: int, limit: int | None, *, last: bool = False) -> None:
-        self.kept = bytearray()
+    def __init__(
+        self, fd: int, limit: int | None, *, last: bool = False, kept: bytearray | None = None
+    ) -> None:
+        self.kept = bytearray() if kept is None else kept
         self._limit = limit
         self._last = last
         self._fd = fd

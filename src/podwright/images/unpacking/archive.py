@@ -4,8 +4,8 @@ tarfile can do this, too, in three times the time, which for an image of many sm
 Names stay bytes, as the kernel has them. Standard library only: part of the program that unpacks layers.
 
 As the peers do, a global extended header ('g') is read over: git writes its commit there, and nothing else is
-known to come that way. The first block of zeros is the end. What ends after a file's data, without the padding, is
-whole: umoci of Debian 12 writes such layers, and Go's archive/tar takes them.
+known to come that way. The first block of zeros is the end. What ends after a file's data, without the
+padding, is whole: umoci of Debian 12 writes such layers, and Go's archive/tar takes them.
 """
 
 from __future__ import annotations
