@@ -145,7 +145,7 @@ async def test_a_client_shows_its_certificate(tmp_path: Path, authority: Authori
     async with node(tmp_path, tls_client_ca=str(authority.ca), **config) as made:
         tls = Tls(ca=authority.ca, cert=authority.certificate, key=authority.key)
         assert await _code(made, Transport.AUTO, tls) == 5
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="--cert, --key"):
             await _code(made, Transport.AUTO, Tls(ca=authority.ca))
 
 

@@ -433,6 +433,21 @@ async def test_any_address_is_reached_at_loopback(tmp_path: Path) -> None:
         assert served.server.address.startswith("0.0.0.0:")
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost", "0.0.0.0"])
+async def test_streams_in_plain_words_beyond_loopback_are_warned_of(
+    tmp_path: Path, certificates: Path, caplog: pytest.LogCaptureFixture, address: str, tls: bool
+) -> None:
+    config: dict[str, Any] = {"address": address}
+    if tls:
+        config["tls_cert"] = str(certificates / "server.pem")
+        config["tls_key"] = str(certificates / "server.key")
+    async with node(tmp_path, **config) as served:
+        await served.server.listen()
+    warned = "0.0.0.0 without TLS" in caplog.text
+    assert warned == (address == "0.0.0.0" and not tls), caplog.text
+
+
 async def test_ipv6(tmp_path: Path) -> None:
     async with node(tmp_path, address="::1") as served:
         url = await served.exec_url("echo", "x")

@@ -81,7 +81,9 @@ async def upgrade(
         raise Unavailable(f"{server} speaks no HTTP: {error}") from None
     except OSError as error:
         # Who wants a certificate need not say so: since TLS 1.3 it just leaves after the handshake.
-        wanted = context is not None and tls.cert is None and isinstance(error, ConnectionError | ssl.SSLError)
+        wanted = (
+            context is not None and tls.cert is None and isinstance(error, ConnectionError | ssl.SSLError)
+        )
         hint = "; it may want a certificate of its clients (--cert, --key)" if wanted else ""
         raise Unavailable(f"{server} cannot be reached: {error.strerror or error}{hint}") from None
 
