@@ -94,7 +94,7 @@ def _only(word: str, matches: Sequence[Found]) -> Found:
     if len(matches) == 1:
         return matches[0]
     listed = ", ".join(f"{item.kind} {item.title} ({item.id[:12]})" for item in matches)
-    raise InvalidArgument("", f"{word!r} fits {len(matches)} objects: {listed}; use an id")
+    raise InvalidArgument("", f"{word!r} fits {len(matches)} objects: {listed}; say POD/CONTAINER, or an id")
 
 
 def items(containers: Iterable[cri.Container], pods: dict[str, cri.PodSandbox]) -> Iterable[Found]:

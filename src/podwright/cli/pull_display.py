@@ -81,7 +81,7 @@ class Live:
             del self._pulls[state.image]
             self.hide()
             if state.stage == own.PULL_DONE:
-                self._say(pull_view.summary(state, now - pull.began))
+                self._say(pull_view.summary(state, max(0.0, now - pull.began)))
         else:
             pull.update(state, now)
         self._changed = True
@@ -145,7 +145,7 @@ class Lines:
         if state.stage in (own.PULL_DONE, own.PULL_FAILED):
             del self._pulls[state.image]
             if state.stage == own.PULL_DONE:
-                self._say(pull_view.summary(state, now - pull.began))
+                self._say(pull_view.summary(state, max(0.0, now - pull.began)))
         elif now - self._told[state.image] >= REPORT:
             here, total = pull_view.amounts(state)
             self._tell(state.image, f"{size(here)} of {size(total)}", now)
