@@ -20,6 +20,7 @@ from podwright.engines.oci import figures
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import cgroups_path, has_pause, options
 from podwright.engines.oci.tasks import Tasks
+from podwright.errors import InvalidArgument
 from podwright.linux import cgroups
 from podwright.stats import groups, interfaces
 from podwright.stats.disk import Disk
@@ -113,7 +114,10 @@ class Statistics:
             kept.pop(sandbox.id, None)
         self._rates.drop(self._tasks.cgroup(sandbox.id))
         if sandbox.config.linux.cgroup_parent:
-            parent = self._parent(sandbox)
+            try:
+                parent = self._parent(sandbox)
+            except InvalidArgument:
+                return  # a bad parent: it was refused, and never measured
             self._rates.drop(parent)
             users = self._users.get(parent, set())
             users.discard(sandbox.id)
