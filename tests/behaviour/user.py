@@ -31,6 +31,9 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("podwright", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
 """What the user's Python needs, with all that these and the checkout's pyproject.toml require."""
 
+COPYS_OWN = ("PYTHONHOME", "LD_LIBRARY_PATH")
+"""What a copy of Python finds its own library by."""
+
 _TRIAL = "import podwright.cli.main, grpc, msgspec, pytest, sqlite3, ssl, typer, yaml"
 _UNNEEDED = shutil.ignore_patterns(
     "site-packages", "dist-packages", "test", "idlelib", "config-*", "turtledemo"
@@ -99,6 +102,8 @@ def open_user() -> Iterator[User]:
 def _give_python(user: User) -> None:
     if not user.is_other:
         user.environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        # Of a copy (see below): without these it would run with another one's libraries.
+        user.environment |= {name: os.environ[name] for name in COPYS_OWN if name in os.environ}
         return
     user.environment["PYTHONPATH"] = str(CHECKOUT / "src")
     if not _works(user):
