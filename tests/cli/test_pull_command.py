@@ -233,11 +233,20 @@ class Other:
         return cri.PullImageResponse(image_ref="sha256:" + "a" * 64)
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose path is short enough for a socket's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
+
+
 @pytest.mark.parametrize("live", [False, True])
-async def test_another_cris_server_pulls_without_progress(tmp_path: Path, terminal: Open, live: bool) -> None:
+async def test_another_cris_server_pulls_without_progress(
+    tmp_path: Path, short: Path, terminal: Open, live: bool
+) -> None:
     gate = Gate()
     gate.open(cast(Cri, Other()))
-    address = f"/tmp/podwright-pull-{os.getpid()}.sock"
+    address = str(short / "s")
     argv = [*PROGRAM, "--root", str(tmp_path), "--run", str(tmp_path), "--socket", address, "pull", "app:1"]
     async with listening(address, gate):
         if live:
