@@ -50,6 +50,22 @@ class Streams:
     sizes: AsyncIterator[Size] | None = None
     """With a terminal: its size, now and whenever it changes. It ends with the connection."""
 
+    @property
+    def complaints(self) -> Sink | None:
+        """Where the client reads what goes wrong."""
+        return self.stdout if self.tty else self.stderr
+
+    async def refuse(self, words: str) -> None:
+        """Tell the client why a command cannot be run, where it asked for that, and end its output."""
+        if self.complaints is not None:
+            try:
+                await self.complaints.write(f"{words}\r\n".encode() if self.tty else f"{words}\n".encode())
+            except BrokenPipeError:
+                pass
+        for each in (self.stdout, self.stderr):
+            if each is not None:
+                await each.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:

@@ -82,16 +82,9 @@ async def _refused(inside: Inside, name: str, streams: Streams) -> int:
     code, words = NOT_FOUND, missing(name)
     if "/" in name and inside.files.kind(name) is not None:
         code, words = NOT_EXECUTABLE, f'exec: "{name}": permission denied'
-    sink = streams.stdout if streams.tty else streams.stderr
-    if sink is None:
+    if streams.complaints is None:
         raise CommandFailed("fake", code, words)
-    try:
-        await sink.write(f"{words}\r\n".encode() if streams.tty else f"{words}\n".encode())
-    except BrokenPipeError:
-        pass
-    for each in (streams.stdout, streams.stderr):
-        if each is not None:
-            await each.close()
+    await streams.refuse(words)
     return code
 
 

@@ -213,17 +213,9 @@ class _Session:
         text = b"".join(flow.at_hand(each) for each in said)
         words = conmon.plain_words(text.decode(errors="replace"))
         code = _code(words)
-        streams = self._streams
-        sink = streams.stdout if streams.tty else streams.stderr
-        if code is None or sink is None or not self._patient:
+        if code is None or self._streams.complaints is None or not self._patient:
             raise CommandFailed(self._place.runtime.kind, 1, words)
-        try:
-            await sink.write(f"{words}\r\n".encode() if streams.tty else f"{words}\n".encode())
-        except BrokenPipeError:
-            pass
-        for each in (streams.stdout, streams.stderr):
-            if each is not None:
-                await each.close()
+        await self._streams.refuse(words)
         return code
 
     async def _stop(self) -> None:
