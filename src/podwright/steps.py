@@ -9,10 +9,10 @@ and the list of what is in flight out of it. Without a current operation `step` 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Protocol
 
 
@@ -44,6 +44,8 @@ class Step:
     error: BaseException | None = None
     attributes: dict[str, str | int] = field(default_factory=dict)
     watchers: tuple[Watcher, ...] = ()
+    is_call: bool = False
+    """It came from `Operations.open`: an operation, or one inside another one."""
 
     @property
     def seconds(self) -> float:
@@ -58,6 +60,14 @@ class Step:
             step = step.parent
         return step
 
+    @property
+    def call(self) -> Step:
+        """The innermost call that it is, or is a step of."""
+        step = self
+        while not step.is_call and step.parent is not None:
+            step = step.parent
+        return step
+
 
 _current: ContextVar[Step | None] = ContextVar("podwright_step", default=None)
 
@@ -67,15 +77,19 @@ def current() -> Step | None:
     return _current.get()
 
 
-@contextmanager
-def step(name: str, subject: str = "", **attributes: str | int) -> Iterator[Step | None]:
+def step(name: str, subject: str = "", **attributes: str | int) -> AbstractContextManager[Step | None]:
     """The block is a step of the current operation; without one nothing is told."""
     parent = _current.get()
     if parent is None:
-        yield None
-        return
-    with _told(Step(name, subject, parent, attributes=attributes, watchers=parent.watchers)) as told:
-        yield told
+        return _NOTHING
+    return _Told(Step(name, subject, parent, attributes=attributes, watchers=parent.watchers))
+
+
+def note(**attributes: str | int) -> None:
+    """Say more of the current step, now that it is known: ids, names and references."""
+    here = _current.get()
+    if here is not None:
+        here.attributes.update(attributes)
 
 
 class Operations:
@@ -84,28 +98,59 @@ class Operations:
     def __init__(self) -> None:
         self.watchers: tuple[Watcher, ...] = ()
 
-    @contextmanager
-    def open(self, name: str, subject: str = "", caller: str = "") -> Iterator[Step]:
-        """The block is an operation. Inside another one of the same house it is a step of that."""
+    def open(self, name: str, subject: str = "", caller: str = "") -> AbstractContextManager[Step]:
+        """The block is an operation. Inside another one of the same house, if that goes on still, it is a
+        step of that."""
         parent = _current.get()
-        if parent is not None and parent.watchers is not self.watchers:
+        if parent is not None and (
+            # A server that was started on behalf of one call serves others.
+            parent.watchers is not self.watchers or parent.operation.ended is not None
+        ):
             parent = None
-        with _told(Step(name, subject, parent, caller, watchers=self.watchers)) as told:
-            yield told
+        return _Told(Step(name, subject, parent, caller, watchers=self.watchers, is_call=True))
+
+    def join(self, name: str, subject: str = "") -> AbstractContextManager[Step]:
+        """`open`, unless whoever called has just opened it."""
+        here = _current.get()
+        if (
+            here is not None
+            and here.is_call
+            and here.name == name
+            and here.ended is None
+            and here.watchers is self.watchers
+        ):
+            return nullcontext(here)
+        return self.open(name, subject)
 
 
-@contextmanager
-def _told(step: Step) -> Iterator[Step]:
-    before = _current.set(step)
-    for watcher in step.watchers:
-        watcher.began(step)
-    try:
-        yield step
-    except BaseException as error:
+class _Told:
+    """A step from its first to its last instruction. (Not a generator: that takes twice the time.)"""
+
+    __slots__ = ("_before", "_step")
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._before: Token[Step | None]
+
+    def __enter__(self) -> Step:
+        step = self._step
+        self._before = _current.set(step)
+        for watcher in step.watchers:
+            watcher.began(step)
+        return step
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        step = self._step
         step.error = error
-        raise
-    finally:
         step.ended = time.monotonic_ns()
         for watcher in step.watchers:
             watcher.ended(step)
-        _current.reset(before)
+        try:
+            _current.reset(self._before)
+        except ValueError:
+            pass  # of a generator that its reader left half-way: it is closed in another context
+
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
