@@ -195,6 +195,26 @@ class StreamingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
     """Seconds within which a client must open the streams it has asked for."""
 
 
+class TracingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where spans of calls and their steps are sent, as OTLP over gRPC; needs `podwright[tracing]`. What is not
+    set here the standard OTEL_* variables of the environment say, as to containerd."""
+
+    enabled: bool = False
+    """Send spans. OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT in the environment asks for
+    it, too."""
+    endpoint: str = ""
+    """The collector: "host:port" or "http://host:port", "https://host:port" with TLS. Empty: as in the
+    environment, else 127.0.0.1:4317."""
+    tls_ca: str = ""
+    """PEM file with the authorities that sign the collector's certificate; empty: those gRPC trusts."""
+    tls_cert: str = ""
+    """PEM file with the certificate that the collector wants of us, and tls_key its key."""
+    tls_key: str = ""
+    sampling_rate_per_million: int | None = None
+    """Of a million traces that begin here, how many are sent. One that began elsewhere is sent when its caller
+    says so. Unset: as OTEL_TRACES_SAMPLER says, else all."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     root: str = "/var/lib/podwright"
     """Persistent state: the database, images, writable layers."""
@@ -222,6 +242,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     spec: SpecConfig = SpecConfig()
     images: ImageConfig = ImageConfig()
     streaming: StreamingConfig = StreamingConfig()
+    tracing: TracingConfig = TracingConfig()
 
     @property
     def root_path(self) -> Path:

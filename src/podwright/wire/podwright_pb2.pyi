@@ -164,3 +164,40 @@ class ExportImageResponse(_message.Message):
     image_ref: str
     bytes: int
     def __init__(self, image_ref: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class WatchStepsRequest(_message.Message):
+    __slots__ = ("trace_id",)
+    TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    trace_id: str
+    def __init__(self, trace_id: _Optional[str] = ...) -> None: ...
+
+class StepEvent(_message.Message):
+    __slots__ = ("id", "parent_id", "name", "subject", "began_at", "started", "ended", "error", "attributes", "is_call")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    IS_CALL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    parent_id: str
+    name: str
+    subject: str
+    began_at: int
+    started: int
+    ended: int
+    error: str
+    attributes: _containers.ScalarMap[str, str]
+    is_call: bool
+    def __init__(self, id: _Optional[str] = ..., parent_id: _Optional[str] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., began_at: _Optional[int] = ..., started: _Optional[int] = ..., ended: _Optional[int] = ..., error: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., is_call: _Optional[bool] = ...) -> None: ...

@@ -59,6 +59,11 @@ class NodeStub:
                 request_serializer=podwright_dot_wire_dot_podwright__pb2.ExportImageRequest.SerializeToString,
                 response_deserializer=podwright_dot_wire_dot_podwright__pb2.ExportImageResponse.FromString,
                 _registered_method=True)
+        self.WatchSteps = channel.unary_stream(
+                '/podwright.v1.Node/WatchSteps',
+                request_serializer=podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.SerializeToString,
+                response_deserializer=podwright_dot_wire_dot_podwright__pb2.StepEvent.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -94,6 +99,12 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSteps(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +132,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.ExportImage,
                     request_deserializer=podwright_dot_wire_dot_podwright__pb2.ExportImageRequest.FromString,
                     response_serializer=podwright_dot_wire_dot_podwright__pb2.ExportImageResponse.SerializeToString,
+            ),
+            'WatchSteps': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSteps,
+                    request_deserializer=podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.FromString,
+                    response_serializer=podwright_dot_wire_dot_podwright__pb2.StepEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +274,33 @@ class Node:
             '/podwright.v1.Node/ExportImage',
             podwright_dot_wire_dot_podwright__pb2.ExportImageRequest.SerializeToString,
             podwright_dot_wire_dot_podwright__pb2.ExportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/podwright.v1.Node/WatchSteps',
+            podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.SerializeToString,
+            podwright_dot_wire_dot_podwright__pb2.StepEvent.FromString,
             options,
             channel_credentials,
             insecure,
