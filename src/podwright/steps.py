@@ -1,9 +1,9 @@
 """What podwright is doing at this moment: operations, one a call, and the steps inside them.
 
-An operation is opened where a call comes in (`Operations.open`), a step by whoever does a piece of it (`step`).
-Which one is current is a context variable: tasks and threads started meanwhile belong to it, so a creation
-that goes on without its client is still told under the call that began it. Watchers make spans, histograms
-and the list of what is in flight out of it. Without a current operation `step` does nothing.
+An operation is opened where a call comes in (`Operations.open`), a step by whoever does a piece of it
+(`step`). Which one is current is a context variable: tasks and threads started meanwhile belong to it, so a
+creation that goes on without its client is still told under the call that began it. Watchers make spans,
+histograms and the list of what is in flight out of it. Without a current operation `step` does nothing.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from podwright.errors import (
     NotFound,
 )
 from podwright.spec.signals import effective_stop_signal
+from podwright.steps import note
 from podwright.wire import cri_pb2 as cri
 
 EXEC_LIMIT = 16 << 20
@@ -129,6 +130,7 @@ class Containers:
             resources_wire=config.linux.resources.SerializeToString(),
         )
         ground.records.add_container(record)
+        note(container_id=record.id)
         return await ground.creations.begin(ContainerMaking(ground, record), key)
 
     async def revoke_creations(self, sandbox: SandboxRecord) -> None:

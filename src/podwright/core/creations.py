@@ -22,6 +22,7 @@ from podwright.core.records import ContainerRecord, Records, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
 from podwright.core.undo import unwind
 from podwright.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition
+from podwright.steps import step
 
 PARKED_FOR = 120.0
 """Seconds that an unclaimed object is kept."""
@@ -66,7 +67,9 @@ class Making(ABC):
             async with clock.timeout(bound):
                 await self.make(undo)
         except BaseException as error:
-            if await unwind(undo, str(self)):
+            with step("roll back", self.record.id):
+                undone = await unwind(undo, str(self))
+            if undone:
                 self._drop(error)
             else:
                 self.keep(str(error))
@@ -83,7 +86,8 @@ class Making(ABC):
             if record.state not in UNSEEN or self._records.names.get(record.name) != record.id:
                 return  # somebody else has just done it
             try:
-                await self.unmake()
+                with step("discard", record.id):
+                    await self.unmake()
                 self._records.drop(record)
             except Exception as error:
                 log.error("%s, which nobody was given, could not be removed: %s", self, error)
@@ -151,7 +155,8 @@ class Creations:
         if creation is None:
             return None
         if creation.request == request:
-            return await self._wait(creation)
+            with step("wait for creation", creation.making.record.id):
+                return await self._wait(creation)
         if creation.expiry is None:
             raise AlreadyExists(
                 f"the name {name!r} is reserved: a different request for it is being carried out"

@@ -7,7 +7,6 @@ parsed ones are kept. Labels, which lists are filtered by, are plain dictionarie
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +15,7 @@ from podwright.clock import Timer
 from podwright.core.latch import Latch
 from podwright.core.roll import Page, entry
 from podwright.core.states import ContainerState, SandboxState
+from podwright.core.turn import Turn
 from podwright.engines.base import Container, ContainerFacts, Image, Sandbox, SandboxFacts
 from podwright.wire import cri_pb2 as cri
 
@@ -47,7 +47,7 @@ class SandboxRecord:
     """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
-    _lock: asyncio.Lock | None = None
+    _lock: Turn | None = None
 
     def __post_init__(self) -> None:
         self.labels = _shared(self.config.labels)
@@ -63,9 +63,9 @@ class SandboxRecord:
         return entry(self)
 
     @property
-    def lock(self) -> asyncio.Lock:
+    def lock(self) -> Turn:
         if self._lock is None:
-            self._lock = asyncio.Lock()
+            self._lock = Turn()
         return self._lock
 
     @property
@@ -114,7 +114,7 @@ class ContainerRecord:
     """Where its list entry stands; None while lists do not show it."""
     status_wire: bytes = b""
     """Status, likewise; made when asked for, dropped by `Records.save`."""
-    _lock: asyncio.Lock | None = None
+    _lock: Turn | None = None
 
     def __post_init__(self) -> None:
         self.labels = _shared(self.config.labels)
@@ -146,9 +146,9 @@ class ContainerRecord:
         return entry(self)
 
     @property
-    def lock(self) -> asyncio.Lock:
+    def lock(self) -> Turn:
         if self._lock is None:
-            self._lock = asyncio.Lock()
+            self._lock = Turn()
         return self._lock
 
     def seen_by_engine(self) -> Container:

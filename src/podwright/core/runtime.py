@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 
+from google.protobuf.message import Message
+
 from podwright import __version__
 from podwright.config import Config
 from podwright.core import streams
@@ -18,6 +20,7 @@ from podwright.core.metric_table import descriptors
 from podwright.core.metrics import Metrics
 from podwright.core.node import runtime_config, status
 from podwright.core.node_images import NodeImages
+from podwright.core.operations import InFlight, operation
 from podwright.core.pod_network import PodNetwork
 from podwright.core.records import Records
 from podwright.core.recovery import look_again, recover
@@ -31,6 +34,7 @@ from podwright.engines.streams import Connection, Streams
 from podwright.errors import ResourceExhausted
 from podwright.hooks.running import Hooks
 from podwright.state.database import Database
+from podwright.steps import Operations, step
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -51,6 +55,10 @@ class Runtime:
     ) -> None:
         self.config = config
         self.engine = engine
+        self.in_flight = InFlight()
+        self.operations = Operations()
+        """Every call is one of them, through whichever door it comes."""
+        self.operations.watchers = (self.in_flight,)
         self._hooks = hooks or Hooks()
         self._watching: asyncio.Task[None] | None = None
         self._ground = Ground(config, engine, Records(database))
@@ -62,7 +70,7 @@ class Runtime:
         self._stats = Stats(self._ground, self._sandboxes, self._containers)
         self._metrics = Metrics(self._ground)
         self._exits: asyncio.Task[None] | None = None
-        self.streaming = Streaming(self._ground, self._sandboxes, self._containers)
+        self.streaming = Streaming(self._ground, self._sandboxes, self._containers, self.operations)
         """For a streaming server, which gives the URLs and comes back with the clients."""
 
     @property
@@ -81,7 +89,8 @@ class Runtime:
         if self._hooks.watches:
             self._watching = asyncio.get_running_loop().create_task(self._tell_hooks(self.events.subscribe()))
         self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
-        await recover(self._ground, self._sandboxes, self._containers)
+        with self.operations.open("Recovery"):
+            await recover(self._ground, self._sandboxes, self._containers)
 
     async def close(self) -> None:
         """Roll back creations under way; containers keep running."""
@@ -97,6 +106,10 @@ class Runtime:
         while tasks := self._ground.cancel():
             await asyncio.wait(tasks, timeout=0.1)
         await self.close()
+
+    async def _validate(self, rpc: str, request: Message) -> None:
+        with step("hooks"):
+            await self._hooks.validate(rpc, request)
 
     async def _tell_hooks(self, events: Subscription) -> None:
         while True:
@@ -149,6 +162,7 @@ class Runtime:
     async def runtime_config(self, request: cri.RuntimeConfigRequest, /) -> cri.RuntimeConfigResponse:
         return runtime_config(self.engine.cgroup_driver)
 
+    @operation("UpdateRuntimeConfig")
     async def update_runtime_config(
         self, request: cri.UpdateRuntimeConfigRequest, /
     ) -> cri.UpdateRuntimeConfigResponse:
@@ -157,15 +171,18 @@ class Runtime:
 
     # Sandboxes
 
+    @operation("RunPodSandbox")
     async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, /) -> cri.RunPodSandboxResponse:
         if self._hooks.validates:
-            await self._hooks.validate("RunPodSandbox", request)
+            await self._validate("RunPodSandbox", request)
         return cri.RunPodSandboxResponse(pod_sandbox_id=await self._sandboxes.run(request))
 
+    @operation("StopPodSandbox")
     async def stop_pod_sandbox(self, request: cri.StopPodSandboxRequest, /) -> cri.StopPodSandboxResponse:
         await self._sandboxes.stop(request.pod_sandbox_id)
         return cri.StopPodSandboxResponse()
 
+    @operation("RemovePodSandbox")
     async def remove_pod_sandbox(
         self, request: cri.RemovePodSandboxRequest, /
     ) -> cri.RemovePodSandboxResponse:
@@ -177,6 +194,7 @@ class Runtime:
     ) -> cri.PodSandboxStatusResponse:
         return await self._sandboxes.status(request)
 
+    @operation("UpdatePodSandboxResources")
     async def update_pod_sandbox_resources(
         self, request: cri.UpdatePodSandboxResourcesRequest, /
     ) -> cri.UpdatePodSandboxResourcesResponse:
@@ -188,19 +206,23 @@ class Runtime:
 
     # Containers
 
+    @operation("CreateContainer")
     async def create_container(self, request: cri.CreateContainerRequest, /) -> cri.CreateContainerResponse:
         if self._hooks.validates:
-            await self._hooks.validate("CreateContainer", request)
+            await self._validate("CreateContainer", request)
         return cri.CreateContainerResponse(container_id=await self._containers.create(request))
 
+    @operation("StartContainer")
     async def start_container(self, request: cri.StartContainerRequest, /) -> cri.StartContainerResponse:
         await self._containers.start(request.container_id)
         return cri.StartContainerResponse()
 
+    @operation("StopContainer")
     async def stop_container(self, request: cri.StopContainerRequest, /) -> cri.StopContainerResponse:
         await self._containers.stop(request.container_id, request.timeout)
         return cri.StopContainerResponse()
 
+    @operation("RemoveContainer")
     async def remove_container(self, request: cri.RemoveContainerRequest, /) -> cri.RemoveContainerResponse:
         await self._containers.remove(request.container_id)
         return cri.RemoveContainerResponse()
@@ -211,20 +233,23 @@ class Runtime:
     async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse:
         return cri.ListContainersResponse.FromString(await self.list_containers_wire(request))
 
+    @operation("UpdateContainerResources")
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, /
     ) -> cri.UpdateContainerResourcesResponse:
         if self._hooks.validates:
-            await self._hooks.validate("UpdateContainerResources", request)
+            await self._validate("UpdateContainerResources", request)
         await self._containers.update(request)
         return cri.UpdateContainerResourcesResponse()
 
+    @operation("ReopenContainerLog")
     async def reopen_container_log(
         self, request: cri.ReopenContainerLogRequest, /
     ) -> cri.ReopenContainerLogResponse:
         await self._containers.reopen_log(request.container_id)
         return cri.ReopenContainerLogResponse()
 
+    @operation("ExecSync")
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse:
         return await self._containers.exec_sync(request)
 
@@ -268,6 +293,7 @@ class Runtime:
     async def image_status(self, request: cri.ImageStatusRequest, /) -> cri.ImageStatusResponse:
         return await self._images.status(request)
 
+    @operation("PullImage")
     async def pull_image(self, request: cri.PullImageRequest, /) -> cri.PullImageResponse:
         return await self._images.pull(request)
 
@@ -275,6 +301,7 @@ class Runtime:
         """See `api.Node`. What happens from this call on is told, not only from the first state taken."""
         return self._images.watch_pulls(request)
 
+    @operation("RemoveImage")
     async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse:
         await self._images.remove(request)
         return cri.RemoveImageResponse()
@@ -287,12 +314,15 @@ class Runtime:
     async def explain_blob(self, request: own.ExplainBlobRequest, /) -> own.ExplainBlobResponse:
         return await self._node_images.explain_blob(request)
 
+    @operation("PruneImages")
     async def prune_images(self, request: own.PruneImagesRequest, /) -> own.PruneImagesResponse:
         return await self._node_images.prune(request)
 
+    @operation("ImportImage")
     async def import_image(self, request: own.ImportImageRequest, /) -> own.ImportImageResponse:
         return await self._node_images.import_image(request)
 
+    @operation("ExportImage")
     async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
         return await self._node_images.export_image(request)
 

@@ -23,6 +23,7 @@ from podwright.core.views import (
 from podwright.core.words import as_asked, json_texts
 from podwright.engines.base import Json
 from podwright.errors import AlreadyExists, InvalidArgument, NotFound
+from podwright.steps import note
 from podwright.wire import cri_pb2 as cri
 
 
@@ -97,6 +98,7 @@ class Sandboxes:
             created_at=self._ground.clock.now(),
         )
         records.add_sandbox(record)
+        note(pod_sandbox_id=record.id)
         return await creations.begin(SandboxMaking(self._ground, record), key)
 
     async def stop(self, id: str) -> None:

@@ -16,6 +16,7 @@ from podwright.core.records import ContainerRecord
 from podwright.core.states import ContainerState
 from podwright.errors import DeadlineExceeded
 from podwright.spec.signals import parse_signal
+from podwright.steps import step
 
 KILL_AGAIN = 2.0
 """Seconds after which an unheard SIGKILL is repeated: a frozen container or a race with exec may swallow one,
@@ -38,10 +39,12 @@ async def stop(ground: Ground, record: ContainerRecord, timeout: int) -> None:
         try:
             async with ground.clock.timeout(timeout):
                 if start is not None:
-                    await start.over.wait()  # a program that does not run yet hears no signal but SIGKILL
+                    with step("wait for start", record.id):
+                        await start.over.wait()  # a program that does not run yet hears no signal but SIGKILL
                 if record.state is ContainerState.RUNNING:
-                    await ground.detached(_signal_softly(ground, record))
-                    await record.exited.wait()
+                    with step("grace period", record.id):
+                        await ground.detached(_signal_softly(ground, record))
+                        await record.exited.wait()
                 return
         except TimeoutError:
             pass
@@ -64,11 +67,12 @@ async def end(ground: Ground, record: ContainerRecord) -> None:
 
     Raises DeadlineExceeded when it runs on nevertheless. A start that does not notice is cut short.
     """
-    ending = ground.endings.get(record.id)
-    if ending is None:
-        ending = ground.endings[record.id] = ground.start(_end(ground, record))
-        ending.add_done_callback(lambda _: ground.endings.pop(record.id))
-    await asyncio.shield(ending)
+    with step("kill", record.id):
+        ending = ground.endings.get(record.id)
+        if ending is None:
+            ending = ground.endings[record.id] = ground.start(_end(ground, record))
+            ending.add_done_callback(lambda _: ground.endings.pop(record.id))
+        await asyncio.shield(ending)
 
 
 async def _end(ground: Ground, record: ContainerRecord) -> None:

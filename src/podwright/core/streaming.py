@@ -15,6 +15,7 @@ from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.sandboxes import Sandboxes
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import InvalidArgument, Unimplemented
+from podwright.steps import Operations
 from podwright.wire import cri_pb2 as cri
 
 Asked = cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest
@@ -36,8 +37,11 @@ class Giver(Protocol):
 
 
 class Streaming:
-    def __init__(self, ground: Ground, sandboxes: Sandboxes, containers: Containers) -> None:
+    def __init__(
+        self, ground: Ground, sandboxes: Sandboxes, containers: Containers, operations: Operations
+    ) -> None:
         self._ground = ground
+        self._operations = operations
         self._sandboxes = sandboxes
         self._containers = containers
         self.giver: Giver | None = None
@@ -86,15 +90,19 @@ class Streaming:
         record = self._running(container_id)
         if not argv:
             raise InvalidArgument("cmd", "no command specified")
-        return await self._ground.engine.exec(record.seen_by_engine(), list(argv), streams)
+        with self._operations.open("ExecSession", record.id):
+            return await self._ground.engine.exec(record.seen_by_engine(), list(argv), streams)
 
     async def attach(self, container_id: str, streams: Streams) -> None:
-        await self._ground.engine.attach(self._running(container_id).seen_by_engine(), streams)
+        record = self._running(container_id)
+        with self._operations.open("AttachSession", record.id):
+            await self._ground.engine.attach(record.seen_by_engine(), streams)
 
     async def port_forward(self, sandbox_id: str, port: int, connection: Connection) -> None:
         record = self._ready(sandbox_id)
         _check_port(port, "port")
-        await self._ground.engine.port_forward(record.seen_by_engine(), port, connection)
+        with self._operations.open("PortForwardSession", record.id):
+            await self._ground.engine.port_forward(record.seen_by_engine(), port, connection)
 
     def _giver(self, rpc: str) -> Giver:
         if self.giver is None:

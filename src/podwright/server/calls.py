@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -21,7 +21,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from podwright.api import Cri, method_name
+from podwright.core.operations import subject
 from podwright.server.errors import EXPECTED, status_of
+from podwright.steps import Operations
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -37,6 +39,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._house: Cri | None = None
         self._streams: set[asyncio.Task[Any]] = set()
         self.reason = "starting: recovery has not finished"
         self.refused = 0
@@ -48,6 +51,7 @@ class Gate:
         Where it has a method with `_wire` after its name, that one is served: it answers with bytes, a
         response serialised before. Two hundred containers take 0.5 ms to serialise and nothing to join.
         """
+        self._house = house
         for _, method in (*served_methods(), *other_methods(), *own_methods()):
             name = method_name(method.name)
             handler = getattr(house, f"{name}_wire", None) or getattr(house, name, None)
@@ -70,6 +74,16 @@ class Gate:
             yield
         finally:
             self._streams.discard(task)
+
+    def operation(
+        self, rpc: str, request: Message, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AbstractContextManager[object]:
+        """The block is the call `rpc` of the house's operations."""
+        # A fake node's house has others after each crash; another server's CRI has none.
+        operations = getattr(self._house, "operations", None)
+        if operations is None:
+            return nullcontext()
+        return cast("Operations", operations).open(rpc, subject(request), _caller(context))
 
     @property
     def is_open(self) -> bool:
@@ -137,7 +151,7 @@ def _stream(method: MethodDescriptor, gate: Gate) -> Any:
         if handler is None:
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
         try:
-            with gate.streaming():
+            with gate.streaming(), gate.operation(rpc, request, context):
                 parts = handler(request)
                 # The client learns that it hears everything from now on.
                 await context.send_initial_metadata(())
@@ -169,17 +183,18 @@ def _unary(method: MethodDescriptor, gate: Gate) -> Any:
         if handler is None:
             return await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
         try:
-            response = await handler(request)
+            with gate.operation(rpc, request, context):
+                response = await handler(request)
         except asyncio.CancelledError:
             # The client went away or its deadline passed; core has rolled back before this reaches us.
-            log.info("%s %s: cancelled after %.1f ms", rpc, _subject(request), _since(started))
+            log.info("%s %s: cancelled after %.1f ms", rpc, _of(request), _since(started))
             raise
         except Exception as error:
             code, message = status_of(error)
             _log_failure(rpc, request, code, error, started)
             return await _refuse(context, code, message)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s: %.1f ms", rpc, _subject(request, response), _since(started))
+            log.debug("%s %s: %.1f ms", rpc, _of(request, response), _since(started))
         return cast("Message | bytes", response)
 
     return grpc.unary_unary_rpc_method_handler(
@@ -187,6 +202,14 @@ def _unary(method: MethodDescriptor, gate: Gate) -> Any:
         request_deserializer=GetMessageClass(method.input_type).FromString,
         response_serializer=_serialize,
     )
+
+
+def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """The traceparent header, which every OpenTelemetry client sends."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent":
+            return value if isinstance(value, str) else ""
+    return ""
 
 
 def _serialize(response: Message | bytes) -> bytes:
@@ -202,7 +225,7 @@ async def _refuse(
 
 
 def _log_failure(rpc: str, request: Message, code: grpc.StatusCode, error: Exception, started: float) -> None:
-    subject, took = _subject(request), _since(started)
+    subject, took = _of(request), _since(started)
     if code is grpc.StatusCode.INTERNAL:
         log.error("%s %s: a defect, after %.1f ms", rpc, subject, took, exc_info=error)
     else:
@@ -214,14 +237,5 @@ def _since(started: float) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def _subject(request: Message, response: Message | bytes | None = None) -> str:
-    """Which object a call is about, for the log. Only ids, names and references: a request may carry
-    credentials (AuthConfig) and environments."""
-    for message in (response, request):
-        for field in ("container_id", "pod_sandbox_id", "image_ref"):
-            value = getattr(message, field, "")
-            if value and isinstance(value, str):
-                return value
-    image = getattr(getattr(request, "image", None), "image", "")
-    metadata = getattr(getattr(request, "config", None), "metadata", None)
-    return image or (metadata.name if metadata is not None else "") or "-"
+def _of(request: Message, response: Message | bytes | None = None) -> str:
+    return subject(request, response) or "-"
