@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from podwright.errors import PodwrightError
 from podwright.kube import manifest
-from podwright.kube.backoff import Backoff, restarts
+from podwright.kube.backoff import RestartDelays, restarts
 from podwright.kube.outcome import PodOutcome
 from podwright.kube.runner import PodRun, run_pods
 from podwright.logs.lines import Line
@@ -329,11 +329,11 @@ def test_restart_policies(policy: str, code: int, init: bool, again: bool) -> No
 @given(st.lists(st.floats(0, 599), min_size=2, max_size=30))
 def test_delays_grow_to_the_limit_and_never_beyond(runs: list[float]) -> None:
     delay: float | None = None
-    delays = [delay := Backoff().delay(delay, ran) for ran in runs]
+    delays = [delay := RestartDelays().delay(delay, ran) for ran in runs]
     assert delays[:2] == [0, 10]
     assert delays == sorted(delays) and delays[-1] <= 300
 
 
 def test_a_long_run_begins_anew() -> None:
-    assert Backoff().delay(160, 599) == 300
-    assert Backoff().delay(160, 600) == 0
+    assert RestartDelays().delay(160, 599) == 300
+    assert RestartDelays().delay(160, 600) == 0

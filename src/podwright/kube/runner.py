@@ -15,7 +15,7 @@ from podwright.api import Cri
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.kube import exits, hosts, translate, volumes
 from podwright.kube import host as hostfacts
-from podwright.kube.backoff import Backoff, restarts
+from podwright.kube.backoff import RestartDelays, restarts
 from podwright.kube.directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container
@@ -77,7 +77,7 @@ class PodRun:
         root: Path,
         *,
         reporter: Reporter | None = None,
-        backoff: Backoff | None = None,
+        backoff: RestartDelays | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.manifest = manifest
@@ -85,7 +85,7 @@ class PodRun:
         self._runtime = runtime
         self._root = root
         self._reporter = reporter or Silent()
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or RestartDelays()
         self._sleep = sleep
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
         self._host = Host()
