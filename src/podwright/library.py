@@ -21,7 +21,7 @@ from podwright.config import Config, load
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.references import with_absolute_path
 from podwright.kube import exits
-from podwright.kube.directory import PodDirectory
+from podwright.kube.old_directory import PodDirectory
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -546,6 +546,6 @@ async def _tidy(house: Cri) -> None:
 
 
 async def _remove_files(directory: PodDirectory) -> None:
-    from podwright.kube import volumes
+    from podwright.kube import old_volumes as volumes
 
     await asyncio.to_thread(volumes.remove, directory)

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import hosts, manifest, translate, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import manifest, translate
+from podwright.kube import old_hosts as hosts
+from podwright.kube import old_volumes as volumes
+from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.translate import Host
 from podwright.linux import mounts

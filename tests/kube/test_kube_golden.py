@@ -12,8 +12,9 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from podwright.kube import manifest as manifests
-from podwright.kube import translate, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import translate
+from podwright.kube import old_volumes as volumes
+from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container
 from podwright.kube.translate import Host

@@ -25,8 +25,9 @@ from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
-from podwright.kube import host, id_ranges, manifest, translate, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import host, id_ranges, manifest, translate
+from podwright.kube import old_volumes as volumes
+from podwright.kube.old_directory import PodDirectory
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 

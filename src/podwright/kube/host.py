@@ -9,7 +9,7 @@ from pathlib import Path
 
 from podwright.api import Cri
 from podwright.kube import id_ranges
-from podwright.kube.directory import PodDirectory
+from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.translate import Host, parse_resolver
 from podwright.wire import cri_pb2 as cri

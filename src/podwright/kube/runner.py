@@ -13,10 +13,12 @@ from typing import Protocol
 
 from podwright.api import Cri
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
-from podwright.kube import exits, hosts, translate, volumes
+from podwright.kube import exits, translate
+from podwright.kube import old_hosts as hosts
+from podwright.kube import old_volumes as volumes
 from podwright.kube import host as hostfacts
 from podwright.kube.backoff import RestartDelays, restarts
-from podwright.kube.directory import PodDirectory
+from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container
 from podwright.kube.outcome import ContainerOutcome, PodOutcome

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import env, hosts, resources, translate
-from podwright.kube.directory import PodDirectory
+from podwright.kube import env, resources, translate
+from podwright.kube import old_hosts as hosts
+from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, HostPathVolumeSource, Volume, VolumeMount
 from podwright.kube.translate import Host
