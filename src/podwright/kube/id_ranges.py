@@ -8,9 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Protocol
 
 from podwright.errors import ResourceExhausted
-from podwright.kube.directory import PodDirectory
 
 LENGTH = 1 << 16
 """Ids that each pod has, from 0 on."""
@@ -18,7 +18,16 @@ _LAST = (1 << 32) // LENGTH - 2
 """The host's own users are in the range before the first; the one after the last has the id that is none."""
 
 
-def claim(root: Path, directory: PodDirectory) -> int:
+class Place(Protocol):
+    """What of a pod's directory matters here (`PodDirectory`)."""
+
+    @property
+    def own(self) -> Path: ...
+    @property
+    def user_ids(self) -> Path: ...
+
+
+def claim(root: Path, directory: Place) -> int:
     """The first of the host's ids that the pod of `directory` has; drawn once. ResourceExhausted when all
     ranges are taken. Blocks."""
     directory.own.mkdir(parents=True, exist_ok=True)
@@ -34,13 +43,13 @@ def claim(root: Path, directory: PodDirectory) -> int:
         os.close(lock)
 
 
-def foreseen(root: Path, directory: PodDirectory) -> int:
+def foreseen(root: Path, directory: Place) -> int:
     """What `claim` would give; nothing is written."""
     own = _read(directory.user_ids)
     if own is not None:
         return own
-    paths = (root / "pods").glob(f"*/{directory.user_ids.relative_to(directory.path)}")
-    taken = {_read(path) for path in paths}
+    # Pods of earlier versions keep theirs one level further down.
+    taken = {_read(path) for place in ("user-ids", ".pod/user-ids") for path in root.glob(f"pods/*/{place}")}
     for place in range(1, _LAST + 1):
         if place * LENGTH not in taken:
             return place * LENGTH
