@@ -215,6 +215,41 @@ class TracingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     says so. Unset: as OTEL_TRACES_SAMPLER says, else all."""
 
 
+class NodeConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a kubelet's configuration would say of this machine, for pods that are run from manifests. The
+    defaults are a machine without a cluster."""
+
+    name: str = ""
+    """Empty: the host's name, in small letters."""
+    ips: list[str] = []
+    """Addresses that pods are told of; []: those that the host speaks from."""
+    cluster_dns: list[str] = []
+    """Name servers of dnsPolicy ClusterFirst; []: the node's resolver stands in."""
+    cluster_domain: str = ""
+    """What the full names of pods and the search list end in, such as "cluster.local"."""
+    resolv_conf: str = "/etc/resolv.conf"
+    """The node's resolver; empty: none."""
+    allowed_unsafe_sysctls: list[str] = []
+    """Sysctls beyond the safe ones that pods may set; a * at the end matches the rest: "kernel.msg*"."""
+    seccomp_default: bool = False
+    """RuntimeDefault for containers that say nothing of seccomp."""
+    seccomp_root: str = ""
+    """Where names of Localhost profiles begin; empty: ROOT/seccomp."""
+    cgroup_root: str = "/podwright"
+    """The cgroup below which kubepods is made."""
+    pod_cgroups: bool | None = None
+    """Make cgroups for pods and their quality of service; unset: as root."""
+    pod_logs: str = ""
+    """Directory of the pods' logs; empty: ROOT/logs."""
+    legacy_logs: str = ""
+    """Directory of symlinks to the logs, as log shippers know /var/log/containers; empty: none are made."""
+    max_backoff: float = 300.0
+    """Seconds, the longest wait before a failing container is started again."""
+    container_log_max_size: int = 10 << 20
+    """Bytes after which a log is rotated; 0: never."""
+    container_log_max_files: int = 5
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     root: str = "/var/lib/podwright"
     """Persistent state: the database, images, writable layers."""
@@ -242,6 +277,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     spec: SpecConfig = SpecConfig()
     images: ImageConfig = ImageConfig()
     streaming: StreamingConfig = StreamingConfig()
+    node: NodeConfig = NodeConfig()
     tracing: TracingConfig = TracingConfig()
 
     @property

@@ -21,7 +21,16 @@ from podwright.kube.translate import Host
 from podwright.wire import cri_pb2 as cri
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "kubelet"
-CASES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
+CASES = """
+    apparmor-unconfined capabilities command-args command-image-defaults cpu-fractions cwd
+    dns-clusterfirst-hostnet dns-default dns-none emptydir env-fieldref env-literal
+    env-resourcefield ephemeral-storage fsgroup grace-period host-aliases host-ipc host-network
+    host-pid host-port hostname-fqdn hostpath-types init-containers labels-annotations minimal
+    mount-propagation mount-readonly oom-killed ports priority-critical privilege-escalation
+    privileged pull-latest qos-burstable qos-guaranteed readonly-rootfs restart-on-failure
+    run-as-nonroot run-as-user seccomp share-process-namespace stdin-tty stop-signal subpath-expr
+    supplemental-groups sysctls termination-message var-expansion
+""".split()
 
 KUBELET = "${KUBELET_ROOT}/pods/${POD_UID}"
 HOST = Host(

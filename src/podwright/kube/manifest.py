@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import yaml
 
 from podwright.errors import InvalidArgument
 from podwright.kube import fields, validation
-from podwright.kube.models import Container, EmptyDirVolumeSource, Pod, PodSpec, Volume
+from podwright.kube.models import (
+    AnyContainer,
+    Container,
+    EmptyDirVolumeSource,
+    EphemeralContainer,
+    Pod,
+    PodSpec,
+    Volume,
+)
+from podwright.kube.objects import Objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,12 @@ class Manifest:
     """Where it was read: "pod.yaml, document 1"."""
     notes: tuple[str, ...] = ()
     """Fields that have no effect here, with the reason; for people."""
+    objects: Objects = field(default_factory=Objects)
+    """What stood beside it in the stream, or was given with it."""
+    static: bool = False
+    """It came from a directory of static pods, not from an API."""
+    refused: str = ""
+    """Why a static pod is not taken at all: the kubelet's words."""
 
     @property
     def spec(self) -> PodSpec:
@@ -52,6 +67,35 @@ class Manifest:
         return self.spec.containers
 
     @property
+    def ephemeral_containers(self) -> Sequence[EphemeralContainer]:
+        return self.spec.ephemeralContainers or []
+
+    @property
+    def sidecars(self) -> Sequence[Container]:
+        """Init containers that keep running."""
+        return [one for one in self.init_containers if self.is_sidecar(one)]
+
+    def is_sidecar(self, container: AnyContainer) -> bool:
+        return container.restartPolicy == "Always" and any(
+            container.name == one.name for one in self.init_containers
+        )
+
+    def all_containers(self) -> Sequence[AnyContainer]:
+        """Init containers, containers, ephemeral containers."""
+        return [*self.init_containers, *self.containers, *self.ephemeral_containers]
+
+    def container(self, name: str) -> AnyContainer | None:
+        return next((one for one in self.all_containers() if one.name == name), None)
+
+    def place(self, container: AnyContainer | str) -> str:
+        """Where a container stands, as events name it: "spec.containers{main}"; "" when nowhere."""
+        name = container if isinstance(container, str) else container.name
+        for group in ("initContainers", "containers", "ephemeralContainers"):
+            if any(one.name == name for one in getattr(self.spec, group) or []):
+                return f"spec.{group}{{{name}}}"
+        return ""
+
+    @property
     def grace(self) -> int:
         """Seconds between the stop signal and SIGKILL."""
         grace = self.spec.terminationGracePeriodSeconds
@@ -60,8 +104,8 @@ class Manifest:
     def volume(self, name: str) -> Volume:
         return next(volume for volume in self.spec.volumes or [] if volume.name == name)
 
-    def _metadata(self, field: str) -> str:
-        value: str = getattr(self.pod.metadata, field)
+    def _metadata(self, name: str) -> str:
+        value: str = getattr(self.pod.metadata, name)
         return value
 
 
