@@ -56,7 +56,9 @@ async def _signal_softly(ground: Ground, record: ContainerRecord) -> None:
         return
     record.soft_signal_sent = True
     try:
-        await ground.engine.signal_container(record.seen_by_engine(), parse_signal(record.stop_signal).number)
+        with step("signal", record.stop_signal):
+            number = parse_signal(record.stop_signal).number
+            await ground.engine.signal_container(record.seen_by_engine(), number)
     except BaseException:
         record.soft_signal_sent = False  # the next call sends it
         raise

@@ -25,6 +25,7 @@ from podwright.errors import FailedPrecondition, PodwrightError, ResourceExhaust
 from podwright.images import pack, unpack
 from podwright.linux import spawn
 from podwright.state.database import Database
+from podwright.steps import step
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS image_layers (
@@ -134,9 +135,10 @@ class Layers:
 
     async def pack(self, directory: Path, target: Path) -> str:
         """Make an uncompressed layer `target` of the root directory `directory`; return its diff id."""
-        done = await spawn.run(
-            _program(pack.__file__, str(directory.absolute()), str(target)), env=ENVIRONMENT
-        )
+        with step("pack layer"):
+            done = await spawn.run(
+                _program(pack.__file__, str(directory.absolute()), str(target)), env=ENVIRONMENT
+            )
         if done.status != 0:
             raise PodwrightError(f"cannot make a layer of {directory}: {done.stderr.decode().strip()}")
         return done.stdout.decode().strip()
@@ -210,7 +212,8 @@ class Layers:
                 target = work / "layer"
                 target.mkdir(mode=0o755)
                 lowers = [str(self.directory(layer.number)) for layer in reversed(below)]
-                size, inodes = await self._run(work, lowers, diff_id, blob)
+                with step("unpack layer", diff_id):
+                    size, inodes = await self._run(work, lowers, diff_id, blob)
                 self._number += 1
                 layer = Layer(self._number, chain_id, size, inodes)
                 target.rename(self.directory(layer.number))

@@ -38,6 +38,7 @@ from podwright.images.references import LocalSource, Reference
 from podwright.images.remote import NESTING, Remote, Resolved, chosen, opened
 from podwright.images.transfers import Lent, Shared, Turns, Work
 from podwright.linux.waiting import to_the_end
+from podwright.steps import step
 from podwright.wire import podwright_pb2 as own
 
 MAX_CONFIG = 8 << 20
@@ -90,8 +91,9 @@ class Pulling:
         async def begin(_: Work[Image]) -> Image:
             return await self._pull(source, credentials, names)
 
-        async with self._pulls.part((source, credentials, names), begin) as (work, _):
-            return await work.result()
+        async with self._pulls.part((source, credentials, names), begin) as (work, joined):
+            with step("wait for pull", str(source)) if joined else nullcontext():
+                return await work.result()
 
     def watch(self, image: str) -> AsyncIterator[own.PullProgress]:
         return self._board.watch(image)
@@ -149,12 +151,14 @@ class _Pull:
         async with self._unless_stalled(), self._lent.borrowed() as remote:
             self._remote = remote
             with self._question():
-                served = await remote.served()
-                known = self._known(served)
-                if known is not None and remote.accepts_anything():
-                    return self._rooms.records.name(known.image.id, served, self._names(served))
-                resolved = await remote.resolve()
-                await remote.check_policy(resolved)
+                with step("resolve"):
+                    served = await remote.served()
+                    known = self._known(served)
+                    if known is not None and remote.accepts_anything():
+                        return self._rooms.records.name(known.image.id, served, self._names(served))
+                    resolved = await remote.resolve()
+                with step("check policy"):
+                    await remote.check_policy(resolved)
             names = self._names(served, resolved.names)
             if known is not None:
                 return self._rooms.records.name(known.image.id, served, names)
@@ -208,11 +212,12 @@ class _Pull:
             with self._rooms.layers.hold(chain):
                 await self._put_layers_in_place(document.layers, chain, diff_ids)
                 self._progress.recording()
-                await self._rooms.layers.sync()
-                new = NewImage(
-                    document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes
-                )
-                return self._rooms.records.record(new, names)
+                with step("record image"):
+                    await self._rooms.layers.sync()
+                    new = NewImage(
+                        document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes
+                    )
+                    return self._rooms.records.record(new, names)
 
     async def _keep_artifact(
         self, resolved: Resolved, indexes: tuple[str, ...], names: Sequence[str]
@@ -237,9 +242,11 @@ class _Pull:
                     for index, each in enumerate(descriptors):
                         progress.layer(index, self._in_place(each.digest))
                     progress.recording()
-                    await layers.sync()
-                    config, id = artifacts.configuration(diff_id), resolved.manifest_digest
-                    return self._rooms.records.record(NewImage(id, config, (diff_id,), id, indexes), names)
+                    with step("record image"):
+                        await layers.sync()
+                        config, id = artifacts.configuration(diff_id), resolved.manifest_digest
+                        new = NewImage(id, config, (diff_id,), id, indexes)
+                        return self._rooms.records.record(new, names)
             finally:
                 await to_its_end(layers.delete([work]))
 
@@ -304,7 +311,8 @@ class _Pull:
                 async def into(target: Path) -> None:
                     async with self._rooms.turns.turn(self) if waits else nullcontext():
                         work.active = True
-                        await remote.fetch(descriptor, target, work.add)
+                        with step("fetch blob", descriptor.digest, bytes=descriptor.size):
+                            await remote.fetch(descriptor, target, work.add)
 
                 return await self._rooms.blobs.ensure(descriptor, into)
 
@@ -312,7 +320,8 @@ class _Pull:
             async with self._rooms.fetches.part(descriptor.digest, fetch) as (work, joined):
                 self._fetching[descriptor.digest] = work
                 try:
-                    return await work.result()
+                    with step("wait for blob", descriptor.digest) if joined else nullcontext():
+                        return await work.result()
                 except (PodwrightError, OSError):
                     if not joined:
                         raise
@@ -330,7 +339,8 @@ class _Pull:
         while True:
             async with self._rooms.unpacks.part(chain_id, unpack) as (work, joined):
                 try:
-                    return await work.result()
+                    with step("wait for layer", digest) if joined else nullcontext():
+                        return await work.result()
                 except PodwrightError as error:
                     if not joined:
                         kept = isinstance(error, (ResourceExhausted, FailedPrecondition))

@@ -27,6 +27,7 @@ from podwright.images.records import Records
 from podwright.images.references import LocalSource, Reference
 from podwright.images.why import Why
 from podwright.state.database import Database
+from podwright.steps import step
 from podwright.wire import podwright_pb2 as own
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,9 @@ class ImageStore:
         as containers use them."""
         image = self._records.find(reference)
         if image is not None:
-            self._records.remove(image.id)
-            await self._collect()
+            with step("remove image"):
+                self._records.remove(image.id)
+                await self._collect()
 
     async def filesystem_use(self) -> FilesystemUse:
         size, inodes = self._blobs.use()

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from podwright.errors import PodwrightError
 from podwright.linux.waiting import to_the_end
+from podwright.steps import step
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ class Turns:
         place = asyncio.get_running_loop().create_future()
         self._waiting[place] = owner
         try:
-            await place
+            with step("wait for place"):
+                await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self._give_back(owner)  # it was called up at the same moment

@@ -11,6 +11,7 @@ import msgspec
 
 from podwright.errors import DeadlineExceeded, FailedPrecondition, PodwrightError
 from podwright.linux import spawn
+from podwright.steps import step
 
 TIMEOUT = 220.0
 """Seconds a plugin may take; the kubelet waits 240 for a sandbox."""
@@ -80,9 +81,10 @@ async def call(
             "CNI_ARGS": args,
         }
     try:
-        done = await spawn.run(
-            [str(program)], input=msgspec.json.encode(config), env=environment, timeout=timeout
-        )
+        with step("cni plugin", f"{type} {command}"):
+            done = await spawn.run(
+                [str(program)], input=msgspec.json.encode(config), env=environment, timeout=timeout
+            )
     except DeadlineExceeded:
         raise DeadlineExceeded(f"CNI plugin {type} did not finish {command} within {timeout:g} s") from None
     except OSError as error:

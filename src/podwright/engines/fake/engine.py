@@ -39,11 +39,13 @@ from podwright.engines.fake.images import FakeImages
 from podwright.engines.fake.output import Log
 from podwright.engines.fake.plan import Plan
 from podwright.engines.fake.refusals import check_container, check_sandbox
+from podwright.engines.fake.stages import STAGES
 from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
+from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
 
@@ -121,13 +123,14 @@ class FakeEngine:
 
     async def _step(self, name: str, subject: Subject) -> None:
         """Before each act: what comes after it happens only if this returns."""
-        if self.world.on_step is not None:
-            await self.world.on_step(name, subject)
-        if self.world.faults.some or self._doom is not None:
-            await self._meet(name, subject)
-        if self._crashed:
-            await self._buried.wait()
-            raise asyncio.CancelledError
+        with step(STAGES[name]):
+            if self.world.on_step is not None:
+                await self.world.on_step(name, subject)
+            if self.world.faults.some or self._doom is not None:
+                await self._meet(name, subject)
+            if self._crashed:
+                await self._buried.wait()
+                raise asyncio.CancelledError
 
     async def _meet(self, name: str, subject: Subject) -> None:
         """What the world's faults want of this step."""
@@ -181,7 +184,8 @@ class FakeEngine:
             made.pid = world.new_pid()
         script = world.scenario.pod_script(subject)
         if delay := script.latency.draw(world.chance):
-            await world.clock.sleep(delay)
+            with step("ready"):
+                await world.clock.sleep(delay)
         await self._step("create_sandbox.ready", subject)
         made.ready, made.created, made.traffic = True, world.clock.monotonic(), script.network
         if script.lost is not None:
@@ -296,29 +300,34 @@ class FakeEngine:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         await self._step("exec_sync.exec", Subject.of_container(container))
-        return await execution.run(
-            self.world,
-            self._running(container),
-            container,
-            argv,
-            timeout,
-            limit,
-            lambda: not self._crashed,
-        )
+        with step("exec"):
+            return await execution.run(
+                self.world,
+                self._running(container),
+                container,
+                argv,
+                timeout,
+                limit,
+                lambda: not self._crashed,
+            )
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
         await self._step("exec.start", Subject.of_container(container))
-        return await sessions.run(
-            self.world, self._running(container), container, argv, streams, self._connections
-        )
+        with step("exec"):
+            return await sessions.run(
+                self.world, self._running(container), container, argv, streams, self._connections
+            )
 
     async def attach(self, container: Container, streams: Streams) -> None:
         await self._step("attach.attach", Subject.of_container(container))
-        await attaching.attach(self.world, self._running(container), container, streams, self._connections)
+        with step("attach"):
+            running = self._running(container)
+            await attaching.attach(self.world, running, container, streams, self._connections)
 
     async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
         await self._step("port_forward.connect", Subject.of_sandbox(sandbox))
-        await forwarding.forward(self.world, sandbox, port, connection, self._connections)
+        with step("forward"):
+            await forwarding.forward(self.world, sandbox, port, connection, self._connections)
 
     async def reopen_log(self, container: Container) -> None:
         await self._step("reopen_log.reopen", Subject.of_container(container))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted,
 from podwright.images import references
 from podwright.images.progress import INTERVAL, Progress, Pulls
 from podwright.images.references import LocalSource, Reference
+from podwright.steps import step
 from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ class FakeImages:
             task.add_done_callback(lambda _: self._forget(key, task))
         transfer.waiting += 1
         try:
-            image, outcome = await asyncio.shield(transfer.task)
+            with step("wait for pull", str(source)) if joined else nullcontext():
+                image, outcome = await asyncio.shield(transfer.task)
             return image, "shared" if joined else outcome
         finally:
             transfer.waiting -= 1
@@ -247,7 +249,8 @@ class FakeImages:
         transferred = not world.images.has(offer.id)
         if transferred:
             duration = registry.duration(script, offer, world.chance)
-            with self._told(offer, duration, progress):
+            fetching = step("fetch blob", offer.id, bytes=offer.size)
+            with self._told(offer, duration, progress), fetching:
                 await world.clock.sleep(duration)
         if offer.script is not None and offer.script.error is not None:
             raise offer.script.error.make()

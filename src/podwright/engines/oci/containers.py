@@ -45,6 +45,7 @@ from podwright.spec.inputs import (
 )
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
+from podwright.steps import step
 
 log = logging.getLogger(__name__)
 
@@ -91,19 +92,24 @@ class Containers:
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)
         ids = user_namespaces.id_maps(self._places, container.sandbox)
-        root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
+        with step("rootfs"):
+            root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
         facts = self._requests.facts(container.config)
         parts = Made(container, root, self._places, self._tasks, self._volumes, self._levels, made, ids)
-        request = await self._requests.container(container, runtime, wanted, facts, parts)
-        built = build_container(request, facts)
+        with step("spec"):
+            request = await self._requests.container(container, runtime, wanted, facts, parts)
+            built = build_container(request, facts)
         for warning in built.warnings:
             log.info("container %s: %s", container.id, warning)
         user = built.user
         host_user = ids.to_host(user.uid, user.gid) if ids is not None else None
         spec = built.spec
         if self._hooks.adjusts:
-            spec = await self._hooks.adjust(spec, hook_target(container, runtime))
-        await asyncio.to_thread(labels.relabel, built.relabels)
+            with step("hooks"):
+                spec = await self._hooks.adjust(spec, hook_target(container, runtime))
+        if built.relabels:
+            with step("relabel"):
+                await asyncio.to_thread(labels.relabel, built.relabels)
         bundle = self._places.container_run(container.id)
         if ids is not None and (
             mapped_mounts.misread(spec, runtime) or not await self._runtimes.maps_ids(runtime.handler)
@@ -152,12 +158,14 @@ class Containers:
     async def remove(self, container: Container) -> None:
         id = container.id
         await self._tasks.end(id, container.facts.pid, started(container))
-        rootfs.unmount(self._places, id)
-        mapped = self._places.mapped_mounts(id)
-        if mapped.is_dir():
-            mounts.unmount_below(mapped)
-        self._volumes.release(container.sandbox.id, id)
-        await asyncio.to_thread(self._remove_files, id)
+        with step("unmount"):
+            rootfs.unmount(self._places, id)
+            mapped = self._places.mapped_mounts(id)
+            if mapped.is_dir():
+                mounts.unmount_below(mapped)
+            self._volumes.release(container.sandbox.id, id)
+        with step("remove files"):
+            await asyncio.to_thread(self._remove_files, id)
         # By the store's own account: after a reboot no mount tells any more which images were volumes.
         self._images.release_all(id)
 
@@ -165,13 +173,15 @@ class Containers:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         try:
-            return await exec.run(self._place(container), argv, timeout, limit)
+            with step("exec"):
+                return await exec.run(self._place(container), argv, timeout, limit)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
         try:
-            return await sessions.run(self._place(container), argv, streams)
+            with step("exec"):
+                return await sessions.run(self._place(container), argv, streams)
         except FileNotFoundError as error:
             raise NotFound(f"container {container.id} has no bundle any more: {error}") from error
 
@@ -181,7 +191,8 @@ class Containers:
 
     async def reopen_log(self, container: Container) -> None:
         if container.log_path:
-            await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
+            with step("reopen log"):
+                await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
 
     async def observe(self, container: Container) -> Observation:
         runtime = self._runtimes.of_existing(container.sandbox.handler)

@@ -50,6 +50,7 @@ from podwright.linux import cgroups, mounts, proc, trees
 from podwright.linux.migration import Migrations
 from podwright.network.cni import Cni
 from podwright.state.database import Database
+from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,8 @@ class OciEngine:
         resources: cri.LinuxContainerResources,
         former: cri.LinuxContainerResources | None = None,
     ) -> None:
-        await self._updates.apply(container, resources, former)
+        with step("update limits"):
+            await self._updates.apply(container, resources, former)
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
@@ -250,10 +252,12 @@ class OciEngine:
         return await self._containers.exec(container, argv, streams)
 
     async def attach(self, container: Container, streams: Streams) -> None:
-        await self._containers.attach(container, streams)
+        with step("attach"):
+            await self._containers.attach(container, streams)
 
     async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
-        await self._sandboxes.forward(sandbox, port, connection)
+        with step("forward"):
+            await self._sandboxes.forward(sandbox, port, connection)
 
     async def reopen_log(self, container: Container) -> None:
         await self._containers.reopen_log(container)
@@ -272,7 +276,8 @@ class OciEngine:
 
     async def observe_container(self, container: Container) -> Observation:
         self._stats.enter(container)
-        return await self._containers.observe(container)
+        with step("look"):
+            return await self._containers.observe(container)
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         return self._containers.info(container)
@@ -289,7 +294,9 @@ class OciEngine:
     # Repair
 
     async def forget_others(self, sandboxes: set[str]) -> None:
-        if removed := await self._network.gc(sandboxes, sole_user=self._config.cni.sole_user):
+        with step("release networks"):
+            removed = await self._network.gc(sandboxes, sole_user=self._config.cni.sole_user)
+        if removed:
             log.warning("networks of sandboxes that are gone were released: %s", ", ".join(removed))
 
     async def orphans(self, sandboxes: set[str], containers: set[str]) -> Sequence[Orphan]:

@@ -19,6 +19,7 @@ from podwright.errors import FailedPrecondition
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
 from podwright.spec.linux.mounts import Lookup
+from podwright.steps import step
 
 
 class Made:
@@ -66,7 +67,8 @@ class Made:
 
     async def source(self, place: int, wanted: Lookup) -> MountSource:
         if wanted.image is not None:
-            return await self._image(place, wanted)
+            with step("image volume", wanted.image.image):
+                return await self._image(place, wanted)
         host.check_source(wanted, place)
         try:
             return host.mount_source(wanted, self._made)
@@ -94,7 +96,8 @@ class Made:
             volume = self._places.volume(self._container.id, number)
             # A copy that went on would fill, or make again, what is being removed.
             owner = self._ids.root if self._ids else (0, 0)
-            await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume, owner))
+            with step("fill volume", path):
+                await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume, owner))
             volumes[path] = str(volume)
         return volumes
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.build import build_sandbox
 from podwright.spec.linux.limits import shm_size
 from podwright.spec.linux.sysctls import sandbox_sysctls
+from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
@@ -93,13 +94,15 @@ class Sandboxes:
             making = user_namespaces.create_pinned(
                 pins, [ids.uids], [ids.gids], hostname=hostname, sysctls=sysctls
             )
-        pinned = asyncio.ensure_future(making)
+        pinned = asyncio.ensure_future(_namespaces(making))
         try:
-            self._write_files(sandbox)
+            with step("pod files"):
+                self._write_files(sandbox)
             if asked.ipc != _NODE:
                 handler = node_files.handler_options(self._config, sandbox.handler)
                 size = shm_size(sandbox.config, handler, self._host.policy)
-                self._make_shm(sandbox.id, size, ids.root if ids else (0, 0))
+                with step("shm"):
+                    self._make_shm(sandbox.id, size, ids.root if ids else (0, 0))
         finally:
             # What it makes must be there, or gone, before anything is undone.
             await to_the_end(pinned)
@@ -124,15 +127,17 @@ class Sandboxes:
             await asyncio.wait([detached])
         # The namespace goes only after its network: plugins work inside it.
         detached.result()
-        for kind in namespaces.PINNABLE:
-            namespaces.unpin(self._places.pin(id, kind))
-        mounts.unmount(self._places.shm(id))
-        self._volumes.release_pod(id)
+        with step("unmount"):
+            for kind in namespaces.PINNABLE:
+                namespaces.unpin(self._places.pin(id, kind))
+            mounts.unmount(self._places.shm(id))
+            self._volumes.release_pod(id)
 
     async def remove(self, sandbox: Sandbox) -> None:
         await self.stop(sandbox)
-        trees.remove(self._places.sandbox_run(sandbox.id))
-        trees.remove(self._places.sandbox_root(sandbox.id))
+        with step("remove files"):
+            trees.remove(self._places.sandbox_run(sandbox.id))
+            trees.remove(self._places.sandbox_root(sandbox.id))
 
     def alive(self, sandbox: Sandbox) -> bool:
         """Its namespaces, its shared memory and its pause process are there."""
@@ -203,13 +208,15 @@ class Sandboxes:
     async def _attach(self, sandbox: Sandbox) -> Result | None:
         if options(sandbox).network == _NODE:
             return None
-        return await self._network.add(self._attachment(sandbox))
+        with step("cni add"):
+            return await self._network.add(self._attachment(sandbox))
 
     async def _detach(self, sandbox: Sandbox) -> None:
         if options(sandbox).network == _NODE:
             return
         try:
-            await self._network.delete(self._attachment(sandbox))
+            with step("cni del"):
+                await self._network.delete(self._attachment(sandbox))
         except Unavailable:
             # No plugin could be asked; of a pod that never was attached none needs to be.
             if sandbox.id in self._network.cached_ids():
@@ -233,6 +240,10 @@ class Sandboxes:
         """Pid and start time of the process that holds the pod's PID namespace; zeros if there is none."""
         if not has_pause(sandbox):
             return 0, 0
+        with step("pause"):
+            return await self._start_pause(sandbox)
+
+    async def _start_pause(self, sandbox: Sandbox) -> tuple[int, int]:
         runtime = self._runtimes.get(sandbox.handler)
         bundle = self._places.pause_bundle(sandbox.id)
         bundle.mkdir(exist_ok=True)
@@ -244,7 +255,8 @@ class Sandboxes:
             ids.to_host(built.user.uid, built.user.gid)
         spec = built.spec
         if self._hooks.adjusts:
-            spec = await self._hooks.adjust(spec, hook_target(sandbox, runtime))
+            with step("hooks"):
+                spec = await self._hooks.adjust(spec, hook_target(sandbox, runtime))
         (bundle / "config.json").write_bytes(encode(spec))
         pid = await self._tasks.create(
             runtime, Supervised(sandbox.id, sandbox.name, bundle, self._places.exits)
@@ -273,6 +285,11 @@ class Sandboxes:
 
     async def _unmake(self, sandbox: Sandbox) -> None:
         await self.remove(sandbox)
+
+
+async def _namespaces(making: Awaitable[None]) -> None:
+    with step("namespaces"):
+        await making
 
 
 def _started(sandbox: Sandbox) -> int:

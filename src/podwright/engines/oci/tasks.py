@@ -22,6 +22,7 @@ from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import CommandFailed, FailedPrecondition
 from podwright.linux import cgroups, proc, spawn, trees
+from podwright.steps import step
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,9 @@ class Tasks:
 
     async def create(self, runtime: Runtime, task: Supervised) -> int:
         """The pid of a new task that waits for its start. CommandFailed with the runtime's own words."""
-        async with runtimes.create_view(runtime, self._places) as command:
-            pid = await conmon.create(self._program, task, runtime.kind, command)
+        with step("runtime create", runtime.kind):
+            async with runtimes.create_view(runtime, self._places) as command:
+                pid = await conmon.create(self._program, task, runtime.kind, command)
         self._guard(task.id, task.bundle, pid)
         return pid
 
@@ -83,7 +85,8 @@ class Tasks:
         """Raises CommandFailed with the runtime's own words."""
         returned = self._starting[id] = asyncio.get_running_loop().create_future()
         try:
-            done = await runtimes.run_with_hooks(runtime, "start", id)
+            with step("runtime start", runtime.kind):
+                done = await runtimes.run_with_hooks(runtime, "start", id)
         finally:
             returned.set_result(None)
             del self._starting[id]
@@ -94,7 +97,8 @@ class Tasks:
     async def signal(self, runtime: Runtime | None, id: str, pid: int, started: int, number: int) -> None:
         """Send `number` to the first process; SIGKILL to all. Fine when they are gone."""
         if runtime is not None and runtime.sandboxed:
-            words = await runtimes.kill(runtime, id, number, everything=number == signal.SIGKILL)
+            with step("runtime kill", runtime.kind):
+                words = await runtimes.kill(runtime, id, number, everything=number == signal.SIGKILL)
             if not words or exits.read(self._places.exit_file(id)) or not self.alive(id, pid, started):
                 return
             if number != signal.SIGKILL:
@@ -208,7 +212,8 @@ class Tasks:
         bundle = self._places.bundle(id)
         cgroup = self.cgroup(id)
         if bundle.exists():
-            await self._kill(id, bundle, pid, started)
+            with step("end task"):
+                await self._kill(id, bundle, pid, started)
         await self._clear(id, cgroup)
         self._places.exit_file(id).unlink(missing_ok=True)
         self._cgroups.pop(id, None)
@@ -260,7 +265,8 @@ class Tasks:
     async def _clear(self, id: str, cgroup: str) -> None:
         """What the runtimes know of `id`, and its cgroup."""
         for runtime in self._runtimes.having(id):
-            words = await runtimes.delete(runtime, id)
+            with step("runtime delete", runtime.kind):
+                words = await runtimes.delete(runtime, id)
             if words:
                 log.warning("%s delete %s: %s", runtime.kind, id, words)
         for path in self._runtimes.left_behind(id):
@@ -318,7 +324,8 @@ class Tasks:
 
 async def _status(runtime: Runtime, id: str) -> str:
     """What `runtime` calls the state of `id`; "" when it does not know it."""
-    done = await spawn.run(runtime.argv("state", id))
+    with step("runtime state", runtime.kind):
+        done = await spawn.run(runtime.argv("state", id))
     try:
         return msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
     except msgspec.DecodeError:
