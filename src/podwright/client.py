@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from podwright import traceparent
 from podwright.api import Cri, method_name
 from podwright.errors import Unavailable
 from podwright.server.endpoint import knock, silence, socket_path
@@ -77,7 +78,7 @@ class _Remote:
 
 def _streamed(call: Any) -> Callable[[Message], AsyncIterator[Any]]:
     async def remote(request: Message, /) -> AsyncIterator[Any]:
-        stream = call(request)
+        stream = call(request, metadata=_trace())
         try:
             async for part in stream:
                 yield part
@@ -92,8 +93,14 @@ def _streamed(call: Any) -> Callable[[Message], AsyncIterator[Any]]:
 def _translated(call: Any, timeout: float | None) -> Callable[[Message], Awaitable[Any]]:
     async def remote(request: Message, /) -> Any:
         try:
-            return await call(request, timeout=timeout)
+            return await call(request, timeout=timeout, metadata=_trace())
         except grpc.aio.AioRpcError as error:
             raise error_of(error.code(), error.details() or "") from None
 
     return remote
+
+
+def _trace() -> tuple[tuple[str, str], ...] | None:
+    """The trace that the caller has active, for the server's spans to hang below."""
+    header = traceparent.active()
+    return ((traceparent.HEADER, header),) if header else None

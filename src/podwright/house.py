@@ -19,6 +19,7 @@ from podwright.hooks.running import Hooks
 from podwright.state.database import Database
 from podwright.state.lock import locked
 from podwright.streaming.giver import LazyServer
+from podwright.tracing.exporting import exported
 
 if TYPE_CHECKING:
     from podwright.engines.base import Engine, Planner
@@ -48,15 +49,16 @@ async def open_house(config: Config) -> AsyncIterator[Runtime]:
             await maker.open()
             try:
                 runtime = Runtime(config, maker, database, hooks)
-                try:
-                    streams = LazyServer(runtime)
+                async with exported(runtime.operations, config.tracing):
                     try:
-                        await runtime.open()
-                        yield runtime
+                        streams = LazyServer(runtime)
+                        try:
+                            await runtime.open()
+                            yield runtime
+                        finally:
+                            await streams.close()
                     finally:
-                        await streams.close()
-                finally:
-                    await runtime.close()
+                        await runtime.close()
             finally:
                 await maker.close()
         finally:

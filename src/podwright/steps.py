@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
+from podwright.traceparent import active
+
 
 class Watcher(Protocol):
     """Told of every operation and step of one `Operations`, on whatever thread it happens; must be quick and
@@ -120,7 +122,8 @@ class Operations:
             and here.watchers is self.watchers
         ):
             return nullcontext(here)
-        return self.open(name, subject)
+        # A server knows its caller's trace from the wire; who calls in this process may have one active.
+        return self.open(name, subject, active())
 
 
 class _Told:

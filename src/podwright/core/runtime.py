@@ -14,6 +14,7 @@ from podwright.core import streams
 from podwright.core.containers import Containers
 from podwright.core.ends import exited
 from podwright.core.events import Events, Subscription, decoded
+from podwright.core.following import Following
 from podwright.core.ground import Ground
 from podwright.core.images import Images
 from podwright.core.metric_table import descriptors
@@ -58,7 +59,8 @@ class Runtime:
         self.in_flight = InFlight()
         self.operations = Operations()
         """Every call is one of them, through whichever door it comes."""
-        self.operations.watchers = (self.in_flight,)
+        self._following = Following()
+        self.operations.watchers = (self.in_flight, self._following)
         self._hooks = hooks or Hooks()
         self._watching: asyncio.Task[None] | None = None
         self._ground = Ground(config, engine, Records(database))
@@ -300,6 +302,10 @@ class Runtime:
     def watch_pulls(self, request: own.WatchPullsRequest, /) -> AsyncIterator[own.PullProgress]:
         """See `api.Node`. What happens from this call on is told, not only from the first state taken."""
         return self._images.watch_pulls(request)
+
+    def watch_steps(self, request: own.WatchStepsRequest, /) -> AsyncIterator[own.StepEvent]:
+        """See `api.Node`."""
+        return self._following.follow(request)
 
     @operation("RemoveImage")
     async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse:
