@@ -171,6 +171,10 @@ class Node(Protocol):
     async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
         """Write an image to an absolute path of the server's host."""
 
+    async def list_operations(self, request: own.ListOperationsRequest, /) -> own.ListOperationsResponse:
+        """What goes on: calls that have not ended, and what goes on of one whose client has left, the oldest
+        first. Those that only look are told when `request` asks for them."""
+
 
 def method_name(rpc: str) -> str:
     """ "RunPodSandbox" -> "run_pod_sandbox"."""

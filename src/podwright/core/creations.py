@@ -22,7 +22,7 @@ from podwright.core.records import ContainerRecord, Records, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
 from podwright.core.undo import unwind
 from podwright.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition
-from podwright.steps import step
+from podwright.steps import Step, current, step
 
 PARKED_FOR = 120.0
 """Seconds that an unclaimed object is kept."""
@@ -113,6 +113,8 @@ class Creation:
     revoked: bool = False
     """The object is being removed, although somebody may be about to claim it."""
     expiry: Timer | None = None
+    call: Step | None = None
+    """The call that began it."""
 
 
 class Creations:
@@ -138,6 +140,10 @@ class Creations:
         """End every creation that is still under way."""
         for creation in self._under_way.values():
             creation.task.cancel()
+
+    def parked(self) -> list[Creation]:
+        """Those whose object is there and waits for its client."""
+        return [each for each in self._under_way.values() if each.expiry is not None]
 
     def close(self) -> None:
         """Leave what is parked to the next start: nothing of it may happen after the runtime has gone."""
@@ -167,7 +173,8 @@ class Creations:
     async def begin(self, making: Making, request: bytes) -> str:
         """Start a creation and wait for it. The caller has reserved the name."""
         task: asyncio.Task[str] = self._start(making.create(self._clock, self._bound))
-        creation = Creation(request, making, task)
+        here = current()
+        creation = Creation(request, making, task, call=here.call if here is not None else None)
         self._under_way[making.record.name] = creation
         task.add_done_callback(lambda _: self._ended(creation))
         return await self._wait(creation)

@@ -19,6 +19,7 @@ from podwright.core.starting import Start
 from podwright.core.states import CONTAINER, SANDBOX, ContainerEvent, ContainerState, SandboxEvent, next_state
 from podwright.core.views import event_statuses_wire
 from podwright.engines.base import Engine
+from podwright.steps import Step
 from podwright.wire import cri_pb2 as cri
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Ground:
         self.starts: dict[str, Start] = {}
         self.endings: dict[str, asyncio.Task[None]] = {}
         """Starts under way, and containers that are being killed, by the container's id."""
+        self.stops: dict[str, Step] = {}
+        """Of containers whose grace period runs, the call that began it."""
         self.look_again: Timer | None = None
         """Some object could not be looked at; it will be once more."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -101,6 +104,7 @@ class Ground:
             self._only_remember(record, error)
         if record.state is ContainerState.EXITED:
             record.exited.set()
+            self.stops.pop(record.id, None)
             if record.kill_timer is not None:
                 record.kill_timer.cancel()
 

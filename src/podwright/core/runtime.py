@@ -21,7 +21,7 @@ from podwright.core.metric_table import descriptors
 from podwright.core.metrics import Metrics
 from podwright.core.node import runtime_config, status
 from podwright.core.node_images import NodeImages
-from podwright.core.operations import InFlight, operation
+from podwright.core.operations import RECOVERY, InFlight, listed, operation
 from podwright.core.pod_network import PodNetwork
 from podwright.core.records import Records
 from podwright.core.recovery import look_again, recover
@@ -91,7 +91,7 @@ class Runtime:
         if self._hooks.watches:
             self._watching = asyncio.get_running_loop().create_task(self._tell_hooks(self.events.subscribe()))
         self._exits = asyncio.get_running_loop().create_task(self._follow_exits())
-        with self.operations.open("Recovery"):
+        with self.operations.open(RECOVERY):
             await recover(self._ground, self._sandboxes, self._containers)
 
     async def close(self) -> None:
@@ -331,6 +331,12 @@ class Runtime:
     @operation("ExportImage")
     async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
         return await self._node_images.export_image(request)
+
+    # What goes on, beyond the CRI
+
+    async def list_operations(self, request: own.ListOperationsRequest, /) -> own.ListOperationsResponse:
+        operations = listed(self.in_flight, self._ground, reading=request.reading)
+        return own.ListOperationsResponse(operations=operations)
 
     # What is asked most often, encoded already: a server sends it as it is
 

@@ -16,7 +16,7 @@ from podwright.core.records import ContainerRecord
 from podwright.core.states import ContainerState
 from podwright.errors import DeadlineExceeded
 from podwright.spec.signals import parse_signal
-from podwright.steps import step
+from podwright.steps import current, step
 
 KILL_AGAIN = 2.0
 """Seconds after which an unheard SIGKILL is repeated: a frozen container or a race with exec may swallow one,
@@ -81,6 +81,7 @@ async def _end(ground: Ground, record: ContainerRecord) -> None:
     if record.kill_timer is not None:
         record.kill_timer.cancel()
         record.kill_timer = None
+    ground.stops.pop(record.id, None)
     clock = ground.clock
     give_up = clock.monotonic() + GIVE_UP
     while not record.exited.is_set():
@@ -104,6 +105,8 @@ def _kill_not_later_than(ground: Ground, record: ContainerRecord, seconds: float
         if timer.when() <= ground.clock.monotonic() + seconds:
             return
         timer.cancel()
+    if (here := current()) is not None:
+        ground.stops.setdefault(record.id, here.call)
     record.kill_timer = ground.clock.call_later(seconds, lambda: ground.start(_end_logged(ground, record)))
 
 

@@ -201,3 +201,53 @@ class StepEvent(_message.Message):
     attributes: _containers.ScalarMap[str, str]
     is_call: bool
     def __init__(self, id: _Optional[str] = ..., parent_id: _Optional[str] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., began_at: _Optional[int] = ..., started: _Optional[int] = ..., ended: _Optional[int] = ..., error: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., is_call: _Optional[bool] = ...) -> None: ...
+
+class ListOperationsRequest(_message.Message):
+    __slots__ = ("reading",)
+    READING_FIELD_NUMBER: _ClassVar[int]
+    reading: bool
+    def __init__(self, reading: _Optional[bool] = ...) -> None: ...
+
+class ListOperationsResponse(_message.Message):
+    __slots__ = ("operations",)
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    operations: _containers.RepeatedCompositeFieldContainer[Operation]
+    def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
+
+class Operation(_message.Message):
+    __slots__ = ("rpc", "subject", "pod_sandbox_id", "container_id", "image", "pod_namespace", "pod_name", "container_name", "started_at", "stages", "client_gone", "seconds_left")
+    RPC_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    POD_SANDBOX_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    POD_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POD_NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_NAME_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_GONE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    rpc: str
+    subject: str
+    pod_sandbox_id: str
+    container_id: str
+    image: str
+    pod_namespace: str
+    pod_name: str
+    container_name: str
+    started_at: int
+    stages: _containers.RepeatedCompositeFieldContainer[OperationStage]
+    client_gone: bool
+    seconds_left: float
+    def __init__(self, rpc: _Optional[str] = ..., subject: _Optional[str] = ..., pod_sandbox_id: _Optional[str] = ..., container_id: _Optional[str] = ..., image: _Optional[str] = ..., pod_namespace: _Optional[str] = ..., pod_name: _Optional[str] = ..., container_name: _Optional[str] = ..., started_at: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[OperationStage, _Mapping]]] = ..., client_gone: _Optional[bool] = ..., seconds_left: _Optional[float] = ...) -> None: ...
+
+class OperationStage(_message.Message):
+    __slots__ = ("name", "subject", "started_at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subject: str
+    started_at: int
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., started_at: _Optional[int] = ...) -> None: ...

@@ -64,6 +64,11 @@ class NodeStub:
                 request_serializer=podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.SerializeToString,
                 response_deserializer=podwright_dot_wire_dot_podwright__pb2.StepEvent.FromString,
                 _registered_method=True)
+        self.ListOperations = channel.unary_unary(
+                '/podwright.v1.Node/ListOperations',
+                request_serializer=podwright_dot_wire_dot_podwright__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=podwright_dot_wire_dot_podwright__pb2.ListOperationsResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -105,6 +110,12 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOperations(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +148,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.WatchSteps,
                     request_deserializer=podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.FromString,
                     response_serializer=podwright_dot_wire_dot_podwright__pb2.StepEvent.SerializeToString,
+            ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=podwright_dot_wire_dot_podwright__pb2.ListOperationsRequest.FromString,
+                    response_serializer=podwright_dot_wire_dot_podwright__pb2.ListOperationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -301,6 +317,33 @@ class Node:
             '/podwright.v1.Node/WatchSteps',
             podwright_dot_wire_dot_podwright__pb2.WatchStepsRequest.SerializeToString,
             podwright_dot_wire_dot_podwright__pb2.StepEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podwright.v1.Node/ListOperations',
+            podwright_dot_wire_dot_podwright__pb2.ListOperationsRequest.SerializeToString,
+            podwright_dot_wire_dot_podwright__pb2.ListOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
