@@ -178,8 +178,23 @@ def ps(
     every: Annotated[bool, typer.Option("--all", "-a", help="Those that do not run, too.")] = False,
     quiet: Quiet = False,
     output: Output = Format.TABLE,
+    operations: Annotated[
+        bool,
+        typer.Option(
+            "--operations",
+            help="Creates, starts, stops, pulls that are under way instead, with stage and age. With --all"
+            " also calls that only look.",
+        ),
+    ] = False,
 ) -> None:
     """List containers."""
+    if operations:
+        from podwright.cli import operations as room
+
+        if quiet:
+            raise typer.BadParameter("operations have no ids", param_hint="--quiet")
+        run_async(room.operations(context.obj, every, output))
+        return
     from podwright.cli import lists
 
     run_async(lists.ps(context.obj, every, quiet, output))
