@@ -15,6 +15,7 @@ from podwright.wire import cri_pb2 as cri
 
 UID_LABEL = "io.kubernetes.pod.uid"
 HASH_ANNOTATION = "io.kubernetes.container.hash"
+RESTARTS_ANNOTATION = "io.kubernetes.container.restartCount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class SeenContainer:
     @property
     def failed(self) -> bool:
         return self.exited and self.status.exit_code != 0
+
+    @property
+    def restart_count(self) -> int:
+        noted = self.status.annotations.get(RESTARTS_ANNOTATION, "")
+        return int(noted) if noted.isdecimal() else self.attempt
 
     @property
     def hash(self) -> str:
