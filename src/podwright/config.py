@@ -215,6 +215,14 @@ class TracingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     says so. Unset: as OTEL_TRACES_SAMPLER says, else all."""
 
 
+class MetricsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Figures about podwright itself, for Prometheus."""
+
+    address: str = ""
+    """Where `podwright serve` answers GET /metrics: "127.0.0.1:9477", or "unix:///PATH", which only root and
+    the socket's group may open. There is no TLS, and whoever reaches it may ask. Empty: nowhere."""
+
+
 class NodeConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What a kubelet's configuration would say of this machine, for pods that are run from manifests. The
     defaults are a machine without a cluster."""
@@ -250,6 +258,28 @@ class NodeConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     container_log_max_files: int = 5
 
 
+class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Limits of containers' logs, held by a writer that podwright starts where there are any; see docs/logs.md.
+    Off by default: a kubelet rotates logs itself, and nothing limits their rate."""
+
+    max_size: str = ""
+    """Of one file, such as "10Mi". At it the log is rotated or, without max_files, ends with a line that says
+    so, until somebody rotates it. Empty: unlimited."""
+    max_files: int = 0
+    """Files that a container keeps, the current one included: 2 or more. 0: podwright does not rotate."""
+    compress: bool = False
+    """gzip rotated files, but for the latest."""
+    rate_bytes: str = ""
+    """Of the log a second, such as "1Mi"; what comes faster is dropped, and a line says how much. Empty:
+    unlimited."""
+    rate_lines: int = 0
+    """The same in lines; 0: unlimited."""
+    burst: float = 1.0
+    """Seconds of these rates that may come at once."""
+    allow_annotations: bool = False
+    """Pods may have other limits by the annotation log-limits.podwright.io."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     root: str = "/var/lib/podwright"
     """Persistent state: the database, images, writable layers."""
@@ -264,6 +294,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     cgroup_parent: str = "/podwright"
     """Where pods go that name no cgroup_parent."""
     conmon: str = "conmon"
+    criu: str = "criu"
+    """The program that dumps and restores processes, of this name: runtimes look for it in PATH. A path's
+    directory goes first there."""
     seccomp_profile: str = "/usr/share/containers/seccomp.json"
     """RuntimeDefault, in containers-common's format."""
     seccomp_root: str = ""
@@ -277,6 +310,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     spec: SpecConfig = SpecConfig()
     images: ImageConfig = ImageConfig()
     streaming: StreamingConfig = StreamingConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    logs: LogsConfig = LogsConfig()
     node: NodeConfig = NodeConfig()
     tracing: TracingConfig = TracingConfig()
 

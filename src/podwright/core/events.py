@@ -74,6 +74,8 @@ class Events:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self.lost = 0
+        """By all subscribers together."""
         self.loses: Callable[[cri.ContainerEventType, str], bool] | None = None
         """Asked before each event whether it gets lost: the fake node's faults."""
 
@@ -82,6 +84,10 @@ class Events:
         subscription = Subscription()
         self._subscriptions.add(subscription)
         return subscription
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscriptions)
 
     def emit(self, kind: cri.ContainerEventType, id: str, statuses: Callable[[], bytes]) -> None:
         """Tell every subscriber. For a sandbox's own event `id` is the sandbox's; `statuses` gives the two
@@ -93,7 +99,9 @@ class Events:
         ).SerializeToString()
         event = head + statuses()
         for subscription in self._subscriptions:
+            before = subscription.lost
             subscription.put(event)
+            self.lost += subscription.lost - before
 
 
 async def decoded(events: AsyncIterator[bytes]) -> AsyncIterator[cri.ContainerEventResponse]:

@@ -25,6 +25,9 @@ PARKED = "parked"
 RECOVERY = "Recovery"
 """What happens at a start, for no client."""
 
+SESSIONS = ("ExecSession", "AttachSession", "PortForwardSession")
+"""What the URLs that Exec, Attach and PortForward answer with are for, and the same without a URL."""
+
 _READING = re.compile(
     r"Version|\w*Status|\w*Stats|RuntimeConfig|ImageFsInfo|(List|Stream|Get|Watch|Explain)\w*"
 )

@@ -80,6 +80,11 @@ class Runtime:
         return self._ground.events
 
     @property
+    def parked(self) -> int:
+        """Creations that have ended without a client, and wait for it."""
+        return len(self._ground.creations.parked())
+
+    @property
     def records(self) -> Records:
         """To be read."""
         return self._ground.records
@@ -252,6 +257,12 @@ class Runtime:
         return cri.ReopenContainerLogResponse()
 
     @operation("ExecSync")
+    async def checkpoint_container(
+        self, request: cri.CheckpointContainerRequest, /
+    ) -> cri.CheckpointContainerResponse:
+        await self._containers.checkpoint(request)
+        return cri.CheckpointContainerResponse()
+
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse:
         return await self._containers.exec_sync(request)
 

@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import grpc
 
@@ -106,19 +107,32 @@ async def serve(
                 # The runtime in this process has it; a house may be another.
                 if (listen := getattr(runtime, "listen", None)) is not None:
                     await listen()
-                tuning.settle()
-                gate.open(runtime)
-                ready()
-                notify("READY=1")
-                await stop.wait()
-                log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
-                notify("STOPPING=1")
-                # Before the house closes, for calls in flight still need it.
-                await drain(server, gate)
+                async with _metered(runtime):
+                    tuning.settle()
+                    gate.open(runtime)
+                    ready()
+                    notify("READY=1")
+                    await stop.wait()
+                    log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
+                    notify("STOPPING=1")
+                    # Before the house closes, for calls in flight still need it.
+                    await drain(server, gate)
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise
             log.warning("stopped before the end of recovery or of the drain")
+
+
+def _metered(runtime: Cri) -> AbstractAsyncContextManager[object]:
+    """The endpoint for Prometheus, where one is configured."""
+    config = getattr(runtime, "config", None)
+    if config is None or not config.metrics.address:
+        return nullcontext()
+    # Loads a library, which nobody else needs.
+    from podwright.core.runtime import Runtime
+    from podwright.metrics.endpoint import serving
+
+    return serving(cast(Runtime, runtime))
 
 
 def notify(state: str) -> None:
