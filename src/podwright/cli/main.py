@@ -8,6 +8,7 @@ and run pass on the status of what they ran.
 from __future__ import annotations
 
 import enum
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,12 @@ class FakeClock(enum.StrEnum):
     VIRTUAL = "virtual"
 
 
+class TraceForm(enum.StrEnum):
+    WATERFALL = "waterfall"
+    JSON = "json"
+    OTLP = "otlp-json"
+
+
 class LogLevel(enum.StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -143,6 +150,10 @@ def options(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit
+    if "TRACEPARENT" in os.environ and context.invoked_subcommand != "serve":
+        from podwright.traceparent import adopt_environment
+
+        adopt_environment()
     context.obj = Door(config, root, run, socket)
 
 
@@ -170,6 +181,32 @@ def run(
 
     status = run_command(files, context.obj, endpoint=endpoint, keep=keep, detach=detach, quiet=quiet)
     raise typer.Exit(status)
+
+
+@app.command(rich_help_panel=PODS)
+def trace(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A Pod manifest, YAML or JSON; - is standard input.")
+    ],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Start it at this CRI server, podwright's or another's.", metavar="ADDRESS"),
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Start it so often, and print medians.")
+    ] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the pod running.")] = False,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Short calls in rows of their own.")] = False,
+    output: Annotated[
+        TraceForm, typer.Option("--output", "-o", help="otlp-json: what trace viewers read.")
+    ] = TraceForm.WATERFALL,
+) -> None:
+    """Start a pod, print where the time of its start went, and remove it. Exits with 1 when it failed."""
+    from podwright.cli import trace as room
+
+    options = room.Options(endpoint, repeat, keep, every, room.Form(output.value))
+    raise typer.Exit(run_async(room.trace(context.obj, file, options)))
 
 
 @app.command(rich_help_panel=PODS)

@@ -1,0 +1,140 @@
+"""`podwright trace`: start a pod as `podwright run -d` does, tell where the time went, remove it again."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from podwright.errors import InvalidArgument, PodwrightError
+
+if TYPE_CHECKING:
+    from podwright.api import Cri
+    from podwright.cli.door import Door
+    from podwright.cli.trace_record import Recording
+    from podwright.config import Config
+    from podwright.kube.manifest import Manifest
+
+PLAIN = 100
+"""Columns where no terminal reads it."""
+
+
+class Form(enum.StrEnum):
+    WATERFALL = "waterfall"
+    JSON = "json"
+    OTLP = "otlp-json"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    endpoint: str | None = None
+    repeat: int = 1
+    keep: bool = False
+    every: bool = False
+    output: Form = Form.WATERFALL
+
+
+async def trace(door: Door, file: Path, options: Options) -> int:
+    """Start the Pod of `file` and print where the time went; 1 when it could not be started, which is shown
+    where it happened, else 0. Interrupted, it prints how far the start has come.
+
+    InvalidArgument for a bad manifest, or options that do not go together.
+    """
+    from podwright.kube import manifest
+
+    pods = manifest.read(file)
+    if len(pods) != 1:
+        raise InvalidArgument(str(file), f"has {len(pods)} Pods: podwright trace starts one")
+    if options.keep and options.repeat > 1:
+        raise InvalidArgument("--keep", "one pod can be left, --repeat makes several")
+    recordings: list[Recording] = []
+    left = ""
+    async with _runtime(door, options.endpoint) as runtime:
+        try:
+            for _ in range(options.repeat):
+                left = await _start(runtime, pods[0], door.config(), options.keep, recordings)
+                if left or _failed(recordings[-1]):
+                    break
+        finally:
+            # Also of what is interrupted: where it hangs is what is to be known then.
+            recorded = [one for one in recordings if one.spans]
+            if recorded:
+                _print(recorded, pods[0], options)
+    if left:
+        print(f"podwright: {left}", file=sys.stderr)
+    return 1 if left or _failed(recordings[-1]) else 0
+
+
+@asynccontextmanager
+async def _runtime(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
+    if endpoint is None:
+        async with door.cri() as runtime:
+            yield runtime
+    else:
+        from podwright.client import connect
+
+        async with connect(endpoint) as runtime:
+            yield runtime
+
+
+async def _start(runtime: Cri, pod: Manifest, config: Config, keep: bool, recordings: list[Recording]) -> str:
+    """Start the pod once; what could not be removed, "" for nothing."""
+    from podwright.cli.trace_record import Recording
+    from podwright.kube.runner import PodRun
+    from podwright.tracing.exporting import exported
+
+    recording = Recording(f"pod {pod.name}")
+    recordings.append(recording)
+    run: PodRun | None = None
+
+    async def work(traced: Cri) -> None:
+        nonlocal run
+        run = PodRun(traced, pod, config.root_path)
+        outcome = await run.run(detach=True, keep=keep)
+        if outcome.error and not _failed(recording):
+            next(iter(recording.spans.values())).error = outcome.error
+
+    try:
+        async with exported(recording.operations, config.tracing):
+            await recording.record(runtime, work)
+    finally:
+        left = ""
+        if run is not None and not keep:
+            try:
+                await asyncio.shield(run.remove())
+            except PodwrightError as error:
+                left = f"the pod could not be removed: {error}"
+    return left
+
+
+def _failed(recording: Recording) -> bool:
+    return any(span.error for span in recording.spans.values())
+
+
+def _print(recordings: Sequence[Recording], pod: Manifest, options: Options) -> None:
+    from podwright.cli import output, trace_json
+    from podwright.cli.trace_path import medians, tree
+    from podwright.cli.trace_view import Look, waterfall
+
+    init_containers = [one.name for one in pod.init_containers]
+    match options.output:
+        case Form.JSON:
+            output.json(trace_json.plain(recordings, init_containers))
+        case Form.OTLP:
+            output.json(trace_json.otlp(recordings))
+        case Form.WATERFALL:
+            terminal = sys.stdout.isatty()
+            width = shutil.get_terminal_size().columns if terminal else PLAIN
+            look = Look(width, terminal and not os.environ.get("NO_COLOR"), options.every)
+            trees = [tree(one.spans, init_containers) for one in recordings]
+            root = trees[0] if len(trees) == 1 else medians(trees)
+            title = f"{len(trees)} starts, medians" if len(trees) > 1 else ""
+            notes = dict.fromkeys(one.calls_only for one in recordings if one.calls_only)
+            print("\n".join(waterfall(root, look, title, list(notes))))

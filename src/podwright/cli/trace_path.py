@@ -1,0 +1,204 @@
+"""Where the time of a start went, as arithmetic: the tree of its spans, the critical path through it, medians
+of several starts. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from podwright.cli.trace_record import Span
+
+
+@dataclass(slots=True)
+class Node:
+    """A row: nanoseconds since the start began. `path` are the intervals in which all waited for it, or for
+    something inside it; `alone` those of them that belong to nothing inside."""
+
+    name: str
+    start: int
+    end: int
+    subject: str = ""
+    error: str = ""
+    ended: bool = True
+    children: list[Node] = field(default_factory=list)
+    path: list[tuple[int, int]] = field(default_factory=list)
+    alone: list[tuple[int, int]] = field(default_factory=list)
+    longest: int = 0
+    """Of several starts: the longest time it took in one. Otherwise 0."""
+    runs: int = 1
+    """In how many starts it was."""
+
+    @property
+    def took(self) -> int:
+        return self.end - self.start
+
+    @property
+    def share(self) -> int:
+        """Nanoseconds of the critical path that are its own."""
+        return sum(end - begin for begin, end in self.alone)
+
+    def below(self) -> Iterator[Node]:
+        """Itself and all inside, in the order of rows."""
+        yield self
+        for child in self.children:
+            yield from child.below()
+
+
+def tree(spans: Mapping[str, Span], init_containers: Sequence[str] = ()) -> Node:
+    """The rows of one start. A call as it was made and the same call as it was served are one; an init
+    container's run, which is no call, is a row of its own."""
+    listed = list(spans.values())
+    whole = listed[0]
+    assert whole.end is not None
+    merged = {span.id: span.parent_id for span in listed if _is_served(span, spans)}
+    nodes: dict[str, Node] = {}
+    for span in listed:
+        if span.id in merged:
+            continue
+        nodes[span.id] = _node(span, whole)
+        for served in listed:
+            if merged.get(served.id) == span.id and served.error and not span.error:
+                nodes[span.id].error = served.error
+    root = nodes[whole.id]
+    for span in listed[1:]:
+        if span.id in merged:
+            continue
+        above = merged.get(span.parent_id, span.parent_id)
+        nodes.get(above, root).children.append(nodes[span.id])
+    root.children += _init_runs(root, init_containers)
+    for node in root.below():
+        node.children.sort(key=lambda each: (each.start, -each.end))
+    find_path(root)
+    return root
+
+
+def _is_served(span: Span, spans: Mapping[str, Span]) -> bool:
+    above = spans.get(span.parent_id)
+    return span.is_call and above is not None and not above.is_call and above.name == span.name
+
+
+def _node(span: Span, whole: Span) -> Node:
+    assert whole.end is not None
+    end = whole.end if span.end is None else span.end
+    start = min(max(span.start, whole.start), whole.end)
+    return Node(
+        span.name,
+        start - whole.start,
+        max(start, end) - whole.start,
+        span.subject,
+        span.error,
+        ended=span.end is not None,
+    )
+
+
+def _init_runs(root: Node, init_containers: Sequence[str]) -> list[Node]:
+    creations = sorted(
+        child.start for child in root.children if child.name in ("PullImage", "CreateContainer")
+    )
+    runs = []
+    for child in root.children:
+        if child.name == "StartContainer" and child.subject in init_containers and not child.error:
+            end = next((start for start in creations if start > child.end), root.end)
+            runs.append(Node("init container runs", child.end, end, child.subject))
+    return runs
+
+
+def find_path(root: Node) -> None:
+    """Fill in `path` and `alone`: backwards from the end, what ended last is what was waited for."""
+    for node in root.below():
+        node.path, node.alone = [], []
+    _walk(root, root.start, root.end)
+    for node in root.below():
+        node.path.reverse()
+        node.alone.reverse()
+
+
+def _walk(node: Node, begin: int, end: int) -> None:
+    if end <= begin:
+        return
+    node.path.append((begin, end))
+    # What outlives the call above it was not waited for there.
+    at = end
+    for child in sorted(node.children, key=lambda each: each.end, reverse=True):
+        first, last = max(child.start, begin), min(child.end, at)
+        if last <= first:
+            continue
+        if last < at:
+            node.alone.append((last, at))
+        _walk(child, first, last)
+        at = first
+    if begin < at:
+        node.alone.append((begin, at))
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where the time of the critical path went, in nanoseconds."""
+
+    total: int
+    steps: list[tuple[str, int]]
+    """Names, and what each has of the path; the longest first."""
+    beside: list[tuple[str, int]]
+    """Calls and steps that went on at the same time, and took no time of the path."""
+    in_no_step: int
+    """In calls that have steps, and in none of these."""
+    between: int
+    """No call was under way."""
+
+
+def account(root: Node) -> Account:
+    """Add up the critical path of `root`; `total` is the sum of all the rest but `beside`."""
+    steps: Counter[str] = Counter()
+    in_no_step = 0
+    for call in root.children:
+        for node in call.below():
+            if node is call and node.children:
+                in_no_step += node.share
+            elif node.share:
+                steps[_title(node)] += node.share
+    beside = Counter[str]()
+    for child in root.children:
+        for node in child.below():
+            if not node.children and not node.path and node.took:
+                beside[_title(node)] += node.took
+    return Account(root.took, steps.most_common(), beside.most_common(), in_no_step, root.share)
+
+
+def _title(node: Node) -> str:
+    return f"{node.name} {node.subject}" if node.name == "PullImage" else node.name
+
+
+def medians(roots: Sequence[Node]) -> Node:
+    """One tree of the trees of several starts: of each row that more than half of them have, the medians of
+    its begin and of the time it took."""
+    root = _median(roots, calls=True)
+    find_path(root)
+    return root
+
+
+def _median(nodes: Sequence[Node], *, calls: bool = False) -> Node:
+    """`calls`: what is inside has names for subjects, which are the same in each start; ids are not."""
+    start = round(median(node.start for node in nodes))
+    took = round(median(node.took for node in nodes))
+    groups: dict[tuple[str, str, int], list[Node]] = {}
+    for node in nodes:
+        seen: Counter[tuple[str, str]] = Counter()
+        for child in node.children:
+            kind = (child.name, child.subject if calls else "")
+            groups.setdefault((*kind, seen[kind]), []).append(child)
+            seen[kind] += 1
+    children = [_median(group) for group in groups.values() if 2 * len(group) > len(nodes)]
+    return Node(
+        nodes[0].name,
+        start,
+        start + took,
+        nodes[0].subject,
+        next((node.error for node in nodes if node.error), ""),
+        all(node.ended for node in nodes),
+        sorted(children, key=lambda each: (each.start, -each.end)),
+        longest=max(node.took for node in nodes),
+        runs=len(nodes),
+    )
