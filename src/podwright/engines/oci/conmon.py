@@ -38,6 +38,8 @@ class Supervised:
     exits: Path
     log_path: str = ""
     """Absolute; "" discards the output."""
+    log_fifo: Path | None = None
+    """Where the records go instead, when a writer of our own makes the file."""
     stdin: bool = False
     stdin_once: bool = False
     """Close the program's stdin when the first client that attached goes."""
@@ -198,8 +200,8 @@ def _command(program: str, task: Supervised, runtime: Sequence[str]) -> list[str
 def _log_driver(task: Supervised) -> str:
     if not task.log_path:
         return "null"
-    path = Path(task.log_path)
-    if ":" in task.log_path:
+    path = task.log_fifo or Path(task.log_path)
+    if ":" in str(path):
         # conmon takes a colon for the end of the path. A link in the bundle stands for the directory.
         if ":" in path.name:
             raise InvalidArgument("config.log_path", f"{path.name!r}: the file's name cannot have a colon")
@@ -207,6 +209,8 @@ def _log_driver(task: Supervised) -> str:
         link.unlink(missing_ok=True)
         link.symlink_to(path.parent)
         path = link / path.name
+    if task.log_fifo is not None:
+        return f"k8s-file:{path}"
     # conmon would make it 0600. A FIFO, which a container could have put there, must not hold us up.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     try:

@@ -13,6 +13,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
+from podwright.engines.log_limits import LogLimits
 from podwright.engines.oci import (
     conmon,
     exec,
@@ -39,6 +40,7 @@ from podwright.errors import FailedPrecondition, NotFound
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import mounts, proc, trees
+from podwright.logs.writing import LogWriter
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
     HostFacts,
@@ -63,6 +65,8 @@ class Containers:
         requests: Requests,
         hooks: Hooks,
         conmon: str,
+        logs: LogWriter,
+        log_limits: LogLimits,
     ) -> None:
         self._conmon = conmon
         self._config = config
@@ -73,6 +77,8 @@ class Containers:
         self._host = host
         self._requests = requests
         self._hooks = hooks
+        self._logs = logs
+        self._log_limits = log_limits
         self._attachments = Attachments()
         self._mark = secrets.token_hex(4)
         self._endings: set[asyncio.Task[None]] = set()
@@ -129,6 +135,7 @@ class Containers:
                 bundle=bundle,
                 exits=self._places.exits,
                 log_path=container.log_path,
+                log_fifo=await self._limited_log(container),
                 stdin=config.stdin,
                 stdin_once=config.stdin_once,
                 terminal=config.tty,
@@ -158,6 +165,7 @@ class Containers:
     async def remove(self, container: Container) -> None:
         id = container.id
         await self._tasks.end(id, container.facts.pid, started(container))
+        await self._logs.finish(id)
         with step("unmount"):
             rootfs.unmount(self._places, id)
             mapped = self._places.mapped_mounts(id)
@@ -192,7 +200,10 @@ class Containers:
     async def reopen_log(self, container: Container) -> None:
         if container.log_path:
             with step("reopen log"):
-                await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
+                if self._logs.has(container.id):
+                    await self._logs.reopen(container.id)
+                else:
+                    await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
 
     async def observe(self, container: Container) -> Observation:
         runtime = self._runtimes.of_existing(container.sandbox.handler)
@@ -236,6 +247,14 @@ class Containers:
             ids.to_host(facts.uid, facts.gid) if ids is not None else (facts.uid, facts.gid),
             self._mark,
         )
+
+    async def _limited_log(self, container: Container) -> Path | None:
+        """Where the records of a log with limits go; None when conmon writes it itself."""
+        limits = self._log_limits.of_container(container) if container.log_path else None
+        if limits is None:
+            return None
+        with step("log writer"):
+            return await self._logs.add(container.id, container.log_path, limits)
 
     # Undoing
 

@@ -30,6 +30,7 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
+from podwright.engines.log_limits import LogLimits
 from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
 from podwright.engines.oci.image_mounts import ImageMounts
@@ -48,6 +49,7 @@ from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, trees
 from podwright.linux.migration import Migrations
+from podwright.logs.writing import LogWriter
 from podwright.network.cni import Cni
 from podwright.state.database import Database
 from podwright.steps import step
@@ -77,6 +79,7 @@ class OciEngine:
             conf_template=Path(config.cni.conf_template) if config.cni.conf_template else None,
         )
         self._migrations = Migrations()
+        self._logs = LogWriter(self._places.logs)
         self._repair = Repair(config, self._places, self._runtimes, self._network)
         self._tasks: Tasks
         self._sandboxes: Sandboxes
@@ -101,6 +104,7 @@ class OciEngine:
                 f"{self._config.conmon} is not installed: the oci engine cannot run containers without it"
             )
         facts = host.facts(self._config)
+        log_limits = LogLimits.of(self._config.logs)
         self._forget_earlier_boot()
         for directory in self._places.directories():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +116,7 @@ class OciEngine:
             directory.chmod(0o711 if directory == self._places.all_mapped else 0o700)
         self._runtimes.find()
         self._runtimes.make_roots()
-        self._tasks = Tasks(conmon, self._places, self._runtimes)
+        self._tasks = Tasks(conmon, self._places, self._runtimes, self._logs)
         images = str(self._config.root_path / "images")
         self._stats = Statistics(self._config, self._places, self._tasks, images)
         requests = Requests(self._config, self._places, self._runtimes, facts)
@@ -139,12 +143,15 @@ class OciEngine:
             requests,
             self._hooks,
             conmon,
+            self._logs,
+            log_limits,
         )
         self._updates = Updates(self._config, self._places, self._runtimes, self._tasks, facts)
         self._plan = Plan(
             self._config, self._places, self._runtimes, self._images, facts, requests, self._hooks
         )
         self._tasks.open()
+        await self._logs.open()
         await self._images.open()
         await self._network.open()
 
@@ -154,6 +161,7 @@ class OciEngine:
         self._containers.close()
         await self._stats.close()
         await self._tasks.close()
+        await self._logs.close()
         await self._network.close()
         await self._images.close()
         if self.cgroup_driver == "cgroupfs":
@@ -312,6 +320,8 @@ class OciEngine:
     async def remove_orphan(self, orphan: Orphan) -> None:
         if orphan.kind.startswith("image-"):
             await self._images.remove_orphan(orphan)
+        elif orphan.kind == "log":
+            await self._logs.finish(orphan.name)
         else:
             await self._repair.remove(orphan)
 
@@ -324,7 +334,7 @@ class OciEngine:
                 return
         except FileNotFoundError:
             pass
-        for name in ("sandboxes", "containers", "mapped", "runtime", "exits"):
+        for name in ("sandboxes", "containers", "mapped", "runtime", "exits", "logs"):
             directory = self._places.run / name
             if directory.exists():
                 mounts.unmount_below(directory)

@@ -21,6 +21,8 @@ class Places:
         """conmon writes one file here for each process that ended: its name is the id."""
         self.boot = self.run / "boot-id"
         """Which boot the volatile files belong to."""
+        self.logs = self.run / "logs"
+        """Of the log writer: a directory for each container whose log has limits."""
         self.cover = self.run / "empty"
         """An empty directory, to hide others behind."""
         self.pause_rootfs = self.run / "pause-rootfs"

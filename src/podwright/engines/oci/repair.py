@@ -148,6 +148,9 @@ class Repair:
             for entry in _entries(parent):
                 if entry.name not in known:
                     yield Orphan("directory", str(entry))
+        for entry in _entries(self._places.logs):
+            if ID.fullmatch(entry.name) and entry.name not in known:
+                yield Orphan("log", entry.name, "log that is written")
         for entry in _entries(self._places.exits):
             if entry.name not in known:
                 yield Orphan("file", str(entry), "exit code")

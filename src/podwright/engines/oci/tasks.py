@@ -20,14 +20,17 @@ from podwright.engines.oci import conmon, exits, rootfs, runtimes
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
-from podwright.errors import CommandFailed, FailedPrecondition
+from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
 from podwright.linux import cgroups, proc, spawn, trees
+from podwright.logs.writing import LogWriter
 from podwright.steps import step
 
 log = logging.getLogger(__name__)
 
 END_TIMEOUT = 10.0
 """Seconds that a killed process and its supervisor may take to vanish."""
+FLUSH_TIMEOUT = 2.0
+"""Seconds that the end of a container waits for the end of its log: others' ends wait behind it."""
 
 
 class _Linux(msgspec.Struct, rename="camel"):
@@ -46,10 +49,11 @@ class _State(msgspec.Struct):
 
 
 class Tasks:
-    def __init__(self, program: str, places: Places, handlers: Runtimes) -> None:
+    def __init__(self, program: str, places: Places, handlers: Runtimes, logs: LogWriter) -> None:
         self._program = program
         self._places = places
         self._runtimes = handlers
+        self._logs = logs
         self._watch: exits.ExitWatch | None = None
         self._cgroups: dict[str, str] = {}
         self._starting: dict[str, asyncio.Future[None]] = {}
@@ -152,6 +156,7 @@ class Tasks:
             return Observation(Presence.MISSING)
         status = await _status(runtime, id) if runtime is not None else "running"
         if (told := self._told(id)) is not None:
+            await self._flush(id)
             return told
         self._guard(id, self._places.bundle(id), pid or self.pid(id))
         if status in ("created", "creating"):
@@ -159,6 +164,16 @@ class Tasks:
         if status in ("running", "paused"):
             return Observation(Presence.RUNNING)
         return Observation(Presence.MISSING)
+
+    async def _flush(self, id: str) -> None:
+        """Have the end of its log written before its end is told: who follows the log stops then."""
+        if not self._logs.has(id):
+            return
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._logs.finish(id)
+        except (PodwrightError, OSError, TimeoutError) as error:
+            log.warning("the end of the log of %s may come late: %s", id, error)
 
     def _told(self, id: str) -> Observation | None:
         ended = self.ended(id)
@@ -192,6 +207,7 @@ class Tasks:
                 log.warning("killing what task %s left behind: %s", id, error)
             if id not in self._ending:
                 self._finish(id)
+            await self._flush(id)
             yield ended
 
     async def end(self, id: str, pid: int = 0, started: int = 0) -> None:

@@ -1,0 +1,301 @@
+"""The log writer: one small process for all containers whose logs have limits. It outlives podwright.
+
+Each container has a directory with its `settings.json` and the FIFOs that are read: `log`, records that
+conmon makes, or `stdout` and `stderr`. A writer that starts takes up every directory it finds, so nobody has
+to remember anything for it. It ends when no container is left. `writing.py` starts it and speaks to its
+socket: a JSON object a message, each answered by one.
+
+Not asyncio, and the standard library only: what it has in memory it has for as long as containers live.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from podwright.logs import rotation
+from podwright.logs.limits import Limits
+from podwright.logs.writer_files import LogFile
+from podwright.logs.writer_sources import ENDED, MORE, PARTIAL, Glance, Records, Stream
+
+SETTINGS = "settings.json"
+LINGER = 10.0
+"""Seconds for which it stays with nothing to write: the next container mostly comes soon."""
+PARTIAL_WAIT = 0.005
+"""Seconds until a record that is being written is looked at again: it would be told of without a pause."""
+LOOK_AROUND = 60.0
+"""Seconds between two looks whether directories were removed under it."""
+CLOSING_PULLS = 64
+"""A container that is still written to must not keep the writer for ever."""
+MAX_MESSAGE = 1 << 16
+
+Message = dict[str, object]
+
+
+class Log:
+    """What is open of one container."""
+
+    def __init__(self, directory: str, glance: Glance) -> None:
+        """Raises OSError, ValueError when the directory cannot be used."""
+        with open(os.path.join(directory, SETTINGS), "rb") as file:
+            settings = json.load(file)
+        self.directory = directory
+        self.file = LogFile(settings["path"], Limits(**settings["limits"]))
+        self.sources: list[Records | Stream] = []
+        try:
+            if settings["raw"]:
+                for name in ("stdout", "stderr"):
+                    if os.path.exists(fifo := os.path.join(directory, name)):
+                        self.sources.append(Stream(fifo, name, self.file))
+            else:
+                self.sources.append(Records(os.path.join(directory, "log"), glance, self.file))
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        for source in self.sources:
+            source.finish()
+            os.close(source.fd)
+        self.sources = []
+        self.file.close()
+
+
+class Writer:
+    def __init__(self, base: str, listening: socket.socket) -> None:
+        self._base = base
+        self._glance = Glance()
+        self._poll = select.epoll()
+        self._listening = listening
+        listening.setblocking(False)
+        self._clients: dict[int, socket.socket] = {}
+        self._logs: dict[str, Log] = {}
+        self._sources: dict[int, tuple[str, Records | Stream]] = {}
+        self._partial: set[int] = set()
+        self._compressing = -1
+        """pidfd of the child that compresses."""
+        self._to_compress: set[str] = set()
+        self._leaving = False
+        self._idle_since = time.monotonic()
+        self._looked = time.monotonic()
+        self._poll.register(listening, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Write until there is nothing to write for."""
+        for id in _entries(self._base):
+            self._try_open(id)
+        while not self._done():
+            for fd, _ in self._poll.poll(self._timeout()):
+                self._handle(fd)
+            for fd in self._partial:
+                self._poll.register(fd, select.EPOLLIN)
+            self._partial.clear()
+            self._pass_time()
+
+    def _handle(self, fd: int) -> None:
+        if fd in self._sources:
+            self._pull(fd)
+        elif fd == self._listening.fileno():
+            client, _ = self._listening.accept()
+            client.setblocking(False)
+            self._clients[client.fileno()] = client
+            self._poll.register(client, select.EPOLLIN)
+        elif fd in self._clients:
+            self._converse(self._clients[fd])
+        elif fd == self._compressing:
+            os.close(fd)
+            self._compressing = -1
+            os.waitpid(-1, os.WNOHANG)
+
+    def _pull(self, fd: int) -> None:
+        id, source = self._sources[fd]
+        found = source.pull()
+        log = self._logs[id]
+        if log.file.rotated:
+            log.file.rotated = False
+            if log.file.keeper.limits.compress:
+                self._to_compress.add(log.file.path)
+        if found == PARTIAL:
+            self._poll.unregister(fd)
+            self._partial.add(fd)
+        elif found == ENDED:
+            self._drop_source(fd)
+            source.finish()
+            if not any(each == id for each, _ in self._sources.values()):
+                self._close(id)
+
+    def _drop_source(self, fd: int) -> None:
+        if self._sources.pop(fd, None) is not None and fd not in self._partial:
+            self._poll.unregister(fd)
+        self._partial.discard(fd)
+
+    # What podwright asks
+
+    def _converse(self, client: socket.socket) -> None:
+        try:
+            message = client.recv(MAX_MESSAGE)
+        except OSError:
+            message = b""
+        if not message:
+            self._poll.unregister(client)
+            del self._clients[client.fileno()]
+            client.close()
+            return
+        try:
+            answer = self._answer(json.loads(message))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            answer = {"error": str(error)}
+        try:
+            client.send(json.dumps(answer).encode())
+        except OSError:
+            pass  # it is about to be seen that it has gone
+
+    def _answer(self, message: Message) -> Message:
+        id = str(message.get("id", ""))
+        match message["do"]:
+            case "open":
+                if id not in self._logs:
+                    self._open(id)
+            case "reopen":
+                self._known(id).file.reopen()
+            case "close":
+                if id in self._logs:
+                    self._close(id)
+            case "limits":
+                self._known(id).file.set_limits(Limits(**message["limits"]))  # type: ignore[arg-type]
+            case "status":
+                return {"pid": os.getpid(), "logs": {id: each.file.path for id, each in self._logs.items()}}
+            case "leave":
+                self._leaving = True
+            case unknown:
+                return {"error": f"there is no {unknown!r}"}
+        return {}
+
+    def _known(self, id: str) -> Log:
+        if id not in self._logs:
+            raise ValueError(f"it has ended, or never began: {id}")
+        return self._logs[id]
+
+    def _try_open(self, id: str) -> None:
+        try:
+            self._open(id)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # half made, or half removed: whose it is sees to it
+
+    def _open(self, id: str) -> None:
+        log = self._logs[id] = Log(os.path.join(self._base, id), self._glance)
+        for source in log.sources:
+            self._sources[source.fd] = id, source
+            self._poll.register(source.fd, select.EPOLLIN)
+        self._leaving = False
+
+    def _close(self, id: str) -> None:
+        """Write what is still there, and let go of the container for ever."""
+        log = self._logs.pop(id)
+        for source in log.sources:
+            for _ in range(CLOSING_PULLS):
+                if source.pull() != MORE:
+                    break
+            self._drop_source(source.fd)
+        log.let_go()
+        # The settings go last: while they are there, the directory is a log's.
+        for name in sorted(_entries(log.directory), key=lambda each: each == SETTINGS):
+            _remove(os.path.join(log.directory, name))
+        try:
+            os.rmdir(log.directory)
+        except OSError:
+            pass  # somebody else has removed it
+        self._idle_since = time.monotonic()
+
+    # Time
+
+    def _done(self) -> bool:
+        if self._logs or self._compressing >= 0 or self._to_compress:
+            return False
+        return self._leaving or time.monotonic() - self._idle_since > LINGER
+
+    def _timeout(self) -> float:
+        waits = [LOOK_AROUND]
+        if self._partial:
+            waits.append(PARTIAL_WAIT)
+        if not self._logs:
+            waits.append(LINGER)
+        now = time.monotonic()
+        waits += [due - now for each in self._logs.values() if (due := each.file.keeper.due()) is not None]
+        return max(0.0, min(waits))
+
+    def _pass_time(self) -> None:
+        now = time.monotonic()
+        for each in self._logs.values():
+            due = each.file.keeper.due()
+            if due is not None and due <= now:
+                each.file.tick()
+        if now - self._looked >= LOOK_AROUND:
+            self._looked = now
+            for id, log in list(self._logs.items()):
+                if not os.path.exists(os.path.join(log.directory, SETTINGS)):
+                    self._close(id)
+        if self._to_compress and self._compressing < 0:
+            self._compress(self._to_compress.pop())
+
+    def _compress(self, path: str) -> None:
+        """By a child, for others' logs must not wait meanwhile."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.closerange(3, 1 + max(int(each) for each in os.listdir("/proc/self/fd")))
+                os.nice(10)
+                for each in rotation.to_compress(path):
+                    rotation.compress(each)
+            finally:
+                os._exit(0)
+        self._compressing = os.pidfd_open(pid)
+        self._poll.register(self._compressing, select.EPOLLIN)
+
+
+def _entries(directory: str) -> Iterator[str]:
+    try:
+        return iter(sorted(os.listdir(directory)))
+    except (FileNotFoundError, NotADirectoryError):
+        return iter(())
+
+
+def _remove(file: str) -> None:
+    try:
+        os.unlink(file)
+    except FileNotFoundError:
+        pass
+
+
+def main() -> None:
+    """`BASE FD`: the directory of all logs, and the socket to be spoken to, which listens already."""
+    base, fd = sys.argv[1], int(sys.argv[2])
+    if os.fork():
+        os._exit(0)  # whoever has started this waits no longer
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nowhere, number)
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(each, signal.SIG_IGN)
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("-999")  # as conmon: who holds what all others have written goes last
+    except OSError:
+        pass
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    lock = os.open(os.path.join(base, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # one that just ends has still files open
+    Writer(base, socket.socket(fileno=fd)).run()
+
+
+if __name__ == "__main__":
+    main()

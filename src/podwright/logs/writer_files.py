@@ -1,0 +1,158 @@
+"""The writer's side of a log's files: appended to, rotated, taken up again after a writer that was killed.
+
+Standard library only, as the writer's process is kept small.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from podwright.logs import rotation
+from podwright.logs.limits import ROTATE, Keeper, Limits, marks_full
+
+LOG_MODE = 0o640
+"""The kubelet's log readers are in the group."""
+TAIL = 1 << 18
+"""Bytes at the end of a file in which the last records are looked for."""
+REMEMBERED = 8
+"""Of the last records, so that one of them is the container's and not ours."""
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class LogFile:
+    """The log of one container, within its limits."""
+
+    def __init__(self, path: str, limits: Limits) -> None:
+        """Raises OSError when the file cannot be opened."""
+        self.path = path
+        self.lost = 0
+        """Lines that could not be written since the last that could."""
+        self.rotated = False
+        """It was rotated since somebody looked."""
+        self._why = ""
+        self._torn = False
+        self._fd = _opened(path)
+        tail = _end(self._fd)
+        self.last = _records(tail) or _of_latest(path)
+        """The last records, the latest first: what a killed writer has written already."""
+        size = os.fstat(self._fd).st_size
+        self.keeper = Keeper(limits, size=size, marked=any(marks_full(each) for each in _records(tail)))
+
+    def take(self, records: bytes) -> None:
+        """Write what the limits leave of `records`. What the file system refuses is dropped and counted: a
+        full disk must not hold up a container."""
+        self._write(self.keeper.take(records, time.monotonic()))
+
+    def tick(self) -> None:
+        self._write(self.keeper.tick(time.monotonic()))
+
+    def reopen(self) -> None:
+        """Go on in the file that is at the path now; made if there is none. Raises OSError, and goes on in
+        the old one."""
+        fd = _opened(self.path)
+        os.close(self._fd)
+        self._fd = fd
+        self._torn = False
+        self._write(self.keeper.reopened(os.fstat(fd).st_size))
+
+    def set_limits(self, limits: Limits) -> None:
+        self._write(self.keeper.end())
+        self.keeper = Keeper(limits, size=os.fstat(self._fd).st_size)
+
+    def close(self) -> None:
+        self._write(self.keeper.end())
+        os.close(self._fd)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            if piece is ROTATE or not piece:
+                self._rotate()
+            else:
+                self._append(piece)
+
+    def _append(self, records: bytes) -> None:
+        start = b"\n" if self._torn else b""
+        if self.lost:
+            stamp = records.partition(b" ")[0]
+            words = f"podwright: {self.lost} lines lost: {self._why}"
+            start += b"%b stderr F %b\n" % (stamp, words.encode())
+        rest = memoryview(start + records if start else records)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+                self._torn = True
+        except OSError as error:
+            self.lost += bytes(rest[-len(records) :]).count(b"\n")
+            self._why = error.strerror or "unknown"
+            return
+        self._torn = False
+        self.lost = 0
+
+    def _rotate(self) -> None:
+        """Into a new file. One that somebody else has just renamed away keeps that name."""
+        try:
+            if _same(self.path, self._fd):
+                rotation.rotate(self.path, time.time_ns())
+            fd = _opened(self.path)
+        except OSError:
+            return  # the old one goes on: better too large than lost
+        os.close(self._fd)
+        self._fd = fd
+        self._torn = False
+        self.rotated = True
+        rotation.prune(self.path, self.keeper.limits.max_files - 1)
+
+
+def _opened(path: str) -> int:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    fd = os.open(path, _FLAGS, LOG_MODE)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is there, and no regular file")
+    return fd
+
+
+def _same(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _end(fd: int) -> bytes:
+    """The last records of the file. One that a killed writer left half written goes: it comes again."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - TAIL)
+    tail = os.pread(fd, TAIL, start)
+    whole = tail[: tail.rfind(b"\n") + 1]
+    if len(whole) < len(tail) and (whole or not start):
+        os.ftruncate(fd, start + len(whole))
+    return whole
+
+
+def _of_latest(path: str) -> list[bytes]:
+    """The last records of the newest file that was rotated."""
+    old = rotation.rotated(path)
+    if not old or old[-1].compressed:
+        return []
+    try:
+        fd = os.open(old[-1].path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    try:
+        return _records(os.pread(fd, TAIL, max(0, os.fstat(fd).st_size - TAIL)))
+    finally:
+        os.close(fd)
+
+
+def _records(tail: bytes) -> list[bytes]:
+    """The last records of `tail`, the latest first, with their newlines."""
+    found: list[bytes] = []
+    end = tail.rfind(b"\n") + 1
+    while end > 0 and len(found) < REMEMBERED:
+        start = tail.rfind(b"\n", 0, end - 1) + 1
+        found.append(tail[start:end])
+        end = start
+    return found
