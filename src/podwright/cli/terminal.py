@@ -28,9 +28,10 @@ def raw(fd: int) -> Iterator[None]:
     """
     before = termios.tcgetattr(fd)
     loop = asyncio.get_running_loop()
-    tty.setraw(fd, termios.TCSANOW)
+    # First the handler: who stops it as soon as the terminal is raw finds it raw again, too.
     loop.add_signal_handler(signal.SIGCONT, tty.setraw, fd, termios.TCSANOW)
     try:
+        tty.setraw(fd, termios.TCSANOW)
         yield
     finally:
         loop.remove_signal_handler(signal.SIGCONT)

@@ -136,6 +136,9 @@ class _Session:
             receiving = self._receiving = asyncio.ensure_future(self._receive(console))
             either: list[asyncio.Future[Any]] = [receiving, execution.ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done() and execution.started.result():
+                # It ran, so its terminal was sent before; a busy loop may see a quick end first.
+                await asyncio.wait([receiving], timeout=START_GRACE)
             if not receiving.done():
                 return await self._refused(errors)
             master = receiving.result()
