@@ -72,6 +72,13 @@ class Cri(Protocol):
         self, request: cri.ReopenContainerLogRequest, /
     ) -> cri.ReopenContainerLogResponse: ...
 
+    async def checkpoint_container(
+        self, request: cri.CheckpointContainerRequest, /
+    ) -> cri.CheckpointContainerResponse:
+        """Write what runs in a container to the archive at `location`, a path of the server's host; it runs
+        on. A container whose image is such a path, or an image made of such an archive, is restored."""
+        ...
+
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse: ...
 
     async def exec(self, request: cri.ExecRequest, /) -> cri.ExecResponse:

@@ -9,8 +9,10 @@ import posixpath
 import signal
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
-from podwright.core import validate
+from podwright.checkpoints.layout import Checkpoint
+from podwright.core import checkpoints, validate
 from podwright.core.creations import Making
 from podwright.core.ends import LIVING, record_exit, started
 from podwright.core.ground import Ground
@@ -53,14 +55,16 @@ class ContainerMaking(Making):
     kind = "container"
     record: ContainerRecord
 
-    def __init__(self, ground: Ground, record: ContainerRecord) -> None:
+    def __init__(self, ground: Ground, record: ContainerRecord, checkpoint: Checkpoint | None = None) -> None:
         super().__init__(ground.records)
         self._ground = ground
         self.record = record
+        self._checkpoint = checkpoint
 
     async def make(self, undo: AsyncExitStack) -> None:
         record = self.record
-        record.facts = await self._ground.engine.create_container(record.seen_by_engine(), undo)
+        container = replace(record.seen_by_engine(), checkpoint=self._checkpoint)
+        record.facts = await self._ground.engine.create_container(container, undo)
         require_ready(record.sandbox)
 
     async def unmake(self) -> None:
@@ -102,14 +106,9 @@ class Containers:
         key = request.SerializeToString(deterministic=True)
         if id := await ground.creations.join(name, key):
             return id
-        image = await ground.engine.images.find(config.image.image)
-        if image is None:
-            raise NotFound(f"config.image.image: no image {config.image.image!r} is here; pull it first")
-        if image.artifact:
-            raise FailedPrecondition(
-                f"config.image.image: {config.image.image!r} is an artifact, no container image:"
-                f" it can only be mounted (config.mounts[].image)"
-            )
+        image, checkpoint = await checkpoints.origin(ground, config.image.image)
+        if checkpoint is not None:
+            checkpoints.check_mounts(checkpoint, config, image)
         stop_signal, _, _ = effective_stop_signal(config.stop_signal, image.stop_signal)
         if id := await ground.creations.join(name, key):
             return id
@@ -131,7 +130,7 @@ class Containers:
         )
         ground.records.add_container(record)
         note(container_id=record.id)
-        return await ground.creations.begin(ContainerMaking(ground, record), key)
+        return await ground.creations.begin(ContainerMaking(ground, record, checkpoint), key)
 
     async def revoke_creations(self, sandbox: SandboxRecord) -> None:
         """End what is being created in `sandbox`, and remove what nobody has been given yet."""
@@ -181,6 +180,8 @@ class Containers:
             self._start_failed(record, str(error), start.returned())
             raise
         exit = start.returned()
+        if (facts := start.task.result()) is not None:
+            record.facts = facts
         if record.state is ContainerState.STARTING:
             started(ground, record, ground.clock.now())
             if exit is not None:
@@ -250,6 +251,9 @@ class Containers:
             record.seen_by_engine(), list(request.cmd), float(request.timeout) or None, EXEC_LIMIT
         )
         return cri.ExecSyncResponse(stdout=result.stdout, stderr=result.stderr, exit_code=result.code)
+
+    async def checkpoint(self, request: cri.CheckpointContainerRequest) -> None:
+        await checkpoints.checkpoint(self._ground, self.shown(request.container_id), request)
 
     async def reopen_log(self, id: str) -> None:
         record = self.shown(id)

@@ -36,7 +36,9 @@ class Ground:
         self.creations = Creations(self.start, self.clock, config.create_timeout)
         self.starts: dict[str, Start] = {}
         self.endings: dict[str, asyncio.Task[None]] = {}
-        """Starts under way, and containers that are being killed, by the container's id."""
+        self.checkpoints: dict[str, asyncio.Task[None]] = {}
+        """Starts under way, containers that are being killed, and such that are being checkpointed, by the
+        container's id."""
         self.stops: dict[str, Step] = {}
         """Of containers whose grace period runs, the call that began it."""
         self.look_again: Timer | None = None
@@ -63,6 +65,8 @@ class Ground:
     async def close(self, patience: float = 30.0) -> None:
         """Roll back what is being created, let everything else end, at most `patience` seconds."""
         self.creations.cancel()
+        for checkpoint in self.checkpoints.values():
+            checkpoint.cancel()
         while self._tasks:
             done, _ = await asyncio.wait(self._tasks, timeout=patience)
             if not done:

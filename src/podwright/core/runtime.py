@@ -169,7 +169,7 @@ class Runtime:
     async def runtime_config(self, request: cri.RuntimeConfigRequest, /) -> cri.RuntimeConfigResponse:
         return runtime_config(self.engine.cgroup_driver)
 
-    @operation("UpdateRuntimeConfig")
+    @operation
     async def update_runtime_config(
         self, request: cri.UpdateRuntimeConfigRequest, /
     ) -> cri.UpdateRuntimeConfigResponse:
@@ -178,18 +178,18 @@ class Runtime:
 
     # Sandboxes
 
-    @operation("RunPodSandbox")
+    @operation
     async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest, /) -> cri.RunPodSandboxResponse:
         if self._hooks.validates:
             await self._validate("RunPodSandbox", request)
         return cri.RunPodSandboxResponse(pod_sandbox_id=await self._sandboxes.run(request))
 
-    @operation("StopPodSandbox")
+    @operation
     async def stop_pod_sandbox(self, request: cri.StopPodSandboxRequest, /) -> cri.StopPodSandboxResponse:
         await self._sandboxes.stop(request.pod_sandbox_id)
         return cri.StopPodSandboxResponse()
 
-    @operation("RemovePodSandbox")
+    @operation
     async def remove_pod_sandbox(
         self, request: cri.RemovePodSandboxRequest, /
     ) -> cri.RemovePodSandboxResponse:
@@ -201,7 +201,7 @@ class Runtime:
     ) -> cri.PodSandboxStatusResponse:
         return await self._sandboxes.status(request)
 
-    @operation("UpdatePodSandboxResources")
+    @operation
     async def update_pod_sandbox_resources(
         self, request: cri.UpdatePodSandboxResourcesRequest, /
     ) -> cri.UpdatePodSandboxResourcesResponse:
@@ -213,23 +213,23 @@ class Runtime:
 
     # Containers
 
-    @operation("CreateContainer")
+    @operation
     async def create_container(self, request: cri.CreateContainerRequest, /) -> cri.CreateContainerResponse:
         if self._hooks.validates:
             await self._validate("CreateContainer", request)
         return cri.CreateContainerResponse(container_id=await self._containers.create(request))
 
-    @operation("StartContainer")
+    @operation
     async def start_container(self, request: cri.StartContainerRequest, /) -> cri.StartContainerResponse:
         await self._containers.start(request.container_id)
         return cri.StartContainerResponse()
 
-    @operation("StopContainer")
+    @operation
     async def stop_container(self, request: cri.StopContainerRequest, /) -> cri.StopContainerResponse:
         await self._containers.stop(request.container_id, request.timeout)
         return cri.StopContainerResponse()
 
-    @operation("RemoveContainer")
+    @operation
     async def remove_container(self, request: cri.RemoveContainerRequest, /) -> cri.RemoveContainerResponse:
         await self._containers.remove(request.container_id)
         return cri.RemoveContainerResponse()
@@ -240,7 +240,7 @@ class Runtime:
     async def list_containers(self, request: cri.ListContainersRequest, /) -> cri.ListContainersResponse:
         return cri.ListContainersResponse.FromString(await self.list_containers_wire(request))
 
-    @operation("UpdateContainerResources")
+    @operation
     async def update_container_resources(
         self, request: cri.UpdateContainerResourcesRequest, /
     ) -> cri.UpdateContainerResourcesResponse:
@@ -249,20 +249,21 @@ class Runtime:
         await self._containers.update(request)
         return cri.UpdateContainerResourcesResponse()
 
-    @operation("ReopenContainerLog")
+    @operation
     async def reopen_container_log(
         self, request: cri.ReopenContainerLogRequest, /
     ) -> cri.ReopenContainerLogResponse:
         await self._containers.reopen_log(request.container_id)
         return cri.ReopenContainerLogResponse()
 
-    @operation("ExecSync")
+    @operation
     async def checkpoint_container(
         self, request: cri.CheckpointContainerRequest, /
     ) -> cri.CheckpointContainerResponse:
         await self._containers.checkpoint(request)
         return cri.CheckpointContainerResponse()
 
+    @operation
     async def exec_sync(self, request: cri.ExecSyncRequest, /) -> cri.ExecSyncResponse:
         return await self._containers.exec_sync(request)
 
@@ -306,7 +307,7 @@ class Runtime:
     async def image_status(self, request: cri.ImageStatusRequest, /) -> cri.ImageStatusResponse:
         return await self._images.status(request)
 
-    @operation("PullImage")
+    @operation
     async def pull_image(self, request: cri.PullImageRequest, /) -> cri.PullImageResponse:
         return await self._images.pull(request)
 
@@ -318,7 +319,7 @@ class Runtime:
         """See `api.Node`."""
         return self._following.follow(request)
 
-    @operation("RemoveImage")
+    @operation
     async def remove_image(self, request: cri.RemoveImageRequest, /) -> cri.RemoveImageResponse:
         await self._images.remove(request)
         return cri.RemoveImageResponse()
@@ -331,15 +332,15 @@ class Runtime:
     async def explain_blob(self, request: own.ExplainBlobRequest, /) -> own.ExplainBlobResponse:
         return await self._node_images.explain_blob(request)
 
-    @operation("PruneImages")
+    @operation
     async def prune_images(self, request: own.PruneImagesRequest, /) -> own.PruneImagesResponse:
         return await self._node_images.prune(request)
 
-    @operation("ImportImage")
+    @operation
     async def import_image(self, request: own.ImportImageRequest, /) -> own.ImportImageResponse:
         return await self._node_images.import_image(request)
 
-    @operation("ExportImage")
+    @operation
     async def export_image(self, request: own.ExportImageRequest, /) -> own.ExportImageResponse:
         return await self._node_images.export_image(request)
 

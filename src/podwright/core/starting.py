@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from podwright.clock import Clock, Timer
 from podwright.core.latch import Latch
-from podwright.engines.base import Exit
+from podwright.engines.base import ContainerFacts, Exit
 
 LATE = 1.0
 """Seconds that a start may take to return after its container has ended."""
@@ -23,7 +23,7 @@ CUT = 10.0
 class Start:
     __slots__ = ("_late", "cut", "exit", "over", "task")
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
+    def __init__(self, task: asyncio.Task[ContainerFacts | None]) -> None:
         self.task = task
         """The engine's part."""
         self.over = Latch()

@@ -82,6 +82,8 @@ async def _end(ground: Ground, record: ContainerRecord) -> None:
         record.kill_timer.cancel()
         record.kill_timer = None
     ground.stops.pop(record.id, None)
+    if (checkpoint := ground.checkpoints.get(record.id)) is not None:
+        checkpoint.cancel()
     clock = ground.clock
     give_up = clock.monotonic() + GIVE_UP
     while not record.exited.is_set():

@@ -20,8 +20,10 @@ import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from podwright.checkpoints.layout import Checkpoint
 from podwright.clock import Clock
 from podwright.engines.streams import Connection, Streams
 from podwright.wire import cri_pb2 as cri
@@ -72,6 +74,8 @@ class Image:
     pinned: bool = False
     artifact: bool = False
     """It is no container image, but files, to be mounted (image-spec, artifacts guidance)."""
+    checkpoint: bool = False
+    """It holds a checkpoint: containers made of it are restored."""
 
     @property
     def user(self) -> str:
@@ -138,6 +142,8 @@ class Container:
     target: Container | None = None
     """The container whose PID namespace is joined (NamespaceMode TARGET)."""
     facts: ContainerFacts = ContainerFacts()
+    checkpoint: Checkpoint | None = None
+    """What it is restored from; given to its creation only: the engine keeps what a start needs."""
 
 
 class Presence(enum.Enum):
@@ -327,8 +333,9 @@ class Engine(Protocol):
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         """Everything but the start of its program."""
 
-    async def start_container(self, container: Container) -> None:
-        """Start its program. On an error the container cannot be started again; core marks it exited.
+    async def start_container(self, container: Container) -> ContainerFacts | None:
+        """Start its program, or restore it; other facts than it had, None when they are the same. On an error
+        the container cannot be started again; core marks it exited.
 
         Its exit may be told before this returns. It may be signalled meanwhile, and once it has ended core
         cancels a start that goes on.
@@ -391,6 +398,20 @@ class Engine(Protocol):
         """
 
     async def reopen_log(self, container: Container) -> None: ...
+
+    async def checkpoint_container(
+        self, container: Container, status: cri.ContainerStatus, location: Path
+    ) -> None:
+        """Write what runs in a running container to the archive `location` (podwright/checkpoints), whole or
+        not at all; it goes on as if nothing had been. `status` is written down with it.
+
+        Raises FailedPrecondition with the reason when that cannot be done with it or on this host,
+        ResourceExhausted when the disk is full. When cancelled nothing is left, perhaps a little later.
+        """
+
+    async def read_checkpoint(self, reference: str) -> Checkpoint:
+        """What the archive at an absolute path, or the image with an id, is a checkpoint of. NotFound,
+        InvalidArgument when it is none."""
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
         """What each uses, by id; those that have ended are left out. Core fills in the attributes."""

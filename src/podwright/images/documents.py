@@ -50,6 +50,7 @@ class Manifest(msgspec.Struct, rename="camel"):
     config: Descriptor
     layers: list[Descriptor]
     artifact_type: str = ""
+    annotations: dict[str, str] | None = None
 
     @property
     def is_artifact(self) -> bool:

@@ -143,6 +143,26 @@ class Layers:
             raise PodwrightError(f"cannot make a layer of {directory}: {done.stderr.decode().strip()}")
         return done.stdout.decode().strip()
 
+    async def pack_changes(self, upper: Path, target: Path) -> None:
+        """Make an uncompressed layer `target` of what an overlay has in its upper directory. PodwrightError
+        when that cannot be put into a layer."""
+        done = await spawn.run(
+            _program(pack.__file__, str(upper.absolute()), str(target), "changes"), env=ENVIRONMENT
+        )
+        if done.status != 0:
+            raise PodwrightError(f"cannot make a layer of {upper}: {done.stderr.decode().strip()}")
+
+    async def unpack_changes(self, image_chain: Sequence[str], diff_id: str, file: Path, work: Path) -> Path:
+        """Unpack the layer `file` of digest `diff_id` over an image's layers (bottom first) into a directory
+        of `work`, as it can be the upper directory of an overlay. Errors as `ensure`."""
+        (target := work / "layer").mkdir(mode=0o755)
+        below = [layer for each in image_chain if (layer := self._layers.get(each)) is not None]
+        lowers = [str(self.directory(layer.number)) for layer in reversed(below)]
+        async with self._unpackers:
+            await self._run(work, lowers, diff_id, file)
+        (work / "place").rmdir()
+        return target
+
     @contextmanager
     def workplace(self) -> Iterator[Path]:
         """A new private directory under `tmp`, on the same file system. `delete` it afterwards."""

@@ -1,6 +1,7 @@
 """The program that makes a layer of a root directory. Standard library only.
 
-Started as a file of its own: `pack.py DIRECTORY LAYER`. It writes an uncompressed tar (pax, sparse files in
+Started as a file of its own: `pack.py DIRECTORY LAYER`, or, with `changes` behind it, to make one of the upper
+directory of an overlay, whose whiteouts become those of a layer. It writes an uncompressed tar (pax, sparse files in
 GNU's form 1.0) and prints its digest (the diff id). The same tree gives the same bytes: names are sorted,
 owners are numbers, holes are where the content has long runs of zeros, wherever the disk has them, and
 nothing of the host (device numbers, inode order, access times) gets in.
@@ -82,7 +83,7 @@ class Content:
 
 
 def main() -> int:
-    directory, layer = sys.argv[1:]
+    directory, layer, *mode = sys.argv[1:]
     try:
         os.chdir(directory)
         target = Digester(os.open(layer, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -94,7 +95,7 @@ def main() -> int:
             encoding="utf-8",
             errors="surrogateescape",
         ) as tar:
-            _add(tar)
+            _add(tar, changes=bool(mode))
     except (OSError, tarfile.TarError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -102,10 +103,12 @@ def main() -> int:
     return 0
 
 
-def _add(tar: tarfile.TarFile) -> None:
+def _add(tar: tarfile.TarFile, *, changes: bool) -> None:
     links: dict[tuple[int, int], str] = {}
     for path in _names():
         status = os.lstat(path)
+        if changes:
+            _add_removal(tar, path, status)
         if stat.S_ISSOCK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and not status.st_rdev):
             continue
         name = path.removeprefix("./")
@@ -121,6 +124,21 @@ def _add(tar: tarfile.TarFile) -> None:
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             links.setdefault(inode, name)
         tar.members.clear()  # type: ignore[attr-defined]
+
+
+def _add_removal(tar: tarfile.TarFile, path: str, status: os.stat_result) -> None:
+    """What overlayfs says by a device 0/0, or by an attribute, a layer says by a file's name."""
+    name = path.removeprefix("./")
+    if stat.S_ISCHR(status.st_mode) and not status.st_rdev:
+        above, slash, base = name.rpartition("/")
+        tar.addfile(tarfile.TarInfo(f"{above}{slash}.wh.{base}"))
+        return
+    overlay = {each for each in os.listxattr(path, follow_symlinks=False) if each.startswith(DROPPED[:2])}
+    for lost in ("redirect", "metacopy"):
+        if f"trusted.overlay.{lost}" in overlay:
+            raise ValueError(f"{path!r}: overlayfs keeps its content elsewhere ({lost})")
+    if stat.S_ISDIR(status.st_mode) and "trusted.overlay.opaque" in overlay and path != ".":
+        tar.addfile(tarfile.TarInfo(f"{name}/.wh..wh..opq"))
 
 
 def _entry(

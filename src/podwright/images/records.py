@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from podwright.checkpoints import layout
 from podwright.engines.base import Image
 from podwright.errors import InvalidArgument, NotFound, PodwrightError
 from podwright.images import references
@@ -321,7 +322,10 @@ class Records:
         digests = tuple(sorted(name for name in entry.names if "@" in name))
         tags = tuple(sorted(name for name in entry.names if "@" not in name))
         pinned = self._pinned.matches(old.id, (*tags, *digests))
-        entry.image = replace(old, repo_tags=tags, repo_digests=digests, pinned=pinned)
+        checkpoint = layout.marks(
+            old.config.get("Labels"), *(each.content.annotations for each in entry.manifests.values())
+        )
+        entry.image = replace(old, repo_tags=tags, repo_digests=digests, pinned=pinned, checkpoint=checkpoint)
 
     def _named(self, reference: Reference) -> Image | None:
         image_id = self.names.get(str(reference))

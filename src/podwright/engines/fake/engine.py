@@ -10,10 +10,13 @@ import asyncio
 import signal as signals
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 
 from podwright import __version__
+from podwright.checkpoints import reading
+from podwright.checkpoints.layout import Checkpoint
 from podwright.clock import Clock, VirtualClock
 from podwright.engines.base import (
     Container,
@@ -31,7 +34,15 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
-from podwright.engines.fake import attaching, execution, figures, forwarding, sessions, stats
+from podwright.engines.fake import (
+    attaching,
+    checkpoints,
+    execution,
+    figures,
+    forwarding,
+    sessions,
+    stats,
+)
 from podwright.engines.fake.command import command
 from podwright.engines.fake.connections import Connections
 from podwright.engines.fake.faults import Fault
@@ -249,16 +260,20 @@ class FakeEngine:
             usage=world.scenario.script(subject).stats,
         )
         self._undoing(undo, "undo_container.rootfs", subject, lambda: world.drop(container.id))
+        if container.checkpoint is not None:
+            await self._step("create_container.restore", subject)
+            made.restored = await checkpoints.read(container.checkpoint)
         await self._step("create_container.task", subject)
         made.presence, made.pid = Presence.CREATED, world.new_pid()
         return ContainerFacts(made.pid, asked.uid, asked.gid, asked.groups)
 
-    async def start_container(self, container: Container) -> None:
+    async def start_container(self, container: Container) -> ContainerFacts | None:
         subject = Subject.of_container(container)
         await self._step("start_container.start", subject)
         made = self._made(container)
         start(self.world, made, container, subject, self.world.scenario.script(subject))
         await self._step("start_container.started", subject)
+        return None
 
     async def signal_container(self, container: Container, signal: int) -> None:
         await self._step("signal_container.signal", Subject.of_container(container))
@@ -335,6 +350,20 @@ class FakeEngine:
         if made is not None and container.log_path:
             log = made.inside.output.log if made.inside is not None else None
             (log or Log(self.world.logs, container.log_path)).reopen()
+
+    async def checkpoint_container(
+        self, container: Container, status: cri.ContainerStatus, location: Path
+    ) -> None:
+        subject = Subject.of_container(container)
+        await self._step("checkpoint_container.dump", subject)
+        made = self._running(container)
+        if made.presence is not Presence.RUNNING:
+            raise FailedPrecondition(f"container {container.id} has ended")
+        await self._step("checkpoint_container.archive", subject)
+        await checkpoints.write(self.world, made, container, status, location)
+
+    async def read_checkpoint(self, reference: str) -> Checkpoint:
+        return await reading.look(reference, Path(reference))
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
         return await stats.of_containers(self.world, containers)

@@ -29,6 +29,7 @@ STEPS = (
     *("stop_sandbox.network", "stop_sandbox.namespaces", "remove_sandbox.files"),
     *("create_container.rootfs", "create_container.task", "undo_container.rootfs"),
     *("start_container.start", "start_container.started", "signal_container.signal"),
+    *("create_container.restore", "checkpoint_container.dump", "checkpoint_container.archive"),
     *("remove_container.task", "remove_container.rootfs", "update_container.limits"),
     *("exec_sync.exec", "exec.start", "attach.attach", "port_forward.connect", "reopen_log.reopen"),
     *("pull_image.resolve", "pull_image.record", "remove_image.names"),

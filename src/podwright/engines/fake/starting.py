@@ -29,7 +29,9 @@ def start(
     """
     if script.start_error:
         raise PodwrightError(script.start_error)
-    argv = script.program or command.argv(container)
+    restored = made.restored
+    ran = restored.ran if restored is not None else 0.0
+    argv = restored.argv if restored is not None else script.program or command.argv(container)
     found = find(argv[0])
     if found is None and "/" in argv[0] and container.config.mounts:
         resolved = _inside(world, made, container).resolve(argv)
@@ -49,19 +51,21 @@ def start(
         scripted=exit is not None,
     )
     if exit is not None:
-        delay = exit.after.draw(world.chance)
+        delay = max(0.0, exit.after.draw(world.chance) - ran)
         made.timer = world.clock.call_later(delay, _end, world, made, exit.code, exit.oom)
     if script.logs:
         output = _inside(world, made, container).output
         output.scripted = [Lines(world, output, each) for each in script.logs]
+    if restored is not None and restored.files:
+        _inside(world, made, container).files.written.update(restored.files)
     seconds = idle_seconds(argv)
     if found is not None and seconds is None:
         _inside(world, made, container).begin(first, list(argv), found)
     else:
-        if script.program is not None:
+        if script.program is not None or restored is not None:
             first.argv = argv
         # A program that is no built-in does whatever it does, until a signal ends it.
-        first.idle(seconds if seconds is not None else float("inf"))
+        first.idle(max(0.0, seconds - ran) if seconds is not None else float("inf"))
 
 
 def missing(name: str) -> str:

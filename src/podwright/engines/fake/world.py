@@ -71,6 +71,17 @@ class FakeSandbox:
         return self.ips[0] if self.ips else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a checkpoint has kept."""
+
+    argv: list[str]
+    ran: float
+    """Seconds."""
+    files: dict[str, bytearray | None]
+    """By path; None is a directory."""
+
+
 @dataclass(eq=False, slots=True)
 class FakeContainer:
     id: str
@@ -92,6 +103,8 @@ class FakeContainer:
     """Of its memory, in bytes; 0: none."""
     usage: UsageScript | None = None
     """What it uses while it runs."""
+    restored: Restored | None = None
+    """What it was when it was checkpointed, if it comes from a checkpoint."""
 
     def __post_init__(self) -> None:
         if self.sandbox is not None:

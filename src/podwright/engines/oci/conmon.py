@@ -24,6 +24,8 @@ from podwright.linux import inotify, proc, spawn
 LOG_MODE = 0o640
 MAX_SIZE = 1000
 """Of a terminal, in characters; conmon refuses more."""
+RESTORE_OPTIONS = ("--tcp-established", "--file-locks")
+"""Of the runtime's `restore`: what a checkpoint may hold."""
 _REOPEN = b"2 0 0\n"
 """Message type 2 of the control FIFO; the two numbers belong to type 1, a terminal's size."""
 
@@ -44,6 +46,10 @@ class Supervised:
     stdin_once: bool = False
     """Close the program's stdin when the first client that attached goes."""
     terminal: bool = False
+    restore: Path | None = None
+    """CRIU's images, when it is not created but restored."""
+    search_path: str = ""
+    """PATH of the runtime; "": ours."""
 
 
 class _Report(msgspec.Struct):
@@ -54,7 +60,7 @@ class _Report(msgspec.Struct):
 
 
 async def create(program: str, task: Supervised, runtime: str, command: Sequence[str]) -> int:
-    """Let conmon run the runtime's `create`; the host pid of the process that it made.
+    """Let conmon run the runtime's `create`, or `restore`; the host pid of the process that it made.
 
     `runtime` is its name for messages, `command` its program and global options: conmon adds the rest.
     Raises CommandFailed with the runtime's own words, FailedPrecondition when there is no conmon.
@@ -64,7 +70,10 @@ async def create(program: str, task: Supervised, runtime: str, command: Sequence
         try:
             started = await spawn.run(
                 _command(program, task, command),
-                env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writing)},
+                env={
+                    "PATH": task.search_path or os.environ.get("PATH", os.defpath),
+                    "_OCI_SYNCPIPE": str(writing),
+                },
                 cwd=task.bundle,  # conmon drops its `oom` file there
                 pass_fds=(writing,),
             )
@@ -194,6 +203,10 @@ def _command(program: str, task: Supervised, runtime: Sequence[str]) -> list[str
             command.append("--leave-stdin-open")
     if task.terminal:
         command.append("--terminal")
+    if task.restore is not None:
+        command += ["--restore", str(task.restore)]
+        for option in RESTORE_OPTIONS:
+            command += ["--runtime-opt", option]
     return command
 
 

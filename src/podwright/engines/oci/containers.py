@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
 from podwright.engines.log_limits import LogLimits
@@ -26,6 +29,7 @@ from podwright.engines.oci import (
     user_namespaces,
 )
 from podwright.engines.oci.attach import Attachments
+from podwright.engines.oci.checkpoint import Checkpoints
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.executions import Place
 from podwright.engines.oci.image_mounts import ImageMounts
@@ -33,6 +37,7 @@ from podwright.engines.oci.parts import Made, started
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.requests import Requests, hook_target
 from podwright.engines.oci.resources import unlimited_quota_fails
+from podwright.engines.oci.restore import Restores
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.streams import Streams
@@ -40,6 +45,7 @@ from podwright.errors import FailedPrecondition, NotFound
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import mounts, proc, trees
+from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.spec.encode import encode
 from podwright.spec.inputs import (
@@ -48,6 +54,7 @@ from podwright.spec.inputs import (
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
 from podwright.steps import step
+from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +74,7 @@ class Containers:
         conmon: str,
         logs: LogWriter,
         log_limits: LogLimits,
+        criu: Criu,
     ) -> None:
         self._conmon = conmon
         self._config = config
@@ -84,6 +92,8 @@ class Containers:
         self._endings: set[asyncio.Task[None]] = set()
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
         self._volumes = volumes
+        self._restores = Restores(places, tasks, images, criu)
+        self._checkpoints = Checkpoints(places, runtimes, tasks, images, criu)
 
     def close(self) -> None:
         """Let go; containers keep running."""
@@ -97,9 +107,13 @@ class Containers:
         made: list[Path] = []
         undo.push_async_callback(self._unmake, container, made)
         self._images.acquire(container.image.id, container.id)
+        if container.checkpoint is not None:
+            await self._restores.take_in(container, runtime, container.checkpoint)
         ids = user_namespaces.id_maps(self._places, container.sandbox)
         with step("rootfs"):
             root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
+        if container.checkpoint is not None:
+            await self._restores.remove_deleted(container, root)
         facts = self._requests.facts(container.config)
         parts = Made(container, root, self._places, self._tasks, self._volumes, self._levels, made, ids)
         with step("spec"):
@@ -123,44 +137,40 @@ class Containers:
             spec = mapped_mounts.show(self._places.mapped_mounts(container.id), spec, ids)
         if unlimited_quota_fails(limits := spec["linux"].get("resources") or {}, runtime):
             del limits["cpu"]["quota"]
+        if container.checkpoint is not None:
+            spec = self._restores.with_options(container, spec)
         (bundle / "config.json").write_bytes(encode(spec))
         if container.log_path:
             Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
-        config = container.config
-        pid = await self._tasks.create(
-            runtime,
-            Supervised(
-                id=container.id,
-                name=container.name,
-                bundle=bundle,
-                exits=self._places.exits,
-                log_path=container.log_path,
-                log_fifo=await self._limited_log(container),
-                stdin=config.stdin,
-                stdin_once=config.stdin_once,
-                terminal=config.tty,
-            ),
-        )
-        try:
-            started = proc.start_time(pid)
-        except ProcessLookupError:
-            raise FailedPrecondition(f"container {container.id} died before its start") from None
+        made_facts = ContainerFacts(0, user.uid, user.gid, user.groups)
+        if container.checkpoint is not None:
+            return made_facts  # a process it gets by its start
+        pid = await self._tasks.create(runtime, await self._supervised(container))
         if host_user is not None:
             host.own_streams(pid, host_user)
-        return ContainerFacts(
-            pid=pid,
-            uid=user.uid,
-            gid=user.gid,
-            supplemental_groups=user.groups,
-            own={"started": started},
-        )
+        return _with_process(made_facts, container.id, pid)
 
-    async def start(self, container: Container) -> None:
-        await self._tasks.start(self._runtimes.get(container.sandbox.handler), container.id)
+    async def start(self, container: Container) -> ContainerFacts | None:
+        runtime = self._runtimes.get(container.sandbox.handler)
+        if not self._restores.pending(container.id):
+            await self._tasks.start(runtime, container.id)
+            return None
+        pid = await self._restores.start(container, runtime, await self._supervised(container))
+        return _with_process(container.facts, container.id, pid)
 
     async def signal(self, container: Container, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._checkpoints.abort(container.id)
+        if self._restores.signal(container.id, number):
+            return
         runtime = self._runtimes.of_existing(container.sandbox.handler)
         await self._tasks.signal(runtime, container.id, container.facts.pid, started(container), number)
+
+    async def checkpoint(self, container: Container, status: cri.ContainerStatus, location: Path) -> None:
+        await self._checkpoints.make(container, status, location)
+
+    async def read_checkpoint(self, reference: str) -> Checkpoint:
+        return await self._restores.look(reference)
 
     async def remove(self, container: Container) -> None:
         id = container.id
@@ -206,6 +216,8 @@ class Containers:
                     await conmon.reopen_log(self._places.container_run(container.id), container.log_path)
 
     async def observe(self, container: Container) -> Observation:
+        if (waiting := await self._restores.observe(container.id)) is not None:
+            return waiting
         runtime = self._runtimes.of_existing(container.sandbox.handler)
         pid = container.facts.pid
         seen = await self._tasks.observe(runtime, container.id, pid, started(container))
@@ -234,6 +246,20 @@ class Containers:
         self._endings.discard(ending)
         if not ending.cancelled() and (error := ending.exception()) is not None:
             log.warning("ending sessions of an earlier podwright: %s", error)
+
+    async def _supervised(self, container: Container) -> Supervised:
+        config = container.config
+        return Supervised(
+            id=container.id,
+            name=container.name,
+            bundle=self._places.container_run(container.id),
+            exits=self._places.exits,
+            log_path=container.log_path,
+            log_fifo=await self._limited_log(container),
+            stdin=config.stdin,
+            stdin_once=config.stdin_once,
+            terminal=config.tty,
+        )
 
     def _place(self, container: Container) -> Place:
         """Where programs are run inside `container`."""
@@ -269,3 +295,11 @@ class Containers:
             self._places.mapped(id),
         ):
             trees.remove(each)
+
+
+def _with_process(facts: ContainerFacts, id: str, pid: int) -> ContainerFacts:
+    """The facts of a container whose first process has come into being."""
+    try:
+        return replace(facts, pid=pid, own={**facts.own, "started": proc.start_time(pid)})
+    except ProcessLookupError:
+        raise FailedPrecondition(f"container {id} died before its start") from None

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from podwright import __version__
+from podwright.checkpoints.layout import Checkpoint
 from podwright.clock import SYSTEM
 from podwright.config import Config
 from podwright.engines.base import (
@@ -48,6 +49,7 @@ from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import cgroups, mounts, proc, trees
+from podwright.linux.criu import Criu
 from podwright.linux.migration import Migrations
 from podwright.logs.writing import LogWriter
 from podwright.network.cni import Cni
@@ -78,6 +80,7 @@ class OciEngine:
             ip_preference=config.cni.ip_preference,
             conf_template=Path(config.cni.conf_template) if config.cni.conf_template else None,
         )
+        self._criu = Criu(config.criu)
         self._migrations = Migrations()
         self._logs = LogWriter(self._places.logs)
         self._repair = Repair(config, self._places, self._runtimes, self._network)
@@ -145,6 +148,7 @@ class OciEngine:
             conmon,
             self._logs,
             log_limits,
+            self._criu,
         )
         self._updates = Updates(self._config, self._places, self._runtimes, self._tasks, facts)
         self._plan = Plan(
@@ -168,7 +172,9 @@ class OciEngine:
             cgroups.prune(self._config.cgroup_parent)
 
     async def status(self) -> EngineStatus:
-        network_error, handlers = await asyncio.gather(self._network.status(), self._runtimes.handlers())
+        network_error, handlers, criu = await asyncio.gather(
+            self._network.status(), self._runtimes.handlers(), self._criu.words()
+        )
         runtime_error = ""
         try:
             self.check_handler("")
@@ -185,6 +191,7 @@ class OciEngine:
                 "cgroups": _cgroup_words(),
                 "runtimes": {each.handler: as_json(each) for each in self._runtimes.all()},
                 "versions": dict(self._runtimes.versions),
+                "criu": criu,
                 "network": network.to_json() if network else {},
             },
         )
@@ -229,8 +236,8 @@ class OciEngine:
         self._stats.enter(container)
         return facts
 
-    async def start_container(self, container: Container) -> None:
-        await self._containers.start(container)
+    async def start_container(self, container: Container) -> ContainerFacts | None:
+        return await self._containers.start(container)
 
     async def signal_container(self, container: Container, signal: int) -> None:
         await self._containers.signal(container, signal)
@@ -269,6 +276,14 @@ class OciEngine:
 
     async def reopen_log(self, container: Container) -> None:
         await self._containers.reopen_log(container)
+
+    async def checkpoint_container(
+        self, container: Container, status: cri.ContainerStatus, location: Path
+    ) -> None:
+        await self._containers.checkpoint(container, status, location)
+
+    async def read_checkpoint(self, reference: str) -> Checkpoint:
+        return await self._containers.read_checkpoint(reference)
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
         return await self._stats.of_containers(containers)

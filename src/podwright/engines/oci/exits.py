@@ -35,10 +35,10 @@ def read(file: Path) -> Ended | None:
     return Ended(code if 0 <= code <= 255 else UNKNOWN, finished)
 
 
-def write_unknown(directory: Path, id: str) -> None:
-    """Stand in for a conmon that died: nobody will ever know the exit code."""
+def write(directory: Path, id: str, code: int = UNKNOWN) -> None:
+    """Stand in for a conmon that died, or never was."""
     draft = directory / f"{id}.lost"
-    draft.write_text(str(UNKNOWN))
+    draft.write_text(str(code))
     draft.rename(directory / id)
 
 

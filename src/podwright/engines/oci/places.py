@@ -87,6 +87,14 @@ class Places:
         """Where what container `id` mounts is shown with mapped owners, when its runtime cannot do that."""
         return self.container_run(id) / "mounts"
 
+    def dump(self, id: str) -> Path:
+        """Where a checkpoint of container `id` is gathered, while one is made: it may be large."""
+        return self.container_root(id) / "dump"
+
+    def restore(self, id: str) -> Path:
+        """What container `id` is to be restored from, until it has been."""
+        return self.container_root(id) / "restore"
+
     def volume(self, id: str, number: int) -> Path:
         """What container `id` has in the place of a VOLUME of its image."""
         return self.container_root(id) / "volumes" / str(number)

@@ -85,6 +85,13 @@ class Tasks:
         self._guard(task.id, task.bundle, pid)
         return pid
 
+    async def resume(self, runtime: Runtime, id: str) -> str:
+        """Let a frozen task go on; the runtime's complaint when it is still frozen, "" otherwise."""
+        done = await spawn.run(runtime.argv("resume", id))
+        if done.status == 0 or await _status(runtime, id) != "paused":
+            return ""
+        return conmon.plain_words(done.stderr.decode(errors="replace"))
+
     async def start(self, runtime: Runtime, id: str) -> None:
         """Raises CommandFailed with the runtime's own words."""
         returned = self._starting[id] = asyncio.get_running_loop().create_future()
@@ -148,6 +155,7 @@ class Tasks:
         Without its runtime nobody can tell whether a process waits for its start: it is taken to run.
         """
         if (told := self._told(id)) is not None:
+            await self._flush(id)
             return told
         if not self.alive(id, pid, started):
             # A supervisor that is still there is just about to write how it ended.
@@ -156,9 +164,11 @@ class Tasks:
             return Observation(Presence.MISSING)
         status = await _status(runtime, id) if runtime is not None else "running"
         if (told := self._told(id)) is not None:
-            await self._flush(id)
             return told
         self._guard(id, self._places.bundle(id), pid or self.pid(id))
+        if status == "paused" and runtime is not None and (words := await self.resume(runtime, id)):
+            # Only a podwright that was killed while it made a checkpoint leaves one so.
+            raise FailedPrecondition(f"{runtime.kind} cannot resume container {id[:12]}: {words}")
         if status in ("created", "creating"):
             return Observation(Presence.CREATED)
         if status in ("running", "paused"):
@@ -335,7 +345,7 @@ class Tasks:
     async def _wait_unsupervised(self, id: str, pid: int) -> None:
         await spawn.exited(pid)
         if not self._places.exit_file(id).exists() and self._places.bundle(id).exists():
-            exits.write_unknown(self._places.exits, id)
+            exits.write(self._places.exits, id)
 
 
 async def _status(runtime: Runtime, id: str) -> str:

@@ -82,7 +82,11 @@ class Files:
         self._directories = (*(posixpath.normpath(each) for each in directories), *self._mounts)
         self._readonly = readonly
         self._written: dict[str, bytearray | None] = {}
-        """By path; None is a directory."""
+
+    @property
+    def written(self) -> dict[str, bytearray | None]:
+        """What the container has made and is kept in memory, by path; None is a directory."""
+        return self._written
 
     def open(self, path: str, mode: str) -> Stream:
         """`mode`: "r", "w" (empties it), "a" (appends) or "r+". OSError."""
