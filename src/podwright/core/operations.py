@@ -47,23 +47,17 @@ _Self = TypeVar("_Self", bound=_Owner)
 
 
 def operation(
-    rpc: str,
-) -> Callable[
-    [Callable[[_Self, _Asked], Awaitable[_Answer]]], Callable[[_Self, _Asked], Coroutine[Any, Any, _Answer]]
-]:
-    """The method is the call `rpc`: of whoever calls it, unless a server has opened that already."""
+    method: Callable[[_Self, _Asked], Awaitable[_Answer]],
+) -> Callable[[_Self, _Asked], Coroutine[Any, Any, _Answer]]:
+    """The method is an operation of whoever calls it, unless a server has opened that already."""
+    rpc = method.__name__.title().replace("_", "")
 
-    def make(
-        method: Callable[[_Self, _Asked], Awaitable[_Answer]],
-    ) -> Callable[[_Self, _Asked], Coroutine[Any, Any, _Answer]]:
-        @functools.wraps(method)
-        async def called(self: _Self, request: _Asked, /) -> _Answer:
-            with self.operations.join(rpc, subject(request)):
-                return await method(self, request)
+    @functools.wraps(method)
+    async def called(self: _Self, request: _Asked, /) -> _Answer:
+        with self.operations.join(rpc, subject(request)):
+            return await method(self, request)
 
-        return called
-
-    return make
+    return called
 
 
 def subject(request: Message, response: Message | bytes | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,10 +131,9 @@ class _Endpoint:
 
 def parse(address: str) -> tuple[str, int]:
     """ "127.0.0.1:9477", "[::1]:9477" or "localhost:9477". InvalidArgument that says what is wrong."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isdecimal() or not port.isascii() or int(port) > 65535:
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([\w.-]+)):([0-9]{1,5})", address, re.ASCII)
+    if found is None or int(found[3]) > 65535:
         raise InvalidArgument(
             FIELD, f'{address!r} is neither HOST:PORT ("127.0.0.1:9477", "[::1]:9477") nor unix:///PATH'
         )
-    return host, int(port)
+    return found[1] or found[2], int(found[3])
