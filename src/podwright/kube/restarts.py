@@ -9,7 +9,7 @@ from podwright.kube import words
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import AnyContainer
 from podwright.kube.pod_state import Seen, SeenContainer
-from podwright.kube.status import Waiting
+from podwright.kube.waiting import Waiting
 
 RESTART, RESTART_ALL = "Restart", "RestartAllContainers"
 
