@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from podwright.core.ground import Ground
@@ -33,7 +34,14 @@ _READING = re.compile(
 )
 """Calls that only look. What is not known to is taken to change something."""
 
-_SUBJECTS = ("container_id", "pod_sandbox_id", "image_ref")
+_SUBJECTS = (
+    ("container_id",),
+    ("pod_sandbox_id",),
+    ("image_ref",),
+    ("image",),
+    ("image", "image"),
+    ("config", "metadata", "name"),
+)
 
 
 class _Owner(Protocol):
@@ -64,18 +72,30 @@ def subject(request: Message, response: Message | bytes | None = None) -> str:
     """Which object a call is about; "" when it is about none. Only ids, names and references: a request may
     carry credentials (AuthConfig) and environments."""
     for message in (request,) if response is None else (response, request):
-        for field in _SUBJECTS:
-            value = getattr(message, field, "")
-            if value and isinstance(value, str):
-                return value
-    image = getattr(request, "image", "")
-    if image and isinstance(image, str):
-        return image
-    image = getattr(image, "image", "")
-    if image and isinstance(image, str):
-        return image
-    metadata = getattr(getattr(request, "config", None), "metadata", None)
-    return metadata.name if metadata is not None else ""
+        for path in _paths(type(message)):
+            value: Any = message
+            for field in path:
+                value = getattr(value, field)
+            if value:
+                return cast(str, value)
+    return ""
+
+
+@functools.cache
+def _paths(kind: type[object]) -> Sequence[tuple[str, ...]]:
+    """Where messages of a kind may have it. Looking for fields that are not there would cost every call as
+    much as all the rest of its operation."""
+    descriptor: Descriptor | None = getattr(kind, "DESCRIPTOR", None)
+    return () if descriptor is None else [path for path in _SUBJECTS if _has(descriptor, path)]
+
+
+def _has(descriptor: Descriptor, path: tuple[str, ...]) -> bool:
+    field = descriptor.fields_by_name.get(path[0])
+    if field is None or field.is_repeated:
+        return False
+    if path[1:]:
+        return field.message_type is not None and _has(field.message_type, path[1:])
+    return field.message_type is None
 
 
 class InFlight:
