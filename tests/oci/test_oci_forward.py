@@ -200,7 +200,10 @@ async def test_a_program_in_the_pod(bench: Bench, handler: str) -> None:
             forwarded.sent.close()
             try:
                 await forwarded.task
-                break
             except FailedPrecondition:  # it does not listen yet
                 await asyncio.sleep(0.05)
+            else:
+                if forwarded.arrived.data or handler != "runsc":
+                    break
+                # gVisor takes connections while nc is not yet there for them, and ends them.
     assert forwarded.arrived.data == b"hello", container
