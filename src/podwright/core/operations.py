@@ -72,7 +72,9 @@ def subject(request: Message, response: Message | bytes | None = None) -> str:
     """Which object a call is about; "" when it is about none. Only ids, names and references: a request may
     carry credentials (AuthConfig) and environments."""
     for message in (request,) if response is None else (response, request):
-        for path in _paths(type(message)):
+        if isinstance(message, bytes):
+            continue
+        for path in _paths(message.DESCRIPTOR):
             value: Any = message
             for field in path:
                 value = getattr(value, field)
@@ -82,11 +84,10 @@ def subject(request: Message, response: Message | bytes | None = None) -> str:
 
 
 @functools.cache
-def _paths(kind: type[object]) -> Sequence[tuple[str, ...]]:
+def _paths(kind: Descriptor) -> Sequence[tuple[str, ...]]:
     """Where messages of a kind may have it. Looking for fields that are not there would cost every call as
     much as all the rest of its operation."""
-    descriptor: Descriptor | None = getattr(kind, "DESCRIPTOR", None)
-    return () if descriptor is None else [path for path in _SUBJECTS if _has(descriptor, path)]
+    return [path for path in _SUBJECTS if _has(kind, path)]
 
 
 def _has(descriptor: Descriptor, path: tuple[str, ...]) -> bool:
