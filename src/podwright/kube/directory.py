@@ -40,7 +40,7 @@ class PodDirectory:
         for field, value in (("namespace", namespace), ("name", name), ("uid", uid)):
             if not value or "/" in value or value in (".", ".."):
                 raise InvalidArgument(f"metadata.{field}", f"{value!r} cannot name a directory")
-        return cls(node.root / "pods" / uid, node.pod_logs / f"{namespace}_{name}_{uid}")
+        return cls(node.root / "pods" / uid, node.logs / f"{namespace}_{name}_{uid}")
 
     @property
     def own(self) -> Path:
