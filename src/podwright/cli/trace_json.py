@@ -40,7 +40,7 @@ def _row(node: Node) -> dict[str, Any]:
     }
     row |= {"onCriticalPath": sum(end - begin for begin, end in node.path), "ownShareOfPath": node.share}
     if node.runs > 1:
-        row |= {"longest": node.longest, "runs": node.runs}
+        row |= {"p50": node.p50, "longest": node.longest, "runs": node.runs}
     if not node.ended:
         row["ended"] = False
     if node.error:

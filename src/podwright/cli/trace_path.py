@@ -26,8 +26,11 @@ class Node:
     children: list[Node] = field(default_factory=list)
     path: list[tuple[int, int]] = field(default_factory=list)
     alone: list[tuple[int, int]] = field(default_factory=list)
+    p50: int = 0
+    """Of several starts: the median of the time it took. Its begin and end are medians, too, so what came
+    one after the other does so here; the time between them may be another."""
     longest: int = 0
-    """Of several starts: the longest time it took in one. Otherwise 0."""
+    """… and the longest."""
     runs: int = 1
     """In how many starts it was."""
 
@@ -172,8 +175,7 @@ def _title(node: Node) -> str:
 
 
 def medians(roots: Sequence[Node]) -> Node:
-    """One tree of the trees of several starts: of each row that more than half of them have, the medians of
-    its begin and of the time it took."""
+    """One tree of the trees of several starts: the medians of each row that more than half of them have."""
     root = _median(roots, calls=True)
     find_path(root)
     return root
@@ -181,8 +183,6 @@ def medians(roots: Sequence[Node]) -> Node:
 
 def _median(nodes: Sequence[Node], *, calls: bool = False) -> Node:
     """`calls`: what is inside has names for subjects, which are the same in each start; ids are not."""
-    start = round(median(node.start for node in nodes))
-    took = round(median(node.took for node in nodes))
     groups: dict[tuple[str, str, int], list[Node]] = {}
     for node in nodes:
         seen: Counter[tuple[str, str]] = Counter()
@@ -193,12 +193,13 @@ def _median(nodes: Sequence[Node], *, calls: bool = False) -> Node:
     children = [_median(group) for group in groups.values() if 2 * len(group) > len(nodes)]
     return Node(
         nodes[0].name,
-        start,
-        start + took,
+        round(median(node.start for node in nodes)),
+        round(median(node.end for node in nodes)),
         nodes[0].subject,
         next((node.error for node in nodes if node.error), ""),
         all(node.ended for node in nodes),
         sorted(children, key=lambda each: (each.start, -each.end)),
+        p50=round(median(node.took for node in nodes)),
         longest=max(node.took for node in nodes),
         runs=len(nodes),
     )

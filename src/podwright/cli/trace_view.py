@@ -114,7 +114,7 @@ def _rows(root: Node, every: bool) -> Iterator[_Row]:
             "└ ",
             f"{len(small)} short calls:",
             ", ".join(dict.fromkeys(child.name for child in small)),
-            sum(child.took for child in small),
+            sum(_typical(child) for child in small),
             sum(node.share for child in small for node in child.below()),
             small,
             [piece for child in small for piece in _pieces(child)],
@@ -137,8 +137,19 @@ def _row(node: Node, tree: str) -> _Row:
         subject = short(subject)
     deepest = bool(node.error) and not any(one.error for one in node.below() if one is not node)
     return _Row(
-        tree, node.name, subject, node.took, node.share, [node], _pieces(node), node.error if deepest else ""
+        tree,
+        node.name,
+        subject,
+        _typical(node),
+        node.share,
+        [node],
+        _pieces(node),
+        node.error if deepest else "",
     )
+
+
+def _typical(node: Node) -> int:
+    return node.p50 if node.runs > 1 else node.took
 
 
 def _pieces(node: Node) -> list[Piece]:
