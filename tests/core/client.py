@@ -48,8 +48,10 @@ class Client:
         self._told(self.account.answered, id)
         return id
 
-    async def create(self, pod: str, name: str = "main", *, target: str = "") -> str:
+    async def create(self, pod: str, name: str = "main", *, target: str = "", image: str = "") -> str:
         request = self.node.container_request(pod, name, target=target)
+        if image:
+            request.config.image.image = image
         try:
             id = (await self.node.runtime.create_container(request)).container_id
         except AlreadyExists:
@@ -92,6 +94,10 @@ class Client:
         request = cri.UpdateContainerResourcesRequest(container_id=container)
         request.linux.memory_limit_in_bytes = limit
         await self.node.runtime.update_container_resources(request)
+
+    async def checkpoint(self, container: str, location: str) -> None:
+        request = cri.CheckpointContainerRequest(container_id=container, location=location)
+        await self.node.runtime.checkpoint_container(request)
 
     async def exec(self, container: str) -> None:
         request = cri.ExecSyncRequest(container_id=container, cmd=["true"], timeout=5)

@@ -7,12 +7,17 @@ answer (`Client.patient`): so each must lead to the same end from wherever it wa
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from podwright.errors import NotFound
 from podwright.wire import cri_pb2 as cri
 from tests.core.client import Client
+
+ARCHIVE: list[Path] = []
+"""A checkpoint of a container, which a fixture makes before the first test."""
 
 Ids = dict[str, str]
 """Ids by the names that a workload has given."""
@@ -178,6 +183,22 @@ async def update_pod(client: Client, ids: Ids) -> None:
     await client.node.runtime.update_pod_sandbox_resources(request)
 
 
+async def checkpoint(client: Client, ids: Ids) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        location = Path(directory) / "checkpoint.tar"
+        try:
+            await client.checkpoint(ids["main"], str(location))
+        except BaseException:
+            assert list(location.parent.iterdir()) in ([], [location]), "half an archive is left"
+            raise
+        assert list(location.parent.iterdir()) == [location]
+
+
+async def restore(client: Client, ids: Ids) -> None:
+    ids["restored"] = await client.create(ids["pod"], "restored", image=str(ARCHIVE[0]))
+    await client.start(ids["restored"])
+
+
 async def exec(client: Client, ids: Ids) -> None:
     await client.exec(ids["main"])
 
@@ -288,6 +309,8 @@ WORKLOADS = [
     Workload("update again", update, an_updated_container, leads_to={"main": RUNS}),
     Workload("update pod", update_pod, a_pod),
     Workload("update exited", update, an_exited_container, leads_to={"main": HAS_EXITED}),
+    Workload("checkpoint", checkpoint, a_running_container, leads_to={"main": RUNS}),
+    Workload("restore", restore, a_pod, leads_to={"restored": RUNS}, again=False),
     Workload("exec", exec, a_running_container, leads_to={"main": RUNS}),
     Workload("reopen log", reopen_log, a_running_container, leads_to={"main": RUNS}),
     Workload("whole life", whole_life, leads_to={"pod": None, "main": None}),

@@ -316,8 +316,15 @@ async def a_life(node: Cri, logs: str) -> None:
     await insist(lambda: streaming.attach(node, container, Streams(stdin=Sent(closed=True))))
     await insist(lambda: _port_forward(node, sandbox))
     await insist(lambda: node.reopen_container_log(cri.ReopenContainerLogRequest(container_id=container)))
+    archive = f"{logs}/checkpoint.tar"
+    checkpoint = cri.CheckpointContainerRequest(container_id=container, location=archive)
+    await insist(lambda: node.checkpoint_container(checkpoint))
     await insist(lambda: node.stop_container(cri.StopContainerRequest(container_id=container, timeout=1)))
     await insist(lambda: node.remove_container(cri.RemoveContainerRequest(container_id=container)))
+    restored = requests.container(sandbox, "restored", archive)
+    await make(
+        lambda: node.create_container(restored), lambda: node.list_containers(cri.ListContainersRequest())
+    )
     await insist(lambda: node.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox)))
     await insist(lambda: node.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox)))
     await insist(lambda: node.remove_image(cri.RemoveImageRequest(image=cri.ImageSpec(image="nginx"))))

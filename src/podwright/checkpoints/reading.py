@@ -45,7 +45,12 @@ async def look(source: str, path: Path, image: str = "") -> Checkpoint:
 
     NotFound when nothing is there, InvalidArgument when it is no checkpoint.
     """
-    found = await to_the_end(asyncio.to_thread(_documents, source, path, DOCUMENTS))
+    return await to_the_end(asyncio.to_thread(look_at_once, source, path, image))
+
+
+def look_at_once(source: str, path: Path, image: str = "") -> Checkpoint:
+    """What `look` does, on this thread."""
+    found = _documents(source, path, DOCUMENTS)
     for name in DOCUMENTS:
         if name not in found:
             raise InvalidArgument(FIELD, f"{source} is no checkpoint: it has no {name}")
@@ -59,7 +64,7 @@ async def extract(source: str, path: Path, target: Path) -> None:
 
     InvalidArgument when it is no checkpoint, ResourceExhausted when it does not fit.
     """
-    await to_the_end(asyncio.to_thread(_extract, source, path, target))
+    await to_the_end(asyncio.to_thread(extract_at_once, source, path, target))
 
 
 async def diff_id(source: str, diff: Path) -> str:
@@ -80,7 +85,8 @@ def _documents(source: str, path: Path, names: Collection[str]) -> dict[str, byt
     return found
 
 
-def _extract(source: str, path: Path, target: Path) -> None:
+def extract_at_once(source: str, path: Path, target: Path) -> None:
+    """What `extract` does, on this thread."""
     images = target / layout.IMAGES
     images.mkdir(mode=0o700)
     with _errors(source), _members(path) as members:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podwright.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from podwright.linux.waiting import to_the_end
 
 MODE = 0o600
 """Archives hold the memory of processes."""
@@ -23,24 +22,28 @@ CHUNK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def check_location(location: str, field: str = "location") -> Path:
-    """The file that `location` names. InvalidArgument, FailedPrecondition when none can be made there."""
+def location_of(location: str, field: str = "location") -> Path:
+    """The file that a request names. InvalidArgument when it can be none."""
     if not location:
         raise InvalidArgument(field, "is required: the absolute path of the archive")
     path = Path(location)
     if not path.is_absolute() or location.endswith("/") or ".." in path.parts or "\0" in location:
         raise InvalidArgument(field, f"{location!r} is not the absolute path of a file")
+    return path
+
+
+def check_place(path: Path, field: str = "location") -> None:
+    """InvalidArgument, FailedPrecondition when no file can be made, or replaced, at `path`. Blocks."""
     try:
         kind = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         kind = stat.S_IFREG
     except OSError as error:
-        raise InvalidArgument(field, f"{location}: {error.strerror}") from error
+        raise InvalidArgument(field, f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(kind):
-        raise InvalidArgument(field, f"{location} is there, and no regular file")
+        raise InvalidArgument(field, f"{path} is there, and no regular file")
     if not path.parent.is_dir():
         raise FailedPrecondition(f"{field}: the directory {path.parent} does not exist")
-    return path
 
 
 async def write(location: Path, files: Mapping[str, Path]) -> int:
@@ -51,7 +54,7 @@ async def write(location: Path, files: Mapping[str, Path]) -> int:
     are taken as long as they were. Cancelled, or failed, it leaves nothing. ResourceExhausted, OSError.
     """
     cancelled = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_write, location, dict(files), cancelled))
+    work = asyncio.ensure_future(asyncio.to_thread(write_at_once, location, files, cancelled))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -62,16 +65,13 @@ async def write(location: Path, files: Mapping[str, Path]) -> int:
         raise
 
 
-async def copy(source: Path, target: Path) -> None:
-    """A copy of a regular file, to its present length."""
-    await to_the_end(asyncio.to_thread(_copy, source, target))
-
-
 class _Cancelled(Exception):
     """Nobody wants the archive any more."""
 
 
-def _write(location: Path, files: dict[str, Path], cancelled: threading.Event) -> int:
+def write_at_once(location: Path, files: Mapping[str, Path], cancelled: threading.Event | None = None) -> int:
+    """What `write` does, on this thread."""
+    cancelled = cancelled or threading.Event()
     try:
         with _draft(location) as stream:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, bufsize=CHUNK) as archive:
@@ -124,7 +124,7 @@ def _name(fd: int, path: Path) -> None:
         os.close(files)
 
 
-def _entries(files: dict[str, Path]) -> Iterator[tuple[str, Path]]:
+def _entries(files: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
     # In the order given: who reads an archive finds first what it looks for first.
     for name, path in files.items():
         yield name, path
@@ -158,11 +158,3 @@ class _Watched:
         if self._cancelled.is_set():
             raise _Cancelled
         return self._stream.read(size)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb", buffering=0) as stream, target.open("xb") as copy:
-        left = os.fstat(stream.fileno()).st_size
-        while left and (data := stream.read(min(left, CHUNK))):
-            copy.write(data)
-            left -= len(data)

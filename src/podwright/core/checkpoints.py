@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import posixpath
 from collections.abc import Collection
+from pathlib import Path
 
 from podwright.checkpoints.layout import Checkpoint
-from podwright.checkpoints.writing import check_location
+from podwright.checkpoints.writing import location_of
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord
 from podwright.core.states import ContainerState
@@ -36,25 +37,29 @@ async def checkpoint(
     as it likes) or that nobody waits for leaves nothing."""
     if request.timeout < 0:
         raise InvalidArgument("timeout", f"{request.timeout} s is negative")
-    location = await asyncio.to_thread(check_location, request.location)
-    if record.state is not ContainerState.RUNNING:
-        raise FailedPrecondition(
-            f"container {record.id} is {record.state.value}: only a running one can be checkpointed"
-        )
-    if record.id in ground.checkpoints:
-        raise FailedPrecondition(f"container {record.id} is just being checkpointed")
+    location = location_of(request.location)
+    _require_running(record)
+    try:
+        async with ground.clock.timeout(request.timeout or None):
+            while (other := ground.checkpoints.get(record.id)) is not None:
+                # Perhaps one that its client has given up, and that is being taken back.
+                await asyncio.wait([other])
+            _require_running(record)
+            await _made(ground, record, location)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"container {record.id}: not checkpointed within {request.timeout} s"
+        ) from None
+
+
+async def _made(ground: Ground, record: ContainerRecord, location: Path) -> None:
     work = ground.start(
         ground.engine.checkpoint_container(record.seen_by_engine(), container_status(record), location)
     )
     ground.checkpoints[record.id] = work
     work.add_done_callback(lambda _: ground.checkpoints.pop(record.id))
     try:
-        async with ground.clock.timeout(request.timeout or None):
-            await asyncio.shield(work)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"container {record.id}: not checkpointed within {request.timeout} s"
-        ) from None
+        await asyncio.shield(work)
     except asyncio.CancelledError:
         if work.cancelled() and not _cancelling():
             raise FailedPrecondition(
@@ -122,6 +127,13 @@ async def _base(ground: Ground, checkpoint: Checkpoint) -> tuple[Image, Checkpoi
         f"{IMAGE}: the checkpoint {checkpoint.source} is of a container of image {name}{exactly},"
         " which is not here; pull it first"
     )
+
+
+def _require_running(record: ContainerRecord) -> None:
+    if record.state is not ContainerState.RUNNING:
+        raise FailedPrecondition(
+            f"container {record.id} is {record.state.value}: only a running one can be checkpointed"
+        )
 
 
 def _cancelling() -> bool:

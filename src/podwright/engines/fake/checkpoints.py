@@ -8,7 +8,6 @@ it was is known to Python's interpreter alone; it finds its files.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from podwright.engines.base import Container
 from podwright.engines.fake import command
 from podwright.engines.fake.world import FakeContainer, Restored, World
 from podwright.errors import FailedPrecondition
-from podwright.linux.waiting import to_the_end
 from podwright.wire import cri_pb2 as cri
 
 ENGINE = "podwright-fake"
@@ -39,23 +37,26 @@ class _State(msgspec.Struct, kw_only=True):
     """In base64; None is a directory."""
 
 
-async def write(
+def write(
     world: World, made: FakeContainer, container: Container, status: cri.ContainerStatus, location: Path
 ) -> None:
+    """See `Engine.checkpoint_container`. Like all that a fake engine does it takes no time: these archives
+    are small, and a virtual clock would not wait for a thread."""
+    writing.check_place(location)
     with tempfile.TemporaryDirectory(prefix="podwright-") as directory:
         documents = _documents(world, made, container, status)
-        files = await to_the_end(asyncio.to_thread(_stage, Path(directory), documents))
+        files = _stage(Path(directory), documents)
         log = Path(container.log_path) if container.log_path else None
         if log is not None and log.is_file():
             files[layout.LOG] = log
-        await writing.write(location, files)
+        writing.write_at_once(location, files)
 
 
-async def read(checkpoint: Checkpoint) -> Restored:
+def read(checkpoint: Checkpoint) -> Restored:
     """FailedPrecondition when it is a real container's."""
     with tempfile.TemporaryDirectory(prefix="podwright-") as directory:
-        await reading.extract(checkpoint.source, Path(checkpoint.source), Path(directory))
-        content = await asyncio.to_thread((Path(directory) / layout.IMAGES / layout.INVENTORY).read_bytes)
+        reading.extract_at_once(checkpoint.source, Path(checkpoint.source), Path(directory))
+        content = (Path(directory) / layout.IMAGES / layout.INVENTORY).read_bytes()
     try:
         state = msgspec.json.decode(content, type=_State)
         files = {

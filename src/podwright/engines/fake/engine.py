@@ -262,7 +262,7 @@ class FakeEngine:
         self._undoing(undo, "undo_container.rootfs", subject, lambda: world.drop(container.id))
         if container.checkpoint is not None:
             await self._step("create_container.restore", subject)
-            made.restored = await checkpoints.read(container.checkpoint)
+            made.restored = checkpoints.read(container.checkpoint)
         await self._step("create_container.task", subject)
         made.presence, made.pid = Presence.CREATED, world.new_pid()
         return ContainerFacts(made.pid, asked.uid, asked.gid, asked.groups)
@@ -360,10 +360,10 @@ class FakeEngine:
         if made.presence is not Presence.RUNNING:
             raise FailedPrecondition(f"container {container.id} has ended")
         await self._step("checkpoint_container.archive", subject)
-        await checkpoints.write(self.world, made, container, status, location)
+        checkpoints.write(self.world, made, container, status, location)
 
     async def read_checkpoint(self, reference: str) -> Checkpoint:
-        return await reading.look(reference, Path(reference))
+        return reading.look_at_once(reference, Path(reference))
 
     async def container_stats(self, containers: Sequence[Container]) -> Mapping[str, cri.ContainerStats]:
         return await stats.of_containers(self.world, containers)

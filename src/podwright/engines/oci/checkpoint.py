@@ -49,6 +49,7 @@ class Checkpoints:
         """See `Engine.checkpoint_container`."""
         runtime = self._runtimes.get(container.sandbox.handler)
         await require(runtime, container, self._criu, "checkpointed")
+        await asyncio.to_thread(writing.check_place, location)
         id = container.id
         work = self._places.dump(id)
         trees.remove(work)  # of a podwright that was killed
