@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 async def operations(door: Door, every: bool, output: Format) -> None:
     """Unavailable when nobody has the state open: then nothing goes on. Unimplemented of other servers."""
     from podwright.client import connect
-    from podwright.errors import Unavailable
+    from podwright.errors import Unavailable, Unimplemented
     from podwright.wire import podwright_pb2 as own
 
     address = door.answering()
@@ -27,7 +27,12 @@ async def operations(door: Door, every: bool, output: Format) -> None:
         )
     async with connect(address) as runtime:
         request = own.ListOperationsRequest(reading=every)
-        answer = await cast("Node", runtime).list_operations(request)
+        try:
+            answer = await cast("Node", runtime).list_operations(request)
+        except Unimplemented:
+            raise Unimplemented(
+                f"the server at {address} does not tell what goes on: it is another runtime's, or older"
+            ) from None
     if output is Format.JSON:
         json(plain(answer))
         return
