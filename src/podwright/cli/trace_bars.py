@@ -35,28 +35,27 @@ def bar(pieces: Sequence[Piece], total: int, cells: int) -> list[str]:
     last = min(max(first, -int(-end // cell) - 1), cells - 1)
     for index in range(first, last + 1):
         left, right = index * cell, (index + 1) * cell
-        parts = [
-            (min(piece.end, right) - max(piece.start, left), piece.glyph)
-            for piece in pieces
-            if piece.start < right and piece.end >= left
-        ]
-        if parts:
-            covered, glyph = sum(part for part, _ in parts) / cell, max(parts)[1]
-            drawn[index] = (
-                glyph if covered > 0.95 else _partial(glyph, covered, index == first, index == last)
-            )
+        here = [piece for piece in pieces if piece.start < right and piece.end >= left]
+        if not here and first < last:
+            continue  # a gap between two pieces
+        parts = [(min(piece.end, right) - max(piece.start, left), piece.glyph) for piece in here or pieces]
+        covered, glyph = sum(max(0, part) for part, _ in parts) / cell, max(parts)[1]
+        goes_on = any(piece.end >= right for piece in here)
+        came = any(piece.start <= left for piece in here)
+        drawn[index] = glyph if covered > 0.95 else _partial(glyph, covered, came, goes_on)
     if first == last and drawn[first] in EIGHTHS[:3] and begin / cell - first > 0.6:
         drawn[first] = THIN_RIGHT
     return drawn
 
 
-def _partial(glyph: str, covered: float, first: bool, last: bool) -> str:
-    if first == last or (glyph == FULL and last):
+def _partial(glyph: str, covered: float, came: bool, goes_on: bool) -> str:
+    """A cell that is not full: what `came` from the one before ends in it, what `goes_on` begins."""
+    if came == goes_on or (glyph == FULL and came):
         return EIGHTHS[max(0, round(covered * 8) - 1)]
     if glyph == FULL:
         return FULL if covered > 0.75 else HALF_RIGHT if covered > 0.2 else THIN_RIGHT
     if glyph == LINE:
-        return LINE if covered > 0.75 else LINE_ENDS if last else LINE_BEGINS
+        return LINE if covered > 0.75 else LINE_ENDS if came else LINE_BEGINS
     return glyph
 
 
