@@ -7,7 +7,7 @@
 # Packages are verified as apt does it, by the keys of the host's debian-archive-keyring.
 set -eu
 
-SUITE=trixie
+SUITE=forky
 KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 PLACE=$(dirname "$0")/../build/criu
 

@@ -26,8 +26,9 @@ OWN_CRIU = Path(__file__).parents[2] / "build/criu/criu"
 """What tools/install.sh puts there, for the host's own may be too old for its kernel."""
 
 COUNT = (
+    # Renamed, so that nobody reads a file that is just being written.
     "echo changed >/etc/motd; rm /bin/zcat; echo shared >/dev/shm/word;"
-    " i=0; while [ ! -e /data/stop ]; do i=$((i+1)); echo $i >/data/count; usleep 20000; done; exit 7"
+    " i=0; while [ ! -e /data/stop ]; do i=$((i+1)); echo $i >/data/new; mv /data/new /data/count; usleep 20000; done; exit 7"
 )
 
 
