@@ -80,10 +80,11 @@ def _begin(manifest: Manifest, seen: Seen, actions: Actions) -> Actions:
     never = manifest.spec.restartPolicy == "Never"
     if never and actions.sandbox_attempt and seen.containers:
         return _end(actions, seen)
-    start = [one.name for one in manifest.containers if not _succeeded_once(manifest, one, seen)]
-    made = any(seen.container(one.name) is not None for one in manifest.containers)
-    if not start and made:
+    if all(_over(manifest, one, seen.container(one.name)) for one in manifest.containers):
         return _end(actions, seen)
+    if init_actions.failed(manifest, seen):
+        return _end(actions, seen)
+    start = [one.name for one in manifest.containers if not _succeeded_once(manifest, one, seen)]
     actions.create_sandbox = True
     actions.kill_pod = bool(seen.sandboxes) or any(one.running or one.unknown for one in seen.containers)
     if manifest.init_containers:
@@ -91,6 +92,10 @@ def _begin(manifest: Manifest, seen: Seen, actions: Actions) -> Actions:
     else:
         actions.start = start
     return actions
+
+
+def _over(manifest: Manifest, container: Container, newest: SeenContainer | None) -> bool:
+    return newest is not None and newest.exited and not restarts.wanted(manifest, container, newest)
 
 
 def _succeeded_once(manifest: Manifest, container: Container, seen: Seen) -> bool:

@@ -61,6 +61,19 @@ def add(
     return initialized
 
 
+def failed(manifest: Manifest, seen: Seen) -> bool:
+    """Whether an init container failed and is not run again, which is the pod's end."""
+    return any(
+        newest is not None
+        and newest.exited
+        and _has_failed(newest)
+        and not restarts.after_exit(manifest, container, newest.status.exit_code or 1)
+        for container in manifest.init_containers
+        if not manifest.is_sidecar(container)
+        for newest in (seen.container(container.name),)
+    )
+
+
 def _sidecar(
     container: Container,
     newest: SeenContainer,
@@ -103,9 +116,7 @@ def _once(
     """Whether an ordinary init container has done its work."""
     if newest.running:
         return False
-    # A container that the kernel killed for its memory may still say 0.
-    failed = newest.failed or newest.unknown or (newest.exited and newest.status.reason == "OOMKilled")
-    if newest.exited and not failed:
+    if newest.exited and not _has_failed(newest):
         return True
     again = (
         restarts.after_exit(manifest, container, newest.status.exit_code or 1)
@@ -119,6 +130,11 @@ def _once(
             actions.kill.append(lost(newest, "Init container"))
         found.append(container.name)
     return False
+
+
+def _has_failed(ended: SeenContainer) -> bool:
+    # One that the kernel killed for its memory may still say 0.
+    return ended.failed or ended.status.reason == "OOMKilled"
 
 
 def _again(newest: SeenContainer, what: str, reason: KillReason, actions: Actions, found: list[str]) -> None:
