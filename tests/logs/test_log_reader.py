@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwright.errors import InvalidArgument, NotFound
-from podwright.logs import lines, reader
+from podwright.logs import chain, lines, reader
 from podwright.logs.lines import Joiner, Line
 
 STAMP = "2026-11-21T21:37:26.960073001+00:00"
@@ -104,14 +104,14 @@ def test_tail_is_the_end_of_the_whole(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "0.log"
     path.write_text("".join(record(text, stream, tag) for stream, text, tag in log))
-    old, reader.CHUNK = reader.CHUNK, chunk
+    old, chain.CHUNK = chain.CHUNK, chunk
     try:
         whole = asyncio.run(reader.collect(reader.follow(path)))
         assert (
             asyncio.run(reader.collect(reader.follow(path, tail=tail))) == whole[max(0, len(whole) - tail) :]
         )
     finally:
-        reader.CHUNK = old
+        chain.CHUNK = old
 
 
 async def test_tail_of_a_long_log_of_one_stream(tmp_path: Path) -> None:

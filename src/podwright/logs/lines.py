@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from podwright.errors import InvalidArgument
 
@@ -50,18 +51,23 @@ def parse_time(text: str) -> int:
     if dot and not 1 <= len(digits) <= 9:
         raise ValueError(f"{text!r} has no fraction of a second after the dot")
     zone = rest[len(digits) :] if dot else ""
-    moment = datetime.fromisoformat(head + zone)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} names no time zone")
-    passed = moment - _EPOCH
-    seconds = passed.days * 86400 + passed.seconds
-    return seconds * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
+    return _seconds(head + zone) * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
 
 
 def format_time(time: int) -> str:
     """RFC 3339 in UTC with all nine digits, as log readers print it."""
     seconds, fraction = divmod(time, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+@lru_cache(64)
+def _seconds(text: str) -> int:
+    """Since the epoch. Neighbours of a log have the same."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone")
+    passed = moment - _EPOCH
+    return passed.days * 86400 + passed.seconds
 
 
 class Joiner:
@@ -72,6 +78,8 @@ class Joiner:
 
     def feed(self, part: Line) -> Line | None:
         """The line that `part` completes, or None."""
+        if not part.partial and part.stream not in self._open:
+            return part
         parts = self._open.setdefault(part.stream, [])
         parts.append(part)
         if part.partial and sum(len(each.text) for each in parts) < MAX_JOINED:

@@ -34,7 +34,7 @@ def rotated(path: str) -> list[Rotated]:
         if match := pattern.fullmatch(entry):
             stamp, compressed = match[1], match[2] is not None
             found.setdefault(stamp, Rotated(stamp, os.path.join(directory, entry), compressed))
-    return list(found.values())
+    return sorted(found.values())
 
 
 def rotate(path: str, now: int) -> str:
