@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from podwright.api import Cri, method_name
 from podwright.client import connect
 from podwright.config import Config, MetricsConfig
+from podwright.core import events
 from podwright.core.runtime import Runtime
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.house import open_house
@@ -217,6 +218,14 @@ async def test_call_whose_client_leaves_is_cancelled_in_the_figures(served: Serv
     await until(lambda: not called(served, "ExecSync"))
     assert await served.value("podwright_rpc_seconds_count", rpc="ExecSync", code="CANCELLED") == 1
     assert await served.value("podwright_operations", rpc="ExecSync") == 0
+
+
+async def test_events_that_nobody_took_are_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "QUEUE", 1)
+    subscription = served.runtime.events.subscribe()
+    await served.client.run_pod_sandbox(pod())
+    assert await served.value("podwright_event_subscribers") == 1
+    assert await served.value("podwright_events_lost_total") == subscription.lost == 2
 
 
 async def test_no_label_has_an_id_or_a_name(served: Served) -> None:

@@ -78,6 +78,10 @@ def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[
     control = socket_path(options.control) if options.control else beside(socket_path(config.listen))
     if control == socket_path(config.listen):
         raise InvalidArgument("--control", f"{control} is where the CRI is served: choose another path")
+    if config.metrics.address:
+        logging.getLogger("podwright.metrics").warning(
+            "metrics.address: a fake node answers no GET /metrics; `podwright serve --engine oci` does"
+        )
     node = FakeNode(
         options.scenario,
         config=config,
