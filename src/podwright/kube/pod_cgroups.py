@@ -98,8 +98,8 @@ def make(manifest: Manifest, node: Node) -> None:
 
 def update(manifest: Manifest, node: Node, given: cri.LinuxContainerResources | None = None) -> None:
     """Give the pod's cgroup the limits that the manifest now says; `given` are the amounts in force on the
-    way there, one of them changing at a time. Raises OSError, with EBUSY where the pod uses more memory than it
-    may have from now on (cgroup v1)."""
+    way there, one of them changing at a time. Raises OSError, with EBUSY where the pod uses more memory than
+    it may have from now on (cgroup v1)."""
     path = parent(manifest, node)
     if not path:
         return

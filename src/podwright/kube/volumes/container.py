@@ -147,7 +147,7 @@ def _image(
     return cri.ImageSpec(
         image=images[volume.name],
         user_specified_image=volume.image.reference or "",
-        annotations=sandbox.annotations(manifest, facts),
+        annotations=sandbox.pod_annotations(manifest, facts),
     )
 
 

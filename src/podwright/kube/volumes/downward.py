@@ -34,5 +34,5 @@ def _annotated(manifest: Manifest, facts: PodFacts) -> Manifest:
     """With the annotations that say where and when the pod came to be known: files have them, too."""
     metadata = manifest.pod.metadata
     assert metadata is not None
-    metadata = msgspec.structs.replace(metadata, annotations=sandbox.annotations(manifest, facts))
+    metadata = msgspec.structs.replace(metadata, annotations=sandbox.pod_annotations(manifest, facts))
     return replace(manifest, pod=msgspec.structs.replace(manifest.pod, metadata=metadata))

@@ -27,7 +27,6 @@ def remove(directory: PodDirectory) -> None:
     """
     _remove(directory.path)
     trees.remove(directory.logs_root)
-    _tidy(directory.logs_root.parent)
 
 
 def discard(root: Path, metadata: cri.PodSandboxMetadata, pod_logs: Path | None = None) -> None:
@@ -52,13 +51,11 @@ def _remove(path: Path) -> None:
         with _locked(path):
             grave = path.rename(graves / f"{path.name}.{secrets.token_hex(4)}")
             trees.remove(grave)
-    if graves.is_dir():
-        for grave in list(graves.iterdir()):
-            with _locked(grave) as ours:
-                if ours:
-                    trees.remove(grave)
-        _tidy(graves)
-    _tidy(path.parent)
+    # The directories themselves stay: somebody may be about to use them.
+    for grave in list(graves.iterdir()) if graves.is_dir() else ():
+        with _locked(grave) as ours:
+            if ours:
+                trees.remove(grave)
 
 
 @contextmanager
@@ -78,10 +75,3 @@ def _locked(directory: Path) -> Iterator[bool]:
         yield ours
     finally:
         os.close(fd)
-
-
-def _tidy(directory: Path) -> None:
-    try:
-        directory.rmdir()
-    except OSError:
-        pass  # others live there, or it is no more

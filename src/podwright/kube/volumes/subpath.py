@@ -39,8 +39,7 @@ def bind(volume: Path, path: str, target: Path, mount: VolumeMount, container: s
     where = f'for volumeMount "{mount.name}" of container "{container}"'
     try:
         base = volume.resolve(strict=True)
-        wanted = (base / path).resolve()
-        inside = _inside(base, wanted)
+        inside = _inside(base, Path(os.path.realpath(base / path)))
         _make(base, inside)
     except OSError as error:
         raise ConfigError(f"failed to create subPath directory {where}") from error
