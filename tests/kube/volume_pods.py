@@ -69,7 +69,8 @@ def pod(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]] | None = Non
         mounts = [{"name": one["name"], "mountPath": f"/{one['name']}"} for one in volumes]
     container = {"name": "c", "image": "x:1", "volumeMounts": mounts}
     tree = {
-        "kind": "Pod", "metadata": {"name": "p"},
+        "kind": "Pod",
+        "metadata": {"name": "p"},
         "spec": {"volumes": volumes, "containers": [container], **spec},
     }  # fmt: skip
     return parse(json.dumps(tree))
