@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 from podwright.kube.models import AnyContainer, ResourceRequirements
+from podwright.kube.quantities import all_canonical
 from podwright.kube.resources import CPU_PERIOD, MIN_QUOTA, MIN_SHARES, parse_quantity
 from podwright.wire import cri_pb2 as cri
 
@@ -18,8 +19,7 @@ def of(container: AnyContainer, told: cri.ContainerStatus) -> ResourceRequiremen
     """What the manifest says, with what the runtime reports in the place of what it differs from."""
     said = container.resources or ResourceRequirements()
     actual = ResourceRequirements(
-        requests=dict(said.requests) if said.requests else None,
-        limits=dict(said.limits) if said.limits else None,
+        requests=all_canonical(said.requests) or None, limits=all_canonical(said.limits) or None
     )
     if not told.HasField("resources") or not told.resources.HasField("linux"):
         return actual

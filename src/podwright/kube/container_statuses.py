@@ -23,6 +23,7 @@ from podwright.kube.models import (
 from podwright.kube.node import Node
 from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.kube.probes.results import Outcome, Results
+from podwright.kube.quantities import all_canonical
 from podwright.kube.waiting import Waiting
 from podwright.wire import cri_pb2 as cri
 
@@ -135,7 +136,7 @@ def _converted(
     if seen.running:
         status.state = ContainerState(running=ContainerStateRunning(startedAt=moment(told.started_at)))
         requests = container.resources.requests if container.resources is not None else None
-        status.allocatedResources = dict(requests) if requests else None
+        status.allocatedResources = all_canonical(requests) or None
         status.resources = actual_resources.of(container, told)
     elif seen.exited:
         status.state = ContainerState(terminated=_terminated(sources, seen, status.containerID))
@@ -148,8 +149,9 @@ def _converted(
 
 
 def _image(told: cri.ContainerStatus) -> str:
-    """The image as people named it, where the runtime was given an id."""
-    return told.image.user_specified_image or told.image.image
+    """The image by a name, also where the runtime tells only the id that it was given."""
+    name = told.image.image
+    return told.image.user_specified_image or name if not name or name.startswith("sha256:") else name
 
 
 def _terminated(sources: Sources, seen: SeenContainer, container_id: str | None) -> ContainerStateTerminated:

@@ -16,12 +16,14 @@ from podwright.kube.models import (
     HostIP,
     PodIP,
     PodStatus,
+    ResourceRequirements,
 )
 from podwright.kube.node import Node, PodFacts
 from podwright.kube.phase import FINAL, phase
 from podwright.kube.pod_state import Seen
 from podwright.kube.probes.results import Results
-from podwright.kube.qos import qos_class
+from podwright.kube.quantities import all_canonical
+from podwright.kube.resources import qos_class
 from podwright.kube.waiting import Failed, Waiting
 
 __all__ = ["Failed", "Waiting", "finished", "pod_status", "rejected"]
@@ -76,8 +78,10 @@ def pod_status(
     _set_addresses(manifest, status, old, seen, node, facts)
     level = manifest.spec.resources
     if level is not None and (level.requests or level.limits):
-        status.resources = copy.deepcopy(level)
-        status.allocatedResources = dict(level.requests or {}) or None
+        status.resources = ResourceRequirements(
+            requests=all_canonical(level.requests) or None, limits=all_canonical(level.limits) or None
+        )
+        status.allocatedResources = all_canonical(level.requests) or None
     status.conditions = conditions(
         manifest, seen, _all(status), status.phase or "",
         earlier=old.conditions or [], now=moment(now),
