@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwright.cli.trace_path import Node, account, find_path, medians, tree
-from podwright.cli.trace_record import Span
+from podwright.cli.trace_record import Kind, Span
 
 
 def node(name: str, start: int, end: int, *children: Node, subject: str = "", error: str = "") -> Node:
-    return Node(name, start, end, subject, error, children=list(children))
+    return Node(name, start, end, subject, error, call=name[0].isupper(), children=list(children))
 
 
 def found(root: Node) -> Node:
@@ -93,8 +93,8 @@ def test_a_call_as_it_was_made_and_as_it_was_served_are_one_row() -> None:
     root = tree(
         spans(
             Span("p", "", "pod web", 1000, 2000),
-            Span("c", "p", "RunPodSandbox", 1100, 1900, subject="web"),
-            Span("s", "c", "RunPodSandbox", 1150, 1850, is_call=True, error="no address"),
+            Span("c", "p", "RunPodSandbox", 1100, 1900, subject="web", kind=Kind.CALL),
+            Span("s", "c", "RunPodSandbox", 1150, 1850, kind=Kind.SERVED, error="no address"),
             Span("n", "s", "cni add", 1200, 1800),
         )
     )
@@ -109,16 +109,16 @@ def test_a_call_inside_a_call_is_a_step() -> None:
     root = tree(
         spans(
             Span("p", "", "pod web", 0, 100),
-            Span("c", "p", "RunPodSandbox", 0, 90),
-            Span("s", "c", "RunPodSandbox", 0, 90, is_call=True),
-            Span("i", "s", "PullImage", 10, 50, is_call=True),
+            Span("c", "p", "RunPodSandbox", 0, 90, kind=Kind.CALL),
+            Span("s", "c", "RunPodSandbox", 0, 90, kind=Kind.SERVED),
+            Span("i", "s", "PullImage", 10, 50, kind=Kind.SERVED),
         )
     )
     assert [child.name for child in root.children[0].children] == ["PullImage"]
 
 
 def test_what_has_not_ended_goes_to_the_end() -> None:
-    root = tree(spans(Span("p", "", "pod web", 0, 100), Span("c", "p", "RunPodSandbox", 40)))
+    root = tree(spans(Span("p", "", "pod web", 0, 100), Span("c", "p", "RunPodSandbox", 40, kind=Kind.CALL)))
     (call,) = root.children
     assert (call.end, call.ended) == (100, False)
 
@@ -127,11 +127,11 @@ def test_an_init_container_runs_until_the_next_is_made() -> None:
     root = tree(
         spans(
             Span("p", "", "pod web", 0, 100),
-            Span("a", "p", "CreateContainer", 0, 10, subject="setup"),
-            Span("b", "p", "StartContainer", 10, 20, subject="setup"),
-            Span("x", "p", "ContainerStatus", 50, 51, subject="setup"),
-            Span("c", "p", "CreateContainer", 70, 80, subject="main"),
-            Span("d", "p", "StartContainer", 80, 100, subject="main"),
+            Span("a", "p", "CreateContainer", 0, 10, subject="setup", kind=Kind.CALL),
+            Span("b", "p", "StartContainer", 10, 20, subject="setup", kind=Kind.CALL),
+            Span("x", "p", "ContainerStatus", 50, 51, subject="setup", kind=Kind.CALL),
+            Span("c", "p", "CreateContainer", 70, 80, subject="main", kind=Kind.CALL),
+            Span("d", "p", "StartContainer", 80, 100, subject="main", kind=Kind.CALL),
         ),
         ["setup"],
     )

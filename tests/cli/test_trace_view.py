@@ -18,7 +18,8 @@ RED, YELLOW, BLUE = "\x1b[31m", "\x1b[33m", "\x1b[34m"
 
 def node(name: str, start: float, end: float, *children: Node, **more: object) -> Node:
     """Times in milliseconds."""
-    made = Node(name, round(start * MS), round(end * MS), children=list(children))
+    call = name[0].isupper()
+    made = Node(name, round(start * MS), round(end * MS), call=call, children=list(children))
     for key, value in more.items():
         setattr(made, key, value)
     return made
@@ -63,8 +64,7 @@ pod web                       400 ms  0.5%  ━━━━━━━━━━━━
 total          400 ms
 critical path  cni plugin 165 ms (41%), StartContainer 100 ms (25%),
                runtime create 80.0 ms (20%), namespaces 20.0 ms (5%),
-               cni add 15.0 ms (4%), ImageStatus 1.00 ms (0.2%),
-               1 more 1.00 ms (0.2%)
+               cni add 15.0 ms (4%), 2 more 2.00 ms (0.5%)
 beside it      PullImage app:1 100 ms
 unaccounted    in no step of a call 16.0 ms (4%),
                between calls 2.00 ms (0.5%)
@@ -112,6 +112,18 @@ def test_a_single_short_call_has_its_row() -> None:
     root = node("pod web", 0, 400, node("Version", 0, 1), node("RunPodSandbox", 1, 400))
     find_path(root)
     assert any(line.startswith("├ Version") for line in waterfall(root, Look(100)))
+
+
+def test_calls_that_act_have_rows_however_short_but_not_what_is_inside() -> None:
+    root = node(
+        "pod web", 0, 9000,
+        node("run sandbox", 0, 4, node("RunPodSandbox", 0, 4, node("namespaces", 1, 2), subject="web")),
+        node("PullImage", 4, 9000, node("fetch blob", 5, 8000)),
+    )  # fmt: skip
+    find_path(root)
+    names = [line.split("  ")[0] for line in waterfall(root, Look(70))[1:6]]
+    assert names == ["pod web", "├ run sandbox", "│ └ RunPodSandbox web", "└ PullImage", ""]
+    assert any("namespaces" in line for line in waterfall(root, Look(100, every=True)))
 
 
 def test_an_error_stands_below_the_step_where_it_happened() -> None:

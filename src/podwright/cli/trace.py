@@ -7,8 +7,9 @@ import enum
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,15 @@ from podwright.errors import InvalidArgument, PodwrightError
 if TYPE_CHECKING:
     from podwright.api import Cri
     from podwright.cli.door import Door
+    from podwright.cli.region import Region
     from podwright.cli.trace_record import Recording
     from podwright.config import Config
     from podwright.kube.manifest import Manifest
 
 PLAIN = 100
 """Columns where no terminal reads it."""
+FRAME = 0.2
+"""Seconds between two drawings of a start that goes on; a short one is not drawn before its end."""
 
 
 class Form(enum.StrEnum):
@@ -57,16 +61,21 @@ async def trace(door: Door, file: Path, options: Options) -> int:
     recordings: list[Recording] = []
     left = ""
     async with _runtime(door, options.endpoint) as runtime:
-        try:
-            for _ in range(options.repeat):
-                left = await _start(runtime, pods[0], door.config(), options.keep, recordings)
-                if left or _failed(recordings[-1]):
-                    break
-        finally:
-            # Also of what is interrupted: where it hangs is what is to be known then.
-            recorded = [one for one in recordings if one.spans]
-            if recorded:
-                _print(recorded, pods[0], options)
+        for _ in range(options.repeat):
+            start = asyncio.ensure_future(_start(runtime, pods[0], door.config(), options.keep, recordings))
+            try:
+                with _drawn(recordings, pods[0], options):
+                    left = await asyncio.shield(start)
+            except asyncio.CancelledError:
+                # Before the removal, which may have to wait for what hangs.
+                if recordings and recordings[-1].interrupt():
+                    _print(recordings[:-1] or recordings, pods[0], options)
+                start.cancel()
+                await start
+                raise
+            if left or _failed(recordings[-1]):
+                break
+        _print(recordings, pods[0], options)
     if left:
         print(f"podwright: {left}", file=sys.stderr)
     return 1 if left or _failed(recordings[-1]) else 0
@@ -114,6 +123,43 @@ async def _start(runtime: Cri, pod: Manifest, config: Config, keep: bool, record
     return left
 
 
+@contextmanager
+def _drawn(recordings: list[Recording], pod: Manifest, options: Options) -> Iterator[None]:
+    """On a terminal: while the block runs the newest start is drawn as far as it has come."""
+    from podwright.cli.pull_display import live
+    from podwright.cli.region import Region
+
+    if options.output is not Form.WATERFALL or not live(sys.stdout):
+        yield
+        return
+    region = Region(sys.stdout)
+    drawing = asyncio.ensure_future(_draw(region, recordings, len(recordings), pod))
+    try:
+        yield
+    finally:
+        drawing.cancel()
+        region.erase()
+
+
+async def _draw(region: Region, recordings: list[Recording], index: int, pod: Manifest) -> None:
+    from podwright.cli.trace_path import tree
+    from podwright.cli.trace_view import Look, rows
+
+    while True:
+        await asyncio.sleep(FRAME)
+        if len(recordings) <= index or not recordings[index].spans:
+            continue
+        recording = recordings[index]
+        root = tree(recording.spans, [one.name for one in pod.init_containers], time.monotonic_ns())
+        size = region.size()
+        drawn, plain = (
+            rows(root, Look(size.columns - 1, colours)) for colours in (not os.environ.get("NO_COLOR"), False)
+        )
+        # The heading, and what is newest.
+        kept = [0, *range(max(1, len(drawn) - size.lines + 2), len(drawn))]
+        region.draw([drawn[line] for line in kept], [len(plain[line]) for line in kept])
+
+
 def _failed(recording: Recording) -> bool:
     return any(span.error for span in recording.spans.values())
 
@@ -137,4 +183,4 @@ def _print(recordings: Sequence[Recording], pod: Manifest, options: Options) -> 
             root = trees[0] if len(trees) == 1 else medians(trees)
             title = f"{len(trees)} starts, medians" if len(trees) > 1 else ""
             notes = dict.fromkeys(one.calls_only for one in recordings if one.calls_only)
-            print("\n".join(waterfall(root, look, title, list(notes))))
+            print("\n".join(waterfall(root, look, title, list(notes))), flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from podwright import __version__
 from podwright.cli.trace_path import Node, account, medians, tree
-from podwright.cli.trace_record import Recording, Span
+from podwright.cli.trace_record import Kind, Recording, Span
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """SpanKind of opentelemetry-proto, trace.proto."""
@@ -70,8 +70,7 @@ def otlp(recordings: Sequence[Recording]) -> dict[str, Any]:
 def _span(recording: Recording, span: Span) -> dict[str, Any]:
     whole = next(iter(recording.spans.values()))
     end = span.end if span.end is not None else whole.end or span.start
-    above = recording.spans.get(span.parent_id)
-    kind = SERVER if span.is_call else CLIENT if above is whole and span.name[0].isupper() else INTERNAL
+    kind = {Kind.SERVED: SERVER, Kind.CALL: CLIENT, Kind.STEP: INTERNAL}[span.kind]
     # One clock for all: the server's of the day may differ from this host's.
     start = whole.began_at + span.start - whole.start
     attributes = {f"podwright.{key}": value for key, value in span.attributes.items()}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from podwright.cli.trace_record import Span
+from podwright.cli.trace_record import Kind, Span
 
 
 @dataclass(slots=True)
@@ -23,6 +23,8 @@ class Node:
     subject: str = ""
     error: str = ""
     ended: bool = True
+    call: bool = False
+    """A call, as it was made."""
     children: list[Node] = field(default_factory=list)
     path: list[tuple[int, int]] = field(default_factory=list)
     alone: list[tuple[int, int]] = field(default_factory=list)
@@ -50,18 +52,17 @@ class Node:
             yield from child.below()
 
 
-def tree(spans: Mapping[str, Span], init_containers: Sequence[str] = ()) -> Node:
-    """The rows of one start. A call as it was made and the same call as it was served are one; an init
-    container's run, which is no call, is a row of its own."""
+def tree(spans: Mapping[str, Span], init_containers: Sequence[str] = (), now: int = 0) -> Node:
+    """The rows of one start, which has ended or goes on `now`. A call as it was made and the same call as it
+    was served are one; an init container's run, which is no call, is a row of its own."""
     listed = list(spans.values())
-    whole = listed[0]
-    assert whole.end is not None
+    whole, end = listed[0], listed[0].end or now
     merged = {span.id: span.parent_id for span in listed if _is_served(span, spans)}
     nodes: dict[str, Node] = {}
     for span in listed:
         if span.id in merged:
             continue
-        nodes[span.id] = _node(span, whole)
+        nodes[span.id] = _node(span, whole.start, end)
         for served in listed:
             if merged.get(served.id) == span.id and served.error and not span.error:
                 nodes[span.id].error = served.error
@@ -80,32 +81,26 @@ def tree(spans: Mapping[str, Span], init_containers: Sequence[str] = ()) -> Node
 
 def _is_served(span: Span, spans: Mapping[str, Span]) -> bool:
     above = spans.get(span.parent_id)
-    return span.is_call and above is not None and not above.is_call and above.name == span.name
+    if span.kind is not Kind.SERVED or above is None:
+        return False
+    return above.kind is Kind.CALL and above.name == span.name
 
 
-def _node(span: Span, whole: Span) -> Node:
-    assert whole.end is not None
-    end = whole.end if span.end is None else span.end
-    start = min(max(span.start, whole.start), whole.end)
-    return Node(
-        span.name,
-        start - whole.start,
-        max(start, end) - whole.start,
-        span.subject,
-        span.error,
-        ended=span.end is not None,
-    )
+def _node(span: Span, first: int, last: int) -> Node:
+    start = min(max(span.start, first), last)
+    end = max(start, last if span.end is None else span.end)
+    ended, call = span.end is not None, span.kind is Kind.CALL
+    return Node(span.name, start - first, end - first, span.subject, span.error, ended, call)
 
 
 def _init_runs(root: Node, init_containers: Sequence[str]) -> list[Node]:
-    creations = sorted(
-        child.start for child in root.children if child.name in ("PullImage", "CreateContainer")
-    )
+    calls = [node for node in root.below() if node.call]
+    next_ones = sorted(call.start for call in calls if call.name in ("PullImage", "CreateContainer"))
     runs = []
-    for child in root.children:
-        if child.name == "StartContainer" and child.subject in init_containers and not child.error:
-            end = next((start for start in creations if start > child.end), root.end)
-            runs.append(Node("init container runs", child.end, end, child.subject))
+    for call in calls:
+        if call.name == "StartContainer" and call.subject in init_containers and not call.error:
+            end = next((start for start in next_ones if start > call.end), root.end)
+            runs.append(Node("init container runs", call.end, end, call.subject))
     return runs
 
 
@@ -156,17 +151,16 @@ def account(root: Node) -> Account:
     """Add up the critical path of `root`; `total` is the sum of all the rest but `beside`."""
     steps: Counter[str] = Counter()
     in_no_step = 0
-    for call in root.children:
-        for node in call.below():
-            if node is call and node.children:
-                in_no_step += node.share
-            elif node.share:
-                steps[_title(node)] += node.share
-    beside = Counter[str]()
-    for child in root.children:
-        for node in child.below():
-            if not node.children and not node.path and node.took:
-                beside[_title(node)] += node.took
+    beside: Counter[str] = Counter()
+    for node in root.below():
+        if node is root:
+            continue
+        if node.call and node.children:
+            in_no_step += node.share
+        elif node.share:
+            steps[_title(node)] += node.share
+        elif not node.children and not node.path and node.took:
+            beside[_title(node)] += node.took
     return Account(root.took, steps.most_common(), beside.most_common(), in_no_step, root.share)
 
 
@@ -176,21 +170,22 @@ def _title(node: Node) -> str:
 
 def medians(roots: Sequence[Node]) -> Node:
     """One tree of the trees of several starts: the medians of each row that more than half of them have."""
-    root = _median(roots, calls=True)
+    root = _median(roots)
     find_path(root)
     return root
 
 
-def _median(nodes: Sequence[Node], *, calls: bool = False) -> Node:
-    """`calls`: what is inside has names for subjects, which are the same in each start; ids are not."""
+def _median(nodes: Sequence[Node], *, in_call: bool = False) -> Node:
+    """`in_call`: what is inside may have ids for subjects, which are others in each start."""
+    in_call = in_call or nodes[0].call
     groups: dict[tuple[str, str, int], list[Node]] = {}
     for node in nodes:
         seen: Counter[tuple[str, str]] = Counter()
         for child in node.children:
-            kind = (child.name, child.subject if calls else "")
+            kind = (child.name, "" if in_call else child.subject)
             groups.setdefault((*kind, seen[kind]), []).append(child)
             seen[kind] += 1
-    children = [_median(group) for group in groups.values() if 2 * len(group) > len(nodes)]
+    children = [_median(group, in_call=in_call) for group in groups.values() if 2 * len(group) > len(nodes)]
     return Node(
         nodes[0].name,
         round(median(node.start for node in nodes)),
@@ -198,6 +193,7 @@ def _median(nodes: Sequence[Node], *, calls: bool = False) -> Node:
         nodes[0].subject,
         next((node.error for node in nodes if node.error), ""),
         all(node.ended for node in nodes),
+        nodes[0].call,
         sorted(children, key=lambda each: (each.start, -each.end)),
         p50=round(median(node.took for node in nodes)),
         longest=max(node.took for node in nodes),

@@ -5,6 +5,7 @@ them out tells (`api.Node.watch_steps`).
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -33,9 +34,17 @@ _UNARY = {
 }
 
 
+class Kind(enum.Enum):
+    CALL = "call"
+    """As it was made here."""
+    SERVED = "served"
+    """The same, or another inside it, as the server tells it."""
+    STEP = "step"
+
+
 @dataclass(slots=True)
 class Span:
-    """The pod's start, a call, or a step inside one. Times are nanoseconds on one monotonic clock."""
+    """The pod's start, a call, or a step in or around one. Times are nanoseconds on one monotonic clock."""
 
     id: str
     parent_id: str
@@ -48,8 +57,7 @@ class Span:
     attributes: dict[str, str] = field(default_factory=dict)
     began_at: int = 0
     """Nanoseconds since the epoch, by whoever did it."""
-    is_call: bool = False
-    """As the server tells it; the call as it was made here is the span above."""
+    kind: Kind = Kind.STEP
 
 
 class Recording:
@@ -99,6 +107,12 @@ class Recording:
             whole = next(iter(self.spans.values()))
             whole.end = time.monotonic_ns()
 
+    def interrupt(self) -> bool:
+        """`close`, of a start that goes on; whether there is anything to tell."""
+        if self.spans:
+            self.close()
+        return bool(self.spans)
+
     def _end_with_last_call(self) -> None:
         """A pod is started with its last container; what its run does to leave it alone is no part of it."""
         spans = list(self.spans.values())
@@ -140,7 +154,9 @@ class Recording:
         with step(rpc, self._subject(request)) as here:
             if here is None:
                 return await method(request)
-            with traceparent.using(str(Parent(self.trace_id, traceparent.span_id(here)))):
+            id = traceparent.span_id(here)
+            self.spans[id].kind = Kind.CALL
+            with traceparent.using(str(Parent(self.trace_id, id))):
                 answer = await method(request)
             if isinstance(request, cri.CreateContainerRequest):
                 self._containers[answer.container_id] = request.config.metadata.name
@@ -189,7 +205,7 @@ class Recording:
                 event.name,
                 event.started + self._shift,
                 began_at=event.began_at,
-                is_call=event.is_call,
+                kind=Kind.SERVED if event.is_call else Kind.STEP,
             )
         known.subject = event.subject
         known.attributes = dict(event.attributes)

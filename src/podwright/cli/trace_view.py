@@ -23,7 +23,9 @@ SHORTEST_BAR = 12
 NAMES = 0.42
 """Of the width, what names may take at most."""
 SMALL = 200
-"""A call without an error that took less than the total divided by this goes into a row with others."""
+"""A call without an error that took less than the total divided by this is short."""
+ACTS = ("RunPodSandbox", "PullImage", "CreateContainer", "StartContainer", "ExecSync")
+"""Calls that have rows however short they are, then without what is inside. Other short ones share one."""
 NAMED = 6
 """Steps that the summary names."""
 INDENT = 15
@@ -40,7 +42,7 @@ class Look:
     """Columns."""
     colours: bool = False
     every: bool = False
-    """Short calls have rows of their own, too."""
+    """Short calls have rows of their own, with all that is inside, too."""
 
 
 @dataclass(slots=True)
@@ -68,34 +70,46 @@ class _Row:
 
 
 def waterfall(root: Node, look: Look, title: str = "", notes: Sequence[str] = ()) -> list[str]:
-    """The lines of `root`, with `title` above and `notes` below; none is wider than the look."""
-
-    def paint(text: str, colour: str) -> str:
-        return painted(text, colour) if look.colours else text
-
+    """The lines of `root`, with `title` above, a summary and `notes` below; none is wider than the look."""
+    paint = _paint if look.colours else _plain
     width = max(NARROWEST, look.width)
-    rows = list(_rows(root, look.every))
-    columns = _columns(rows, root, width)
+    lines = [*(paint(line, BOLD) for line in textwrap.wrap(title, width)), ""] if title else []
+    lines += [*rows(root, look), "", *_summary(account(root), width, paint)]
+    for note in notes:
+        lines += [paint(text, DIM) for text in textwrap.wrap(note, width)]
+    return lines
+
+
+def rows(root: Node, look: Look) -> list[str]:
+    """The heading, and a line for each row, with its error below."""
+    paint = _paint if look.colours else _plain
+    width = max(NARROWEST, look.width)
+    made = list(_rows(root, look.every))
+    columns = _columns(made, root, width)
     numbers = sum(2 + max(map(len, column)) for column in columns)
     # What short calls there are may be cut; bars need the room.
-    widest = max(len(row.label) for row in rows if len(row.nodes) == 1)
+    widest = max(len(row.label) for row in made if len(row.nodes) == 1)
     bars = width - numbers - 2 - min(widest, int(width * NAMES))
     if width < BARS or bars < SHORTEST_BAR:
         bars = 0
     names = min(widest, width - numbers - (bars + 2 if bars else 0))
-    lines = [*(paint(line, BOLD) for line in textwrap.wrap(title, width)), ""] if title else []
     heading = " " * names + _cells([column[0] for column in columns], columns)
-    lines.append(paint(f"{heading}  {axis(root.took, bars)}".rstrip(), DIM))
-    for index, row in enumerate(rows, start=1):
+    lines = [paint(f"{heading}  {axis(root.took, bars)}".rstrip(), DIM)]
+    for index, row in enumerate(made, start=1):
         line = _name(row, names, paint) + _numbers(row, [column[index] for column in columns], columns, paint)
         if bars:
             line += "  " + _painted_bar(row, root.took, bars, paint)
         lines.append(line.rstrip())
         lines += [paint(text, RED) for text in _error(row, width)]
-    lines += ["", *_summary(account(root), width, paint)]
-    for note in notes:
-        lines += [paint(text, DIM) for text in textwrap.wrap(note, width)]
     return lines
+
+
+def _paint(text: str, colour: str) -> str:
+    return painted(text, colour)
+
+
+def _plain(text: str, _: str) -> str:
+    return text
 
 
 # Rows
@@ -103,15 +117,23 @@ def waterfall(root: Node, look: Look, title: str = "", notes: Sequence[str] = ()
 
 def _rows(root: Node, every: bool) -> Iterator[_Row]:
     yield _row(root, "")
-    small = [] if every else [child for child in root.children if _small(child, root)]
+    yield from _inside(root, "", root.took, every)
+
+
+def _inside(node: Node, before: str, total: int, every: bool) -> Iterator[_Row]:
+    """The rows below that of `node`."""
+    small = [] if every else [child for child in node.children if _folds(child, total)]
     if len(small) == 1:
         small = []  # a row that stands for one row helps nobody
-    shown = [child for child in root.children if child not in small]
+    shown = [child for child in node.children if child not in small]
     for index, child in enumerate(shown):
-        yield from _branch(child, "", index == len(shown) - 1 and not small)
+        last = index == len(shown) - 1 and not small
+        yield _row(child, f"{before}{'└' if last else '├'} ")
+        if every or not (child.call and _small(child, total)):
+            yield from _inside(child, before + ("  " if last else "│ "), total, every)
     if small:
         yield _Row(
-            "└ ",
+            f"{before}└ ",
             f"{len(small)} short calls:",
             ", ".join(dict.fromkeys(child.name for child in small)),
             sum(_typical(child) for child in small),
@@ -121,14 +143,12 @@ def _rows(root: Node, every: bool) -> Iterator[_Row]:
         )
 
 
-def _small(node: Node, root: Node) -> bool:
-    return node.took * SMALL < root.took and all(one.ended and not one.error for one in node.below())
+def _folds(node: Node, total: int) -> bool:
+    return node.call and node.name not in ACTS and _small(node, total)
 
 
-def _branch(node: Node, before: str, last: bool) -> Iterator[_Row]:
-    yield _row(node, f"{before}{'└' if last else '├'} ")
-    for index, child in enumerate(node.children):
-        yield from _branch(child, before + ("  " if last else "│ "), index == len(node.children) - 1)
+def _small(node: Node, total: int) -> bool:
+    return node.took * SMALL < total and all(one.ended and not one.error for one in node.below())
 
 
 def _row(node: Node, tree: str) -> _Row:
@@ -259,8 +279,9 @@ def _error(row: _Row, width: int) -> list[str]:
 
 
 def _summary(sums: Account, width: int, paint: Paint) -> list[str]:
-    path = [_part(name, took, sums.total) for name, took in sums.steps[:NAMED]]
-    if more := sums.steps[NAMED:]:
+    worth = [step for step in sums.steps if step[1] * SMALL >= sums.total][:NAMED]
+    path = [_part(name, took, sums.total) for name, took in worth]
+    if more := sums.steps[len(worth) :]:
         path.append(_part(f"{len(more)} more", sum(took for _, took in more), sums.total))
     beside = [f"{name} {duration(took)}" for name, took in sums.beside[:NAMED]]
     if more := sums.beside[NAMED:]:

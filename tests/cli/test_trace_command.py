@@ -1,0 +1,266 @@
+"""`podwright trace`: in this process, at podwright's server and at another's, on a terminal and without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from podwright.api import Cri
+from podwright.server.calls import Gate
+from podwright.server.serve import listening
+from podwright.testing import FakeNode, FakeServer
+from tests.cli.test_pull_command import PROGRAM, apply, command, short
+from tests.cli.test_pull_command import fake_server as fake_server
+
+__all__ = ["fake_server", "short"]
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: main, image: "app:1", command: [sleep, inf]}
+  - {name: side, image: "app:1", command: [sleep, inf]}
+"""
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Path:
+    file = tmp_path / "pod.yaml"
+    file.write_text(POD)
+    return file
+
+
+def trace(server: FakeServer, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    argv = command(server, "trace", *map(str, arguments))
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, **more)
+
+
+def pods(server: FakeServer) -> list[Any]:
+    done = subprocess.run(command(server, "pods", "-o", "json"), capture_output=True, text=True, check=True)
+    return cast("list[Any]", json.loads(done.stdout)["items"])
+
+
+def test_the_start_is_drawn_and_the_pod_removed(fake_server: FakeServer, pod: Path) -> None:
+    done = trace(fake_server, pod)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:3] == ["begins", "took", "path"] and lines[1].startswith("pod web ")
+    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M)
+    assert re.search(r"^│ [├└] namespaces ", done.stdout, re.M), "steps inside are told, too"
+    assert re.search(r"^[├└] CreateContainer side ", done.stdout, re.M)
+    assert "critical path" in done.stdout and "\x1b" not in done.stdout
+    assert max(map(len, lines)) <= 100
+    assert pods(fake_server) == []
+
+
+def test_keep_leaves_it_running(fake_server: FakeServer, pod: Path) -> None:
+    assert trace(fake_server, "--keep", pod).returncode == 0
+    assert len(pods(fake_server)) == 1
+
+
+def test_the_same_in_this_process(tmp_path: Path, pod: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('engine = "fake"\n')
+    places = ("--config", config, "--root", tmp_path / "root", "--run", tmp_path / "run")
+    argv = [*PROGRAM, *map(str, places), "trace", str(pod)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M)
+    assert re.search(r"^│ [├└] namespaces ", done.stdout, re.M)
+
+
+def test_a_failure_stands_where_it_happened(fake_server: FakeServer, pod: Path) -> None:
+    fault = {"on": "create_container.task", "error": {"code": "FailedPrecondition", "message": "no memory"}}
+    apply(fake_server, faults=[fault])
+    done = trace(fake_server, pod)
+    assert done.returncode == 1
+    assert re.search(
+        r"✗ CreateContainer main .*\n([│ ] .*\n)*[│ ] [├└] ✗ runtime create .*\n.*no memory", done.stdout
+    )
+    # What puts an end to the failed start is no part of it.
+    assert "RemovePodSandbox" not in done.stdout and "StopPodSandbox" not in done.stdout
+    assert pods(fake_server) == []
+
+
+def test_several_starts_give_medians(fake_server: FakeServer, pod: Path) -> None:
+    done = trace(fake_server, "--repeat", 3, pod)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 starts, medians\n\n")
+    assert "p50" in done.stdout and "longest" in done.stdout
+    # Only the first start pulls.
+    assert "PullImage" not in done.stdout
+    assert pods(fake_server) == []
+
+
+def test_json_has_every_call(fake_server: FakeServer, pod: Path) -> None:
+    report = json.loads(trace(fake_server, "-o", "json", pod).stdout)
+    calls = [child["name"] for child in report["root"]["children"]]
+    assert {"RunPodSandbox", "PullImage", "ImageStatus", "CreateContainer", "StartContainer"} <= set(calls)
+    assert report["steps"] is True and report["total"] == report["root"]["took"] > 0
+    (run,) = (child for child in report["root"]["children"] if child["name"] == "RunPodSandbox")
+    assert "cni add" in [child["name"] for child in run["children"]]
+
+
+def test_otlp_json_is_what_collectors_take(fake_server: FakeServer, pod: Path) -> None:
+    from google.protobuf import json_format
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    trace_id, above = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    environment = os.environ | {"TRACEPARENT": f"00-{trace_id}-{above}-01"}
+    written = json.loads(trace(fake_server, "-o", "otlp-json", pod, env=environment).stdout)
+    spans = written["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    ids = {span["spanId"] for span in spans}
+    assert {span["traceId"] for span in spans} == {trace_id}
+    assert [span["name"] for span in spans if span["parentSpanId"] == above] == ["pod web"]
+    assert {span["parentSpanId"] for span in spans} - ids == {above}
+    assert all(int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) for span in spans)
+    # OTLP's JSON is protobuf's, but for ids, which are hexadecimal.
+    for span in spans:
+        for key in ("traceId", "spanId", "parentSpanId"):
+            span[key] = ""
+    assert json_format.ParseDict(written, ExportTraceServiceRequest()).resource_spans
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--keep", "--repeat", "2"], "--keep"),
+        (["--endpoint", "/nowhere/s"], "no server at /nowhere/s"),
+    ],
+)
+def test_what_does_not_go_is_said(
+    fake_server: FakeServer, pod: Path, arguments: list[str], words: str
+) -> None:
+    done = trace(fake_server, *arguments, pod)
+    assert done.returncode == 1 and words in done.stderr and done.stdout == ""
+
+
+def test_several_pods_are_refused(fake_server: FakeServer, pod: Path) -> None:
+    pod.write_text(f"{POD}\n---\n{POD.replace('web', 'other')}")
+    done = trace(fake_server, pod)
+    assert done.returncode == 1 and "has 2 Pods" in done.stderr
+
+
+def test_interrupted_it_shows_where_the_start_hangs(fake_server: FakeServer, pod: Path) -> None:
+    apply(fake_server, faults=[{"on": "create_sandbox.network", "latency": "1h"}])
+    process = subprocess.Popen(
+        command(fake_server, "trace", str(pod)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "cni add" not in _in_flight(fake_server):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        # At once, although the pod cannot be removed before its creation has ended.
+        output = ""
+        while not re.search(r"cni add +[\d.]+ .s +> [\d.]+ ", output):
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        assert re.search(r"RunPodSandbox web +[\d.]+ .s +> ", output)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _in_flight(server: FakeServer) -> str:
+    done = subprocess.run(command(server, "ps", "--operations"), capture_output=True, text=True)
+    return done.stdout
+
+
+class _Foreign:
+    """Another CRI's server: it has no service of podwright's."""
+
+    def __init__(self, runtime: Cri) -> None:
+        self._runtime = runtime
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(Cri, name):
+            raise AttributeError(name)
+        return getattr(self._runtime, name)
+
+
+async def test_another_cris_server_has_calls_only(tmp_path: Path, pod: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        address = f"{directory}/s"
+        async with FakeNode(clock="system") as node:
+            gate = Gate()
+            gate.open(cast(Cri, _Foreign(node.cri)))
+            places = ["--root", str(tmp_path / "root"), "--run", str(tmp_path / "run")]
+            argv = [*PROGRAM, *places, "trace", "--endpoint", address, str(pod)]
+            async with listening(address, gate):
+                done = await asyncio.to_thread(
+                    subprocess.run, argv, capture_output=True, text=True, timeout=PATIENCE
+                )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M) and "namespaces" not in done.stdout
+    assert "this server tells no steps inside its calls" in done.stdout
+
+
+# On a real terminal
+
+
+@pytest.fixture
+def screen(fake_server: FakeServer) -> Iterator[Any]:
+    if shutil.which("tmux") is None:
+        pytest.skip("no tmux")
+    name = f"podwright-{os.getpid()}-{time.monotonic_ns()}"
+    tmux = ["tmux", "-L", name, "-f", "/dev/null"]
+
+    def show(argv: list[str], width: int) -> str:
+        shell = f"{shlex.join(argv)}; echo status=$?; sleep 1000"
+        start = [*tmux, "new-session", "-d", "-x", str(width), "-y", "60", shell]
+        subprocess.run(start, check=True, timeout=PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            capture = [*tmux, "capture-pane", "-p", "-e"]
+            text = subprocess.run(capture, capture_output=True, text=True, timeout=PATIENCE).stdout
+            if re.search(r"^status=\d+$", text, re.M):
+                return text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+
+    yield show
+    subprocess.run([*tmux, "kill-server"], capture_output=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_on_a_terminal_it_fits_and_has_colours(
+    fake_server: FakeServer, screen: Any, pod: Path, width: int
+) -> None:
+    text = screen(command(fake_server, "trace", str(pod)), width)
+    assert "status=0" in text
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    rows = [line for line in plain.splitlines() if re.match(r"(pod web|[├└│])", line)]
+    assert len(rows) > 8 and max(map(len, rows)) <= width
+    # Nothing was folded: each row has the time it took.
+    assert all(re.search(r"\d (µs|ms|s)\b", row) for row in rows)
+    assert re.search(r"\x1b\[(\d+;)*33m[^\x1b]*[█━]", text), "the critical path has its colour"
+    assert any("█" in row or "━" in row for row in rows)
+
+
+def test_no_color_is_obeyed(fake_server: FakeServer, screen: Any, pod: Path) -> None:
+    argv = ["env", "NO_COLOR=1", *command(fake_server, "trace", str(pod))]
+    assert "\x1b[33m" not in screen(argv, 100)
