@@ -142,6 +142,11 @@ def test_call_inside_another_one_is_not_joined(operations: Operations, told: Tol
     assert [each.name for each in told.ended_steps] == ["Call", "retry", "Call", "Call"]
 
 
+def test_call_of_another_name_is_not_joined(operations: Operations) -> None:
+    with operations.open("Outer") as outer, operations.join("Call") as call:
+        assert call is not outer and call.parent is outer
+
+
 async def test_generator_that_is_closed_elsewhere_ends_its_operation(
     operations: Operations, told: Told
 ) -> None:

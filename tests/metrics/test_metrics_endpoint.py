@@ -309,6 +309,9 @@ async def test_crowd_of_connections_is_cut(served: Served) -> None:
     async with asyncio.timeout(30):
         for reader, _ in crowd[endpoint.AT_ONCE :]:
             assert await is_cut(reader)
+        reader, writer = crowd[0]
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in await reader.readline(), "those before are served"
     for _, writer in crowd:
         writer.close()
 
