@@ -21,7 +21,7 @@ from podwright.config import Config, load
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.references import with_absolute_path
 from podwright.kube import exits
-from podwright.kube.old_directory import PodDirectory
+from podwright.kube.directory import PodDirectory
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
@@ -224,11 +224,13 @@ class Runtime:
         network = config.linux.security_context.namespace_options.network
         if not config.hostname and network != cri.NODE:
             config.hostname = metadata.name[:63].rstrip("-.")
-        directory = PodDirectory.of(Path(self.config.root), metadata.namespace, metadata.name, metadata.uid)
+        directory = PodDirectory.below(
+            Path(self.config.root), metadata.namespace, metadata.name, metadata.uid
+        )
         own_logs = not config.log_directory
         if own_logs:
-            directory.path.mkdir(parents=True, exist_ok=True)
-            config.log_directory = str(directory.path)
+            directory.logs_root.mkdir(parents=True, exist_ok=True)
+            config.log_directory = str(directory.logs_root)
         request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
         try:
             answer = await self.cri.run_pod_sandbox(request)
@@ -265,6 +267,17 @@ class Runtime:
 
         run = PodRun(self.cri, _one_manifest(manifest), Path(self.config.root), reporter=reporter)
         return await run.run(keep=keep)
+
+    async def restore_pod(self, archive: str | Path, *, name: str = "") -> Sandbox:
+        """Run the pod of an archive of `Sandbox.checkpoint` as a new one, each container where it was.
+
+        The images that they were made of must be there. Trust the archive as you would trust a manifest, and
+        more: restored processes have the credentials that it says. Raises NotFound, InvalidArgument when it
+        is no such archive, FailedPrecondition where CRIU cannot restore it; nothing is left then.
+        """
+        from podwright import pod_checkpoints
+
+        return await pod_checkpoints.restore(self, Path(archive), name)
 
 
 class Sandbox:
@@ -367,6 +380,16 @@ class Sandbox:
 
         return PodConnection(carry)
 
+    async def checkpoint(self, archive: str | Path, *, timeout: int = 0) -> list[str]:
+        """Write its running containers to an archive on the server's host, whose user this process must be;
+        their names. They run on; each may take `timeout` seconds (0: as long as it likes).
+
+        Raises FailedPrecondition where CRIU cannot work, or when none runs; nothing is left then.
+        """
+        from podwright import pod_checkpoints
+
+        return await pod_checkpoints.save(self._cri, self.id, Path(archive).absolute(), timeout)
+
     async def stop(self) -> None:
         """End its containers and its network; it stays listable. Idempotent."""
         await self._cri.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self.id))
@@ -459,6 +482,16 @@ class Container:
 
         return Process(talk, tty=tty, size=size, exit_code=exit_code)
 
+    async def checkpoint(self, archive: str | Path, *, timeout: int = 0) -> None:
+        """Write it to an archive on the server's host; it runs on. A container whose image is the archive's
+        absolute path is restored from it: `sandbox.create(name, "/path/archive.tar")`, then `start`.
+
+        Raises FailedPrecondition where CRIU cannot work, DeadlineExceeded after `timeout` seconds (0: none).
+        """
+        location = str(Path(archive).absolute())
+        request = cri.CheckpointContainerRequest(container_id=self.id, location=location, timeout=timeout)
+        await self._cri.checkpoint_container(request)
+
     async def wait(self) -> cri.ContainerStatus:
         """Wait until it has ended: exit_code, reason and times are in its status."""
         return await exits.wait(self._cri, self.id)
@@ -510,7 +543,7 @@ def _container_config(
     sandbox: cri.PodSandboxConfig, privileged: bool, user: int | None
 ) -> cri.ContainerConfig:
     """An ordinary container's: confined as RuntimeDefault confines, with the usual paths hidden."""
-    from podwright.kube.translate import MASKED_PATHS, READONLY_PATHS
+    from podwright.kube.security import MASKED_PATHS, READONLY_PATHS
 
     security = cri.LinuxContainerSecurityContext(
         namespace_options=sandbox.linux.security_context.namespace_options,
@@ -546,6 +579,6 @@ async def _tidy(house: Cri) -> None:
 
 
 async def _remove_files(directory: PodDirectory) -> None:
-    from podwright.kube import old_volumes as volumes
+    from podwright.kube import volumes
 
     await asyncio.to_thread(volumes.remove, directory)

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import manifest, translate
+from podwright.kube import manifest
 from podwright.kube import old_hosts as hosts
+from podwright.kube import old_translate as translate
 from podwright.kube import old_volumes as volumes
-from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
-from podwright.kube.translate import Host
+from podwright.kube.old_directory import PodDirectory
+from podwright.kube.old_translate import Host
 from podwright.linux import mounts
 from podwright.wire import cri_pb2 as cri
 
@@ -232,24 +233,6 @@ def test_hosts_on_the_hosts_network_continues_the_hosts_file() -> None:
 
 def test_a_pod_without_names_of_its_own_needs_no_hosts_file() -> None:
     assert not hosts.needed(pod({"emptyDir": {}}))
-
-
-def test_dns_additions_override_options_and_keep_three_servers() -> None:
-    made = pod(
-        {"emptyDir": {}},
-        dnsConfig={
-            "nameservers": ["192.0.2.1", "192.0.2.3", "192.0.2.4", "192.0.2.5"],
-            "searches": ["b.test", "a.test"],
-            "options": [{"name": "ndots", "value": "5"}, {"name": "rotate"}],
-        },
-    )
-    resolver = translate.parse_resolver(
-        "# a comment\ndomain old.test\nsearch a.test\nnameserver 192.0.2.1\noptions ndots:1 edns0\n"
-    )
-    config = translate.dns(made, resolver)
-    assert list(config.servers) == ["192.0.2.1", "192.0.2.3", "192.0.2.4"]
-    assert list(config.searches) == ["a.test", "b.test"]
-    assert list(config.options) == ["ndots:5", "edns0", "rotate"]
 
 
 def test_a_long_name_is_cut_to_a_host_name() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from podwright.errors import ResourceExhausted
-from podwright.kube import id_ranges, manifest, translate
+from podwright.kube import id_ranges, manifest
+from podwright.kube import old_translate as translate
 from podwright.kube import old_volumes as volumes
 from podwright.kube.old_directory import PodDirectory
 from podwright.wire import cri_pb2 as cri

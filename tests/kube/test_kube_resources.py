@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from podwright.errors import InvalidArgument
 from podwright.kube import manifest, resources
+from podwright.kube.node import Node
 
 
 @pytest.mark.parametrize(
@@ -115,8 +116,10 @@ def test_quality_of_service(containers: list[dict[str, Any]], init: list[dict[st
         ({"cpu": "1"}, {}, 999),
         ({"memory": "10000"}, {}, 3),
         ({"memory": "20000"}, {}, 3),
-        ({"memory": "100"}, {"priority": 2_000_000_000}, -997),
-        ({}, {"priorityClassName": "system-cluster-critical"}, -997),
+        ({"memory": "100"}, {"priorityClassName": "system-cluster-critical"}, 990),
+        ({"memory": "100"}, {"priorityClassName": "system-node-critical"}, -997),
+        ({}, {"priorityClassName": "system-node-critical"}, -997),
+        ({"memory": "100"}, {"resources": {"requests": {"memory": "1100"}}}, 890),
     ],
 )
 def test_oom_score(requests: dict[str, str], spec: dict[str, Any], score: int) -> None:
@@ -126,7 +129,7 @@ def test_oom_score(requests: dict[str, str], spec: dict[str, Any], score: int) -
 
 def test_pod_resources_are_the_sum_or_the_largest_init_container() -> None:
     limits = {"limits": {"cpu": "1", "memory": "10"}}
-    made = resources.pod_resources(pod(limits, limits, init=[{"limits": {"cpu": "3", "memory": "5"}}]).spec)
+    made = resources.sandbox_resources(pod(limits, limits, init=[{"limits": {"cpu": "3", "memory": "5"}}]))
     assert (made.cpu_quota, made.cpu_shares, made.memory_limit_in_bytes) == (300_000, 3072, 20)
 
 
@@ -134,3 +137,53 @@ def test_memory_limit_is_known_only_when_all_have_one() -> None:
     limited = {"limits": {"memory": "10"}}
     assert resources.memory_limit(pod(limited, limited).containers) == 20
     assert resources.memory_limit(pod(limited, {}).containers) is None
+
+
+def sidecar(amount: str) -> dict[str, Any]:
+    resources_of = {"limits": {"cpu": amount, "memory": amount}}
+    return {"name": "side", "image": "x:1", "restartPolicy": "Always", "resources": resources_of}
+
+
+def test_sidecars_count_with_the_containers_and_with_the_init_containers_after_them() -> None:
+    last = {"name": "last", "image": "x:1", "resources": {"limits": {"cpu": "5"}}}
+    made = pod({"limits": {"cpu": "1"}}, initContainers=[sidecar("2"), last])
+    assert resources.pod_amount(made.spec, "limits", "cpu") == 7
+    made = pod({"limits": {"cpu": "1"}}, initContainers=[last, sidecar("2")])
+    assert resources.pod_amount(made.spec, "limits", "cpu") == 5
+    made = pod({"limits": {"cpu": "4"}}, initContainers=[sidecar("2")])
+    assert resources.pod_amount(made.spec, "limits", "cpu") == 6
+
+
+def test_a_sidecar_is_killed_no_sooner_than_what_it_serves() -> None:
+    made = pod({"requests": {"memory": "5000"}}, initContainers=[sidecar("100")])
+    (side,), (main,) = made.init_containers, made.containers
+    assert resources.oom_score_adj(made.spec, side, 10_000) == 500
+    assert resources.oom_score_adj(made.spec, main, 10_000) == 500
+
+
+def test_the_pod_as_a_whole_has_the_last_word_of_quality() -> None:
+    whole = {"limits": {"cpu": "1", "memory": "1Gi"}}
+    assert resources.qos_class(pod({}, resources=whole).spec) == "Guaranteed"
+    assert resources.qos_class(pod(FULL, resources={"requests": {"cpu": "2"}}).spec) == "Burstable"
+
+
+def test_a_pods_request_is_its_containers_or_else_its_limit() -> None:
+    made = pod({"requests": {"cpu": "1"}}, resources={"limits": {"cpu": "4", "memory": "1Gi"}})
+    assert resources.pod_amount(made.spec, "requests", "cpu") == 1
+    assert resources.pod_amount(made.spec, "requests", "memory") == 1 << 30
+
+
+def test_huge_pages_are_limited_for_each_size_of_the_node() -> None:
+    amounts = {"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}}
+    made = pod(amounts, {})
+    node = Node(memory=10_000, huge_pages=("2MB", "1GB"))
+    first, second = (resources.container_resources(made, one, node) for one in made.containers)
+    assert [(one.page_size, one.limit) for one in first.hugepage_limits] == [("2MB", 4 << 20), ("1GB", 0)]
+    assert [one.limit for one in second.hugepage_limits] == [0, 0]
+    assert not first.unified
+
+
+def test_on_cgroup_v2_a_container_dies_as_a_whole() -> None:
+    made = pod({})
+    found = resources.container_resources(made, made.containers[0], Node(cgroup_v2=True))
+    assert dict(found.unified) == {"memory.oom.group": "1"}

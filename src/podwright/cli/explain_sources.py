@@ -25,7 +25,8 @@ from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
-from podwright.kube import host, id_ranges, manifest, translate
+from podwright.kube import host, id_ranges, manifest
+from podwright.kube import old_translate as translate
 from podwright.kube import old_volumes as volumes
 from podwright.kube.old_directory import PodDirectory
 from podwright.spec.signals import effective_stop_signal

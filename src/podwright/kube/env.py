@@ -1,32 +1,37 @@
-"""A container's environment: values, references to fields and amounts, $(NAME) expansion. Pure."""
+"""A container's environment: values, references to fields, amounts, objects and files, and $(NAME). Pure.
+
+Files come through the caller's hand.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from podwright.errors import InvalidArgument
-from podwright.kube import resources
-from podwright.kube.models import Container, EnvVar, Pod, ResourceFieldSelector
+from podwright.kube import env_file, resources, service_env
+from podwright.kube.failures import ConfigError
+
+if TYPE_CHECKING:
+    from podwright.kube.manifest import Manifest
+    from podwright.kube.models import AnyContainer, EnvVarSource, FileKeySelector, ResourceFieldSelector
+    from podwright.kube.node import Node, PodFacts
+
+ReadFile = Callable[[str, str], str]
+"""The text of a file of a volume, by the volume's name and the path in it. FileNotFoundError where there is
+none, ValueError where it is no text."""
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
-_AMOUNT = re.compile(r"(limits|requests)\.(cpu|memory|ephemeral-storage)")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a field reference can name that is not in the manifest."""
-
-    node_name: str = ""
-    host_ips: tuple[str, ...] = ()
-    pod_ips: tuple[str, ...] = ()
-    cpus: int = 1
-    memory: int = 0
-    """Bytes of the host: the limit of a container that has none."""
+_AMOUNT = re.compile(r"(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-\w+)")
+FIELDS = (
+    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+)  # fmt: skip
+"""What a variable may name, beside labels and annotations by their keys."""
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -39,77 +44,182 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def environment(pod: Pod, container: Container, facts: Facts) -> dict[str, str]:
-    """The variables of `container` in the order of the manifest.
+def environment(
+    manifest: Manifest, container: AnyContainer, node: Node, facts: PodFacts, read_file: ReadFile
+) -> dict[str, str]:
+    """The variables of `container`: of Services, of envFrom, then of env in the manifest's order.
 
-    A value may refer to variables above it. A name that comes again takes its last value and keeps its first
-    place. Raises InvalidArgument naming the variable when a reference leads nowhere.
+    A value may refer to variables above it. A name that comes again takes its last value. Raises ConfigError
+    with the kubelet's words where a reference leads nowhere.
     """
-    env: dict[str, str] = {}
-    for index, variable in enumerate(container.env or []):
-        place = f"containers[{container.name}].env[{index}]"
-        if variable.valueFrom is None:
-            env[variable.name] = expand(variable.value or "", env)
+    links = manifest.spec.enableServiceLinks is not False
+    services = service_env.variables(manifest.objects, manifest.namespace, links=links)
+    found = dict(_from_objects(manifest, container))
+    for variable in container.env or []:
+        if variable.value or variable.valueFrom is None:
+            found[variable.name] = expand(variable.value or "", services | found)
         else:
-            referred = _referred(pod, container, variable, facts, place)
-            if referred is not None:
-                env[variable.name] = referred
-    return env
+            value = _referred(manifest, container, variable.valueFrom, node, facts, read_file)
+            if value is not None:
+                found[variable.name] = value
+    return {**{key: value for key, value in services.items() if key not in found}, **found}
 
 
-def check_references(pod: Pod, container: Container) -> None:
-    """Raise InvalidArgument for a reference that no facts could ever satisfy."""
-    environment(pod, container, Facts(host_ips=("",), pod_ips=("",)))
+def pod_field(manifest: Manifest, path: str, node: Node, facts: PodFacts) -> str:
+    """The value of a field that a variable or a downwardAPI volume may name. InvalidArgument for others.
 
-
-def _referred(pod: Pod, container: Container, variable: EnvVar, facts: Facts, place: str) -> str | None:
-    source = variable.valueFrom
-    assert source is not None
-    if source.fieldRef is not None:
-        return _field(pod, source.fieldRef.fieldPath, facts, f"{place}.valueFrom.fieldRef.fieldPath")
-    if source.resourceFieldRef is not None:
-        return _amount(pod, container, source.resourceFieldRef, facts, f"{place}.valueFrom.resourceFieldRef")
-    return None  # an optional key of an object that is not there: validated by manifest
-
-
-def _field(pod: Pod, path: str, facts: Facts, place: str) -> str:
-    metadata, spec = pod.metadata, pod.spec
-    assert metadata is not None and spec is not None
+    All labels or annotations are one field, a line each, as volumes show them.
+    """
+    metadata, spec = manifest.pod.metadata, manifest.spec
+    assert metadata is not None
     if match := _SUBSCRIPT.fullmatch(path):
         tree: Mapping[str, str] = getattr(metadata, match[1]) or {}
         return tree.get(match[2], "")
+    if path in ("metadata.labels", "metadata.annotations"):
+        tree = getattr(metadata, path.partition(".")[2]) or {}
+        return "\n".join(f"{key}={_quoted(value)}" for key, value in sorted(tree.items()))
+    ips = node.ips if spec.hostNetwork else facts.ips
     values = {
-        "metadata.name": metadata.name or "",
-        "metadata.namespace": metadata.namespace or "",
-        "metadata.uid": metadata.uid or "",
-        "spec.nodeName": spec.nodeName or facts.node_name,
-        "spec.serviceAccountName": spec.serviceAccountName or "default",
-        "status.hostIP": facts.host_ips[0] if facts.host_ips else "",
-        "status.hostIPs": ",".join(facts.host_ips),
-        "status.podIP": facts.pod_ips[0] if facts.pod_ips else "",
-        "status.podIPs": ",".join(facts.pod_ips),
+        "metadata.name": manifest.name,
+        "metadata.namespace": manifest.namespace,
+        "metadata.uid": manifest.uid,
+        "spec.nodeName": spec.nodeName or node.name,
+        "spec.serviceAccountName": spec.serviceAccountName or "",
+        "status.hostIP": node.ips[0] if node.ips else "",
+        "status.hostIPs": ",".join(node.ips),
+        "status.podIP": ips[0] if ips else "",
+        "status.podIPs": ",".join(ips),
     }
     if path not in values:
         known = ", ".join([*values, "metadata.labels['KEY']", "metadata.annotations['KEY']"])
-        raise InvalidArgument(place, f"{path!r} cannot be referred to; these can: {known}")
+        raise InvalidArgument("fieldPath", f"{path!r} cannot be referred to; these can: {known}")
     return values[path]
 
 
-def _amount(pod: Pod, container: Container, selector: ResourceFieldSelector, facts: Facts, place: str) -> str:
-    assert pod.spec is not None
-    match = _AMOUNT.fullmatch(selector.resource)
-    if match is None:
-        raise InvalidArgument(f"{place}.resource", f"{selector.resource!r} cannot be referred to")
-    every = {one.name: one for one in [*(pod.spec.initContainers or []), *pod.spec.containers]}
-    owner = every.get(selector.containerName or container.name)
+def is_field(path: str, *, volume: bool = False) -> bool:
+    """Whether a variable, or a file of a `volume`, may name the field."""
+    if volume and path in ("metadata.labels", "metadata.annotations"):
+        return True
+    allowed = FIELDS[:3] if volume else FIELDS
+    return path in allowed or _SUBSCRIPT.fullmatch(path) is not None
+
+
+def is_amount(resource: str) -> bool:
+    return _AMOUNT.fullmatch(resource) is not None
+
+
+def resource_field(
+    manifest: Manifest, container: AnyContainer | None, selector: ResourceFieldSelector, node: Node
+) -> str:
+    """An amount of a container (`container`, where the selector names none), by the divisor, rounded up.
+
+    Without a limit it is what the node has for pods. InvalidArgument where there is no such container.
+    """
+    owner = manifest.container(selector.containerName) if selector.containerName else container
     if owner is None:
-        raise InvalidArgument(f"{place}.containerName", f"there is no container {selector.containerName!r}")
-    side, resource = match[1], match[2]
+        raise InvalidArgument("containerName", f"there is no container {selector.containerName!r}")
+    side, _, resource = selector.resource.partition(".")
     value = resources.amount(owner, side, resource)
     if value is None and side == "limits":
-        capacity = {"cpu": facts.cpus, "memory": facts.memory}
-        if resource not in capacity:
-            raise InvalidArgument(f"{place}.resource", f"container {owner.name!r} has no such limit")
-        value = Fraction(capacity[resource])
-    divisor = resources.parse_quantity(selector.divisor or "1", f"{place}.divisor") or Fraction(1)
+        capacity = {"cpu": node.cpus, "memory": node.allocatable}
+        of_pod = resources.effective_limit(manifest.spec, owner, resource)
+        value = of_pod or Fraction(capacity.get(resource, 0))
+    divisor = resources.parse_quantity(selector.divisor or "1", "divisor") or Fraction(1)
     return str(math.ceil((value or Fraction(0)) / divisor))
+
+
+def _from_objects(manifest: Manifest, container: AnyContainer) -> Iterator[tuple[str, str]]:
+    for source in container.envFrom or []:
+        reference = source.configMapRef or source.secretRef
+        if reference is None:
+            continue
+        name, prefix = reference.name or "", source.prefix or ""
+        kind = "configmap" if source.configMapRef is not None else "secret"
+        data = _object(manifest, kind, name, optional=bool(reference.optional))
+        for key, value in (data or {}).items():
+            yield prefix + key, value
+
+
+def _referred(
+    manifest: Manifest,
+    container: AnyContainer,
+    source: EnvVarSource,
+    node: Node,
+    facts: PodFacts,
+    read_file: ReadFile,
+) -> str | None:
+    """The value; None leaves the variable out."""
+    try:
+        if source.fieldRef is not None:
+            return pod_field(manifest, source.fieldRef.fieldPath, node, facts)
+        if source.resourceFieldRef is not None:
+            return resource_field(manifest, container, source.resourceFieldRef, node)
+    except InvalidArgument as error:
+        raise ConfigError(str(error)) from error
+    if source.fileKeyRef is not None:
+        return _of_file(manifest, source.fileKeyRef, read_file)
+    for kind, title, reference in (
+        ("configmap", "ConfigMap", source.configMapKeyRef),
+        ("secret", "Secret", source.secretKeyRef),
+    ):
+        if reference is not None:
+            name, optional = reference.name or "", bool(reference.optional)
+            data = _object(manifest, kind, name, optional=optional)
+            if data is None or (reference.key not in data and optional):
+                return None
+            if reference.key not in data:
+                where = f"{manifest.namespace}/{name}"
+                raise ConfigError(f"couldn't find key {reference.key} in {title} {where}")
+            return data[reference.key]
+    return ""
+
+
+def _object(manifest: Manifest, kind: str, name: str, *, optional: bool) -> Mapping[str, str] | None:
+    """The data of a ConfigMap or Secret as text; None where it may be missing and is."""
+    data: Mapping[str, str] | None = None
+    if kind == "configmap":
+        config_map = manifest.objects.config_map(manifest.namespace, name)
+        data = config_map.data if config_map is not None else None
+    elif (secret := manifest.objects.secret(manifest.namespace, name)) is not None:
+        # Bytes that are no text reach the container as they are.
+        data = {key: value.decode(errors="surrogateescape") for key, value in secret.data.items()}
+    if data is None and not optional:
+        raise ConfigError(f'{kind} "{name}" not found')
+    return data
+
+
+def _of_file(manifest: Manifest, reference: FileKeySelector, read_file: ReadFile) -> str | None:
+    try:
+        value = env_file.value(read_file(reference.volumeName, reference.path), reference.key)
+    except FileNotFoundError as error:
+        if reference.optional:
+            return None
+        raise ConfigError(
+            f'environment variable file "{reference.path}" of volume "{reference.volumeName}" does not exist'
+        ) from error
+    except OSError as error:
+        raise ConfigError(f'failed to open environment variable file "{reference.path}": {error}') from error
+    except ValueError as error:
+        raise ConfigError(f'couldn\'t parse env file "{reference.path}": {error}') from error
+    if value is None and not reference.optional:
+        raise ConfigError(
+            f'environment variable key "{reference.key}" not found in file "{reference.path}" '
+            f'of volume "{reference.volumeName}"'
+        )
+    return value
+
+
+def _quoted(text: str) -> str:
+    """In double quotes, on one line, as the kubelet writes labels into a volume."""
+    escapes = {
+        "\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t",
+        "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v",
+    }  # fmt: skip
+    return '"' + "".join(escapes.get(one, one if one.isprintable() else _escape(one)) for one in text) + '"'
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

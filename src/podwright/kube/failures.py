@@ -56,7 +56,7 @@ class SandboxConfigError(Failure):
     """The sandbox cannot be described to the runtime: a name is too long, a class is not there."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("FailedCreatePodSandBox", f"Failed to generate sandbox config for pod: {message}")
+        super().__init__("FailedCreatePodSandBox", f"Failed to create pod sandbox: {message}")
 
 
 class MountError(Failure):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from podwright.api import Cri
 from podwright.kube import id_ranges
-from podwright.kube.old_directory import PodDirectory
+from podwright.kube.dns import parse_resolver
 from podwright.kube.manifest import Manifest
-from podwright.kube.translate import Host, parse_resolver
+from podwright.kube.old_directory import PodDirectory
+from podwright.kube.old_translate import Host
 from podwright.wire import cri_pb2 as cri
 
 

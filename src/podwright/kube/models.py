@@ -45,8 +45,11 @@ def _provide_schema() -> None:
 if not TYPE_CHECKING:
     _provide_schema()
 
+from lightkube.models.apps_v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet  # noqa: E402
+from lightkube.models.batch_v1 import Job  # noqa: E402
 from lightkube.models.core_v1 import (  # noqa: E402
     AppArmorProfile,
+    ConfigMap,
     ConfigMapProjection,
     ConfigMapVolumeSource,
     Container,
@@ -63,7 +66,9 @@ from lightkube.models.core_v1 import (  # noqa: E402
     DownwardAPIVolumeFile,
     DownwardAPIVolumeSource,
     EmptyDirVolumeSource,
+    EnvFromSource,
     EnvVar,
+    EnvVarSource,
     EphemeralContainer,
     ExecAction,
     FileKeySelector,
@@ -89,15 +94,20 @@ from lightkube.models.core_v1 import (  # noqa: E402
     PodTemplateSpec,
     Probe,
     ProjectedVolumeSource,
+    ReplicationController,
     ResourceFieldSelector,
     ResourceRequirements,
     SeccompProfile,
+    Secret,
     SecretProjection,
     SecretVolumeSource,
     SecurityContext,
     SELinuxOptions,
+    Service,
+    ServiceAccount,
     ServiceAccountTokenProjection,
     SleepAction,
+    Sysctl,
     TCPSocketAction,
     Volume,
     VolumeMount,
@@ -105,6 +115,8 @@ from lightkube.models.core_v1 import (  # noqa: E402
     VolumeProjection,
 )
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference  # noqa: E402
+from lightkube.models.node_v1 import RuntimeClass  # noqa: E402
+from lightkube.models.scheduling_v1 import PriorityClass  # noqa: E402
 
 AnyContainer = Container | EphemeralContainer
 """They have the same fields, but for `targetContainerName`."""
@@ -112,6 +124,7 @@ AnyContainer = Container | EphemeralContainer
 __all__ = [
     "AnyContainer",
     "AppArmorProfile",
+    "ConfigMap",
     "ConfigMapProjection",
     "ConfigMapVolumeSource",
     "Container",
@@ -124,11 +137,15 @@ __all__ = [
     "ContainerStateWaiting",
     "ContainerStatus",
     "ContainerUser",
+    "DaemonSet",
+    "Deployment",
     "DownwardAPIProjection",
     "DownwardAPIVolumeFile",
     "DownwardAPIVolumeSource",
     "EmptyDirVolumeSource",
+    "EnvFromSource",
     "EnvVar",
+    "EnvVarSource",
     "EphemeralContainer",
     "ExecAction",
     "FileKeySelector",
@@ -139,6 +156,7 @@ __all__ = [
     "HostPathVolumeSource",
     "ImageVolumeSource",
     "ImageVolumeStatus",
+    "Job",
     "KeyToPath",
     "Lifecycle",
     "LifecycleHandler",
@@ -154,17 +172,26 @@ __all__ = [
     "PodSpec",
     "PodStatus",
     "PodTemplateSpec",
+    "PriorityClass",
     "Probe",
     "ProjectedVolumeSource",
+    "ReplicaSet",
+    "ReplicationController",
     "ResourceFieldSelector",
     "ResourceRequirements",
+    "RuntimeClass",
     "SELinuxOptions",
     "SeccompProfile",
+    "Secret",
     "SecretProjection",
     "SecretVolumeSource",
     "SecurityContext",
+    "Service",
+    "ServiceAccount",
     "ServiceAccountTokenProjection",
     "SleepAction",
+    "StatefulSet",
+    "Sysctl",
     "TCPSocketAction",
     "Volume",
     "VolumeMount",

@@ -18,6 +18,7 @@ from podwright.api import Cri
 from podwright.config import Config
 from podwright.errors import Unimplemented
 from podwright.kube.dns import parse_resolver
+from podwright.kube.resources import page_size
 from podwright.wire import cri_pb2 as cri
 
 KUBELET_LOGS = Path("/var/log/containers")
@@ -64,8 +65,8 @@ class Node:
     """Bytes."""
     container_log_max_files: int = 5
     log_rotation: bool = True
-    service_host: str = ""
-    """Address of the API server's own Service; "" where there is none."""
+    apparmor: bool = False
+    """Whether the kernel can keep AppArmor profiles."""
 
     @property
     def logs(self) -> Path:
@@ -76,11 +77,6 @@ class Node:
     def allocatable(self) -> int:
         """Bytes that pods may use together."""
         return self.memory if self.allocatable_memory is None else self.allocatable_memory
-
-    @property
-    def swaps(self) -> bool:
-        """Whether containers may be given swap; none of ours are."""
-        return False
 
     def recursive_read_only(self, handler: str) -> bool:
         """Whether the runtime handler can make mounts read-only all the way down."""
@@ -154,6 +150,7 @@ def look(
         max_backoff=said.max_backoff,
         container_log_max_size=said.container_log_max_size,
         container_log_max_files=said.container_log_max_files,
+        apparmor=text(Path("/sys/module/apparmor/parameters/enabled")).startswith("Y"),
         log_rotation=said.container_log_max_size > 0,
     )
 
@@ -184,14 +181,6 @@ def huge_pages(below: Path = Path("/sys/kernel/mm/hugepages")) -> tuple[str, ...
     except OSError:
         return ()  # a kernel without them
     return tuple(page_size(size) for size in sorted(found))
-
-
-def page_size(size: int) -> str:
-    """ "2MB" for 2 MiB: the CRI's spelling, which is the kernel's for cgroup files."""
-    for unit, shift in (("GB", 30), ("MB", 20), ("KB", 10)):
-        if size >= 1 << shift and size % (1 << shift) == 0:
-            return f"{size >> shift}{unit}"
-    return f"{size}B"
 
 
 def text(path: Path) -> str:

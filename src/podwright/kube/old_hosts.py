@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podwright.kube import translate
+from podwright.kube import old_translate as translate
 from podwright.kube.manifest import Manifest
 
 _LOCAL = (

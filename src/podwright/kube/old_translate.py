@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import env, id_ranges, resources
+from podwright.kube import id_ranges
+from podwright.kube import old_env as env
+from podwright.kube import old_resources as resources
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, ContainerPort, PodSpec, SeccompProfile, VolumeMount
 from podwright.wire import cri_pb2 as cri

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import env, resources, translate
+from podwright.kube import old_env as env
 from podwright.kube import old_hosts as hosts
-from podwright.kube.old_directory import PodDirectory
+from podwright.kube import old_resources as resources
+from podwright.kube import old_translate as translate
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container, HostPathVolumeSource, Volume, VolumeMount
-from podwright.kube.translate import Host
+from podwright.kube.old_directory import PodDirectory
+from podwright.kube.old_translate import Host
 from podwright.linux import mounts, syscalls, trees
 from podwright.wire import cri_pb2 as cri
 

@@ -13,16 +13,17 @@ from typing import Protocol
 
 from podwright.api import Cri
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
-from podwright.kube import exits, translate
-from podwright.kube import old_hosts as hosts
-from podwright.kube import old_volumes as volumes
+from podwright.kube import exits
 from podwright.kube import host as hostfacts
+from podwright.kube import old_hosts as hosts
+from podwright.kube import old_translate as translate
+from podwright.kube import old_volumes as volumes
 from podwright.kube.backoff import RestartDelays, restarts
-from podwright.kube.old_directory import PodDirectory
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Container
+from podwright.kube.old_directory import PodDirectory
+from podwright.kube.old_translate import Host
 from podwright.kube.outcome import ContainerOutcome, PodOutcome
-from podwright.kube.translate import Host
 from podwright.logs import reader
 from podwright.logs.reader import Line
 from podwright.wire import cri_pb2 as cri

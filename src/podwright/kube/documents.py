@@ -1,0 +1,176 @@
+"""The text of manifests: YAML or JSON as kubectl takes it → trees, each with the place it stands at."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from podwright.errors import InvalidArgument
+
+_MAX_NODES = 200_000
+"""How many values a document may have once its aliases are followed: a short text can stand for billions."""
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, or ("-") of standard input. InvalidArgument when there is none."""
+    try:
+        return Path("/dev/stdin" if str(path) == "-" else path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidArgument(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(str(path), f"is no text in UTF-8: {error}") from error
+
+
+def documents(text: str, source: str) -> list[tuple[Any, str]]:
+    """The Kubernetes objects of one or more documents as trees, each with the place it stands at; a List
+    counts as its items. InvalidArgument for what is neither YAML nor JSON, or holds none."""
+    trees = [tree for tree in _trees(text.removeprefix("\ufeff"), source) if tree is not None]
+    found: list[tuple[Any, str]] = []
+    for number, tree in enumerate(trees, 1):
+        place = f"{source}, document {number}" if len(trees) > 1 else source
+        _check_size(tree, place)
+        found += _items(tree, place)
+    if not found:
+        raise InvalidArgument(source, "holds no Pod")
+    return found
+
+
+def _trees(text: str, source: str) -> Iterator[Any]:
+    if text.lstrip().startswith("{"):
+        # JSON may be indented by tabs, which YAML forbids.
+        try:
+            yield from list(_json(text))
+            return
+        except ValueError:
+            pass  # a flow mapping of YAML begins with a brace as well
+    try:
+        yield from list(yaml.load_all(text, _Loader))
+    except yaml.YAMLError as error:
+        raise InvalidArgument(source, f"is not YAML: {_fault(error)}") from error
+    except RecursionError as error:
+        raise InvalidArgument(source, "is nested too deeply") from error
+
+
+def _json(text: str) -> Iterator[Any]:
+    decoder, at = json.JSONDecoder(object_pairs_hook=_once), 0
+    while at < len(text.rstrip()):
+        at += len(text[at:]) - len(text[at:].lstrip())
+        tree, at = decoder.raw_decode(text, at)
+        yield tree
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a key comes twice")  # YAML's reader says which one
+    return tree
+
+
+def _items(tree: Any, place: str) -> list[tuple[Any, str]]:
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    if not isinstance(kind, str) or not kind.endswith("List") or "items" not in tree:
+        return [(tree, place)]
+    items = tree["items"] or []
+    if not isinstance(items, list):
+        raise InvalidArgument(place, "items: is no list")
+    if kind != "List":
+        # Items of a PodList need not repeat what they are.
+        said = {"apiVersion": tree.get("apiVersion"), "kind": kind.removesuffix("List")}
+        items = [{**said, **item} if isinstance(item, dict) else item for item in items]
+    return [each for item in items for each in _items(item, place)]
+
+
+def _check_size(tree: Any, place: str) -> None:
+    """Aliases make one value stand at many places; it costs each of them."""
+    left, waiting = _MAX_NODES, [tree]
+    while waiting:
+        value = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise InvalidArgument(place, f"has more than {_MAX_NODES} values")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """What PyYAML complains of and where, on one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    words = ": ".join(filter(None, (error.context, error.problem)))
+    if "\\t" in words:
+        words += " (a tab indents nothing in YAML: use spaces)"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {words}"
+
+
+_OWN_TAGS = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+)")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: dates and 12:30 stay text, 1e3 and 0o440 are numbers, keys are text, a key
+    that comes twice is an error."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OWN_TAGS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = _key(self.construct_object(key_node, deep=True), key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} comes twice", key_node.start_mark
+                )
+            seen.add(key)
+        self.flatten_mapping(node)
+        return {
+            _key(self.construct_object(key_node, deep=True), key_node): self.construct_object(
+                value_node, deep=deep
+            )
+            for key_node, value_node in node.value
+        }
+
+    def integer(self, node: yaml.ScalarNode) -> int:
+        text = str(node.value).replace("_", "").lower()
+        sign = -1 if text.startswith("-") else 1
+        digits = text.lstrip("+-")
+        if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
+            digits = "0o" + digits[1:]
+        return sign * int(digits, 0)
+
+    def number(self, node: yaml.ScalarNode) -> float:
+        text = str(node.value).replace("_", "").lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(f"^(?:{_INT.pattern})$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+0123456789.")
+)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
+
+
+def _key(key: Any, node: yaml.Node) -> str:
+    if isinstance(key, bool):
+        return str(key).lower()
+    if isinstance(key, str | int | float):
+        return str(key)
+    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a string", node.start_mark)
