@@ -37,10 +37,17 @@ class PodDirectory:
     @classmethod
     def of(cls, node: Node, namespace: str, name: str, uid: str) -> PodDirectory:
         """InvalidArgument for names that would lead elsewhere."""
+        return cls.below(node.root, namespace, name, uid, node.logs)
+
+    @classmethod
+    def below(
+        cls, root: Path, namespace: str, name: str, uid: str, pod_logs: Path | None = None
+    ) -> PodDirectory:
+        """The same without a node: files below `root`, logs below `pod_logs`, or else ROOT/logs."""
         for field, value in (("namespace", namespace), ("name", name), ("uid", uid)):
             if not value or "/" in value or value in (".", ".."):
                 raise InvalidArgument(f"metadata.{field}", f"{value!r} cannot name a directory")
-        return cls(node.root / "pods" / uid, node.logs / f"{namespace}_{name}_{uid}")
+        return cls(root / "pods" / uid, (pod_logs or root / "logs") / f"{namespace}_{name}_{uid}")
 
     @property
     def own(self) -> Path:

@@ -30,7 +30,7 @@ class Place(Protocol):
 def claim(root: Path, directory: Place) -> int:
     """The first of the host's ids that the pod of `directory` has; drawn once. ResourceExhausted when all
     ranges are taken. Blocks."""
-    directory.own.mkdir(parents=True, exist_ok=True)
+    directory.own.mkdir(mode=0o750, parents=True, exist_ok=True)
     lock = os.open(root / "pods", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

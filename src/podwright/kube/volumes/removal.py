@@ -36,9 +36,8 @@ def discard(root: Path, metadata: cri.PodSandboxMetadata, pod_logs: Path | None 
     # Any client may have made the sandbox: such names are no pod's of ours, and could lead elsewhere.
     if not all(names) or any("/" in name or name in (".", "..") for name in names):
         return
-    together = "_".join(names)
-    remove(PodDirectory(root / "pods" / metadata.uid, (pod_logs or root / "logs") / together))
-    _remove(root / "pods" / together)
+    remove(PodDirectory.below(root, *names, pod_logs))
+    _remove(root / "pods" / "_".join(names))
 
 
 def _remove(path: Path) -> None:
