@@ -143,7 +143,9 @@ def marks(*annotations: Mapping[str, str] | None) -> bool:
 
 
 def _time(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat().replace("+00:00", "Z")
+    whole, part = divmod(nanoseconds, 10**9)
+    fraction = f".{part:09}".rstrip("0").rstrip(".")
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _numbers(tree: Any, message: Any) -> Any:

@@ -38,6 +38,8 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 Copy = Callable[[int], None]
 """Writes a member to a descriptor."""
+Known = Callable[[bytes], str | None]
+"""The name of an entry if it is one that counts."""
 
 
 async def look(source: str, path: Path, image: str = "") -> Checkpoint:
@@ -74,12 +76,10 @@ async def diff_id(source: str, diff: Path) -> str:
 
 def _documents(source: str, path: Path, names: Collection[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    with _errors(source), _members(path) as members:
-        for name, size, copy in members:
+    with errors(source), members(path) as each:
+        for name, size, copy in each:
             if name in names:
-                if size > DOCUMENT:
-                    raise BadLayer(f"{name} has {size} bytes, {DOCUMENT} are allowed")
-                found[name] = _in_memory(copy, size)
+                found[name] = in_memory(copy, size)
                 if len(found) == len(names):
                     break
     return found
@@ -89,8 +89,8 @@ def extract_at_once(source: str, path: Path, target: Path) -> None:
     """What `extract` does, on this thread."""
     images = target / layout.IMAGES
     images.mkdir(mode=0o700)
-    with _errors(source), _members(path) as members:
-        for name, _, copy in members:
+    with errors(source), members(path) as each:
+        for name, _, copy in each:
             head, _, last = name.rpartition("/")
             place = images / last if head == layout.IMAGES else target / name if name in FILES else None
             if place is None:
@@ -111,7 +111,7 @@ def extract_at_once(source: str, path: Path, target: Path) -> None:
 
 def _diff_id(source: str, diff: Path) -> str:
     digest = hashlib.sha256()
-    with _errors(source), diff.open("rb", buffering=0) as stream:
+    with errors(source), diff.open("rb", buffering=0) as stream:
         next_block = _Blocks(stream.fileno(), _limits(diff)).next
         while block := next_block():
             digest.update(block)
@@ -119,7 +119,7 @@ def _diff_id(source: str, diff: Path) -> str:
 
 
 @contextmanager
-def _errors(source: str) -> Iterator[None]:
+def errors(source: str) -> Iterator[None]:
     try:
         yield
     except (BadLayer, ValueError, OverflowError) as error:
@@ -134,8 +134,9 @@ def _errors(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _members(path: Path) -> Iterator[Iterator[tuple[str, int, Copy]]]:
-    """Name, size and content of each regular file whose name counts, one after the other."""
+def members(path: Path, known: Known | None = None) -> Iterator[Iterator[tuple[str, int, Copy]]]:
+    """Name, size and content of each regular file whose name counts (`known`: those of a container's
+    checkpoint), one after the other. Raises what `errors` makes errors of the house."""
     # A FIFO must not hold us up.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -143,16 +144,17 @@ def _members(path: Path) -> Iterator[Iterator[tuple[str, int, Copy]]]:
         if stat.S_ISDIR(kind):
             yield _of_directory(fd)
         elif stat.S_ISREG(kind):
-            yield _of_archive(tar.Archive(_Blocks(fd, _limits(path)).next, _limits(path)))
+            archive = tar.Archive(_Blocks(fd, _limits(path)).next, _limits(path))
+            yield _of_archive(archive, known or _known)
         else:
             raise BadLayer("this is neither a file nor a directory")
     finally:
         os.close(fd)
 
 
-def _of_archive(archive: tar.Archive) -> Iterator[tuple[str, int, Copy]]:
+def _of_archive(archive: tar.Archive, known: Known) -> Iterator[tuple[str, int, Copy]]:
     while (entry := archive.next()) is not None:
-        name = _known(entry.name)
+        name = known(entry.name)
         if name is None or entry.kind == tar.DIRECTORY:
             continue
         if entry.kind != tar.FILE or entry.pieces is not None:
@@ -194,11 +196,16 @@ def _is_there(top: int, name: str) -> bool:
     return True
 
 
-def _known(raw: bytes) -> str | None:
-    """The name of an entry if it is one that counts."""
+def plain(raw: bytes) -> str:
+    """An entry's name without "./" in front."""
     name = os.fsdecode(raw)
     while name.startswith("./"):
         name = name[2:]
+    return name
+
+
+def _known(raw: bytes) -> str | None:
+    name = plain(raw)
     if name in DOCUMENTS or name in FILES:
         return name
     head, slash, last = name.partition("/")
@@ -261,7 +268,10 @@ class _Blocks:
                 return block
 
 
-def _in_memory(copy: Copy, size: int) -> bytes:
+def in_memory(copy: Copy, size: int) -> bytes:
+    """What a member holds. BadLayer when that is more than any document has."""
+    if size > DOCUMENT:
+        raise BadLayer(f"a document has {size} bytes, {DOCUMENT} are allowed")
     fd = os.memfd_create("document", os.MFD_CLOEXEC)
     try:
         copy(fd)
