@@ -78,6 +78,13 @@ async def restore(runtime: Runtime, archive: Path, name: str = "") -> Sandbox:
     return sandbox
 
 
+async def pod_config(runtime: Cri, sandbox_id: str) -> cri.PodSandboxConfig:
+    """What a pod was asked for. Unimplemented at a server that does not tell."""
+    request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
+    told = _told((await runtime.pod_sandbox_status(request)).info, "pod")
+    return ParseDict(told, cri.PodSandboxConfig(), ignore_unknown_fields=True)
+
+
 async def _described(runtime: Cri, sandbox_id: str) -> tuple[PodDump, dict[str, str]]:
     """What a pod and its running containers were asked for, and these containers' ids by name."""
     request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)

@@ -64,13 +64,13 @@ async def extract(path: Path, target: Path) -> PodDump:
 
 
 def _is_one(path: Path) -> bool:
-    with reading.errors(str(path)), reading.members(path, reading.plain) as members:
+    with reading.errors(str(path), ""), reading.members(path, reading.plain) as members:
         return next((name for name, _, _ in members), "") == OPTIONS
 
 
 def _extract(path: Path, target: Path) -> PodDump:
     found: dict[str, bytes] = {}
-    with reading.errors(str(path)), reading.members(path, _known) as members:
+    with reading.errors(str(path), ""), reading.members(path, _known) as members:
         for name, size, copy in members:
             if name in (OPTIONS, DUMP):
                 found[name] = reading.in_memory(copy, size)

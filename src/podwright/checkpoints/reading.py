@@ -119,18 +119,20 @@ def _diff_id(source: str, diff: Path) -> str:
 
 
 @contextmanager
-def errors(source: str) -> Iterator[None]:
+def errors(source: str, field: str = FIELD) -> Iterator[None]:
+    """What is wrong with a checkpoint called `source`, in a request's `field`, in the house's errors."""
+    front = f"{field}: " if field else ""
     try:
         yield
     except (BadLayer, ValueError, OverflowError) as error:
-        raise InvalidArgument(FIELD, f"{source}: {error}") from error
+        raise InvalidArgument(field, f"{source}: {error}") from error
     except TooLarge as error:
-        raise ResourceExhausted(f"{FIELD}: {source}: {error}") from error
+        raise ResourceExhausted(f"{front}{source}: {error}") from error
     except FileNotFoundError as error:
-        raise NotFound(f"{FIELD}: there is no checkpoint {source}") from error
+        raise NotFound(f"{front}there is no checkpoint {source}") from error
     except OSError as error:
         kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT) else PodwrightError
-        raise kind(f"{FIELD}: {source}: {error}") from error
+        raise kind(f"{front}{source}: {error}") from error
 
 
 @contextmanager

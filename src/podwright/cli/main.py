@@ -415,6 +415,48 @@ def rm(
 
 
 @app.command(rich_help_panel=PODS)
+def checkpoint(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A container that runs, or a pod.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The archive to write.")],
+    timeout: Annotated[
+        int, typer.Option(min=0, help="Seconds that each container may take; 0: as long as it likes.")
+    ] = 0,
+) -> None:
+    """Write a container, or all that run in a pod, to an archive, with CRIU; they run on.
+
+    An archive has the memory of what ran: keep it from others.
+    """
+    from podwright.cli import checkpoint as room
+
+    run_async(room.checkpoint(context.obj, name, output, timeout))
+
+
+@app.command(rich_help_panel=PODS)
+def restore(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive of a pod or a container.")],
+    pod: Annotated[
+        str | None, typer.Option(metavar="POD", help="The pod that a container is restored in.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another name for the pod, or the container.")
+    ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PATH", help="A mount that the container had; may be repeated."),
+    ] = None,
+) -> None:
+    """Run again what an archive holds, where it was, and print the new id. The images must be there.
+
+    What is restored has the credentials that the archive says: trust it like a program that root starts.
+    """
+    from podwright.cli import checkpoint as room
+
+    run_async(room.restore(context.obj, file, pod, name, mount or ()))
+
+
+@app.command(rich_help_panel=PODS)
 def inspect(
     context: typer.Context,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers, pods or images.")],
