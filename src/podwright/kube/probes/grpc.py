@@ -61,7 +61,8 @@ def _complaint(error: grpc.aio.AioRpcError, limit: str) -> str:
             return f"error: {what}: {error.details()}"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"timeout: health rpc did not complete within {limit}"
-    return f"error: health rpc probe failed: {words.rpc(error)}"
+    name = error.code().name.title().replace("_", "")
+    return f"error: health rpc probe failed: rpc error: code = {name} desc = {error.details()}"
 
 
 def _request(service: str) -> bytes:
