@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import podwright
 from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, Presence
@@ -272,3 +273,36 @@ async def test_a_kill_does_not_wait_for_criu(slow_bench: Bench, tmp_path: Path) 
         await work
     assert not (tmp_path / "a.tar").exists()
     assert not (Path(bench.config.root) / "containers" / container.id / "dump").exists()
+
+
+async def test_a_pod_comes_back_through_the_library_and_outlives_it(
+    criu_bench: Bench, place: Config, busybox: Path, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(
+        criu_bench.config, root=str(tmp_path / "own"), run=str(tmp_path / "own-run")
+    )
+    archive = tmp_path / "pod.tar"
+    count = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done"]
+    async with podwright.open(config=config) as runtime:
+        await runtime.import_root(busybox, "localhost/busybox:1")
+        async with await runtime.run_sandbox("web", handler="runc") as sandbox:
+            first = await sandbox.run("main", "localhost/busybox:1", count)
+            await _until(lambda: len(first.log.read_text().splitlines()) > 5)
+            assert await sandbox.checkpoint(archive, timeout=60) == ["main"]
+            assert (await first.status()).state == cri.CONTAINER_RUNNING
+        restored = await runtime.restore_pod(archive)
+        [made] = await runtime.containers()
+        assert made.state == cri.CONTAINER_RUNNING
+        request = cri.ContainerStatusRequest(container_id=made.id, verbose=True)
+        told = msgspec.json.decode((await runtime.cri.container_status(request)).info["info"])
+        assert Path(f"/proc/{told['pid']}").is_dir()
+        log = Path((await runtime.cri.container_status(request)).status.log_path)
+        await _until(lambda: log.exists() and log.read_text().count("\n") > 1)
+        assert int(log.read_text().split("\n")[0].split()[-1]) > 5
+    async with podwright.open(config=config) as runtime:
+        [again] = await runtime.containers()
+        assert (again.id, again.state) == (made.id, cri.CONTAINER_RUNNING)
+        await runtime.cri.stop_container(cri.StopContainerRequest(container_id=again.id, timeout=0))
+        status = (await runtime.cri.container_status(request)).status
+        assert (status.state, status.exit_code) == (cri.CONTAINER_EXITED, 137)
+        await runtime.cri.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=restored.id))
