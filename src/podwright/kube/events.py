@@ -35,12 +35,16 @@ class Event:
 class Recorder:
     """The events of one pod."""
 
-    def __init__(self, clock: Clock = SYSTEM, earlier: Iterable[Event] = ()) -> None:
-        """`earlier`: what a former process has recorded of the same pod."""
+    def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
-        self._events = {_key(one): one for one in earlier}
+        self._events: dict[tuple[str, str, str, str], Event] = {}
         self._similar: dict[tuple[str, str, str], dict[str, float]] = {}
         self._listeners: list[Callable[[Event], None]] = []
+
+    def restore(self, earlier: Iterable[Event]) -> None:
+        """Know what a former process has recorded of the pod; it comes before what was recorded since."""
+        since = self._events
+        self._events = {_key(one): one for one in earlier} | since
 
     @property
     def events(self) -> tuple[Event, ...]:

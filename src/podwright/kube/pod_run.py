@@ -1,0 +1,261 @@
+"""Running a pod for somebody who watches: its worker, its containers' output in order, and how it went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from podwright.api import Cri
+from podwright.clock import SYSTEM, Clock
+from podwright.config import Config
+from podwright.errors import PodwrightError
+from podwright.kube import pod_outcome as outcome
+from podwright.kube.directory import PodDirectory
+from podwright.kube.events import Event
+from podwright.kube.manifest import Manifest
+from podwright.kube.models import PodStatus
+from podwright.kube.node import Node, observe
+from podwright.kube.pod_outcome import PodOutcome
+from podwright.kube.pod_state import Seen
+from podwright.kube.starting import CRASH_LOOP
+from podwright.kube.wakes import Feed
+from podwright.kube.worker import PodWorker
+from podwright.logs import reader
+from podwright.logs.reader import Line
+
+QUIET = ("Created",)
+"""Events that nobody who watches needs to hear of."""
+TOLD_AGAIN = ("Started", "Killing", "Unhealthy", "SandboxChanged")
+"""Events that are told each time; others only when they are new."""
+
+
+class Reporter(Protocol):
+    """Who is told what happens. `container` is "" for what concerns the pod."""
+
+    def event(self, pod: str, container: str, text: str) -> None: ...
+
+    def output(self, pod: str, container: str, line: Line) -> None: ...
+
+
+class Silent:
+    """Nobody is told."""
+
+    def event(self, pod: str, container: str, text: str) -> None: ...
+
+    def output(self, pod: str, container: str, line: Line) -> None: ...
+
+
+@dataclass
+class _Log:
+    """The log of one attempt, while it is read."""
+
+    task: asyncio.Task[None]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class PodRun:
+    """One pod's run. `run()` is called once; `stop()` and `kill()` may be called at any time meanwhile."""
+
+    def __init__(
+        self,
+        runtime: Cri,
+        manifest: Manifest,
+        place: Path | Node,
+        *,
+        reporter: Reporter | None = None,
+        clock: Clock = SYSTEM,
+        feed: Feed | None = None,
+    ) -> None:
+        """`place`: the node, or the directory below which the pod's files are, on a node that is as it is
+        found. `feed`: as `PodWorker` has it."""
+        self.manifest = manifest
+        self.node = place if isinstance(place, Node) else Node(root=place)
+        self.worker: PodWorker | None = None
+        """What keeps the pod, once `run` has begun."""
+        self._observed = isinstance(place, Node)
+        self._runtime = runtime
+        self._reporter = reporter or Silent()
+        self._clock, self._feed = clock, feed
+        self._stopped = self._killed = False
+        self._logs: dict[tuple[str, int], _Log] = {}
+        self._up = asyncio.Event()
+        """All containers have been started, or one of them cannot be."""
+        self._fault = ""
+
+    @property
+    def directory(self) -> PodDirectory:
+        one = self.manifest
+        return PodDirectory.of(self.node, one.namespace, one.name, one.uid)
+
+    def stop(self) -> None:
+        """Let `run` end gracefully: pre-stop hooks, the stop signal, the grace period, then SIGKILL."""
+        self._stopped = True
+        if self.worker is not None:
+            self.worker.delete()
+
+    def kill(self) -> None:
+        """Let `run` end now: no grace."""
+        self._stopped = self._killed = True
+        if self.worker is not None:
+            self.worker.kill()
+
+    async def run(self, *, keep: bool = False, detach: bool = False) -> PodOutcome:
+        """Run the pod to its end and say how it went. What goes wrong with the pod is tried again as a
+        kubelet does, until the pod has ended by its own rules or `stop` is called.
+
+        With `keep` the stopped sandbox, its containers and files stay; with `detach` the call returns when
+        all containers are started, and they go on, though nobody starts them again; one that cannot be
+        started ends the pod. Cancellation stops and removes everything at once.
+        """
+        if not self._observed:
+            self.node = await observe(self._runtime, Config(root=str(self.node.root)))
+            self._observed = True
+        worker = self.worker = PodWorker(
+            self._runtime, self.manifest, self.node,
+            clock=self._clock, feed=self._feed, read_out=self._read_out,
+        )  # fmt: skip
+        worker.subscribe(self._saw)
+        worker.recorder.subscribe(self._heard)
+        if self._stopped:
+            (worker.kill if self._killed else worker.delete)()
+        life = asyncio.get_running_loop().create_task(worker.run())
+        settled = False
+        try:
+            if detach and await self._is_up(life):
+                life.cancel()
+                await asyncio.wait({life})
+                await self._drain()
+                settled = True
+                return self._outcome()
+            await asyncio.wait({life})
+            life.result()
+            await self._drain()
+            found = self._outcome()
+            settled = True
+            if not keep and (left := await self._removed()):
+                found = replace(found, error=found.error or left)
+            return found
+        finally:
+            if not settled:
+                await asyncio.shield(self._abandon(life, keep))
+
+    async def remove(self) -> None:
+        """Remove the sandbox, its containers, volumes and logs; idempotent."""
+        if self.worker is not None:
+            await self.worker.remove()
+
+    # Up to the point at which a detached run leaves
+
+    async def _is_up(self, life: asyncio.Task[PodStatus]) -> bool:
+        """Whether all is started; otherwise the pod is being ended, or has."""
+        up = asyncio.ensure_future(self._up.wait())
+        try:
+            await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            up.cancel()
+        if life.done() or self._stopped:
+            return life.done() and not self._stopped and not self._outcome().error
+        if self._fault:
+            assert self.worker is not None
+            self.worker.delete()
+            return False
+        return True
+
+    def _saw(self, seen: Seen, status: PodStatus) -> None:
+        for one in reversed(seen.containers):
+            if one.running or one.exited:
+                log = self._follow(one.name, one.attempt)
+                if one.exited:
+                    log.ended.set()
+        assert self.worker is not None
+        waiting = self.worker.pod.waiting
+        faults = [
+            f"container {name!r}: {one.reason}: {one.message}"
+            for name, one in waiting.items()
+            if one.reason != CRASH_LOOP
+        ]
+        started = [seen.container(one.name) for one in self.manifest.containers]
+        if faults:
+            self._fault = faults[0]
+            self._up.set()
+        elif all(one is not None and (one.running or one.exited) for one in started):
+            self._up.set()
+
+    # What is told
+
+    def _heard(self, event: Event) -> None:
+        if event.reason in QUIET or (event.count > 1 and event.reason not in TOLD_AGAIN):
+            return
+        if event.reason in ("FailedMount", "FailedCreatePodSandBox") and not self._fault:
+            self._fault = f"{event.reason}: {event.message}"
+            self._up.set()
+        container = event.object.partition("{")[2].removesuffix("}")
+        self._reporter.event(self.manifest.name, container, event.message)
+
+    def _follow(self, name: str, attempt: int) -> _Log:
+        key = (name, attempt)
+        if key not in self._logs:
+            before = [one.task for (other, _), one in self._logs.items() if other == name]
+            ended = asyncio.Event()
+            task = asyncio.get_running_loop().create_task(self._read(name, attempt, ended, before))
+            self._logs[key] = _Log(task, ended)
+        return self._logs[key]
+
+    async def _read(
+        self, name: str, attempt: int, ended: asyncio.Event, before: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Report what an attempt writes, after all of what those before it wrote."""
+        if before:
+            await asyncio.wait(before)
+        try:
+            async for line in reader.follow(self.directory.log(name, attempt), follow=True, stop=ended):
+                self._reporter.output(self.manifest.name, name, line)
+        except (PodwrightError, OSError) as error:
+            self._reporter.event(self.manifest.name, name, f"its log cannot be read: {error}")
+
+    async def _read_out(self, container: str, attempt: int) -> None:
+        log = self._follow(container, attempt)
+        log.ended.set()
+        await asyncio.wait({log.task})
+
+    async def _drain(self) -> None:
+        """Read all logs to what is their end now."""
+        for log in self._logs.values():
+            log.ended.set()
+        if self._logs:
+            await asyncio.wait([one.task for one in self._logs.values()])
+
+    # The end
+
+    def _outcome(self) -> PodOutcome:
+        assert self.worker is not None
+        return outcome.of(self.worker, stopped=self._stopped, fault=self._fault)
+
+    async def _removed(self) -> str:
+        """Remove everything; "" or what was in the way."""
+        try:
+            await self.remove()
+        except (PodwrightError, OSError) as error:
+            return str(error)
+        return ""
+
+    async def _abandon(self, life: asyncio.Task[PodStatus], keep: bool) -> None:
+        """The run was cancelled or broke: end the pod without grace, and report nothing more."""
+        for log in self._logs.values():
+            log.task.cancel()
+        life.cancel()
+        await asyncio.wait({life})
+        assert self.worker is not None
+        with suppress(PodwrightError, OSError):
+            await self.worker.discard(keep=keep)
+
+
+async def run_pods(runs: Sequence[PodRun], *, keep: bool = False, detach: bool = False) -> list[PodOutcome]:
+    """Run several pods side by side to the end of all."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one.run(keep=keep, detach=detach)) for one in runs]
+    return [task.result() for task in tasks]
