@@ -143,4 +143,4 @@ def _engine(config: Config, database: Database, hooks: Hooks) -> Engine:
             from podwright.engines.fake.engine import FakeEngine
             from podwright.engines.fake.world import World
 
-            return FakeEngine(World(SYSTEM))
+            return FakeEngine(World(SYSTEM), config.logs)

@@ -505,14 +505,25 @@ class Container:
         """Remove it, running or not. Idempotent."""
         await self._cri.remove_container(cri.RemoveContainerRequest(container_id=self.id))
 
-    async def logs(self, *, follow: bool = False) -> AsyncIterator[Line]:
-        """What it wrote, line by line; with `follow` until it has ended, the last line included."""
+    async def logs(
+        self, *, follow: bool = False, since: str | int | None = None, tail: int | None = None
+    ) -> AsyncIterator[Line]:
+        """What it wrote, line by line, of rotated files too; with `follow` until it has ended, the last line
+        included. Each line has its `stream` and `time`.
+
+        `since`: from then on only: "10m" ago, an RFC 3339 time, or nanoseconds since the epoch. `tail`: of
+        what is there at the beginning the last so many lines. InvalidArgument for others, NotFound without a
+        log.
+        """
         from podwright.logs import reader
+        from podwright.logs.lines import moment
+
+        begin = moment(since) if isinstance(since, str) else since
 
         ended = asyncio.Event()
         waiting = asyncio.ensure_future(self._set_when_ended(ended)) if follow else None
         try:
-            async for line in reader.follow(self.log, follow=follow, stop=ended):
+            async for line in reader.follow(self.log, follow=follow, stop=ended, since=begin, tail=tail):
                 yield line
         finally:
             if waiting is not None:

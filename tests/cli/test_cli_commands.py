@@ -19,6 +19,7 @@ import pytest
 from podwright import errors
 from podwright.api import Cri
 from podwright.cli.main import app
+from podwright.logs import rotation
 from podwright.server.calls import Gate
 from podwright.server.serve import listening
 from podwright.wire import cri_pb2 as cri
@@ -417,6 +418,31 @@ async def test_logs_keep_the_streams_apart(node: Node, podwright: Run) -> None:
     assert (await podwright("logs", "--since", "1h", "http")).stdout == ""
     done = await podwright("logs", "--since", "yesterday", "http")
     assert done.status == 1 and "--since" in done.stderr
+
+
+async def test_logs_are_one_however_often_they_were_rotated(node: Node, podwright: Run) -> None:
+    node.log.rename(f"{node.log}.20260101-000003")
+    rotation.compress(f"{node.log}.20260101-000003")
+    node.log.write_bytes(b"2026-01-01T00:00:03.000000000Z stdout F four\n")
+    assert (await podwright("logs", "http")).stdout == "one\nthree\nfour\n"
+    assert (await podwright("logs", "--tail", "2", "http")).stdout == "three\nfour\n"
+
+
+async def test_the_log_of_the_attempt_before(node: Node, podwright: Run) -> None:
+    done = await podwright("logs", "-p", "http")
+    assert done.status == 1 and "web/http has no attempt before attempt 0" in done.stderr
+    node.containers[0].metadata.attempt = 2
+    node.log = node.log.with_name("2.log")
+    node.log.write_bytes(b"2026-01-01T00:00:03.000000000Z stdout F now\n")
+    for attempt in (0, 1):
+        record = b"2026-01-01T00:00:02.000000000Z stdout F attempt %d\n" % attempt
+        node.log.with_name(f"{attempt}.log").write_bytes(record)
+    assert (await podwright("logs", "--previous", "http")).stdout == "attempt 1\n"
+    # One whose container is there is asked where it wrote.
+    before = _container("c3" * 32, "a" * 64, "http", cri.CONTAINER_EXITED, node.containers[0].created_at - 1)
+    before.metadata.attempt = 1
+    node.containers.append(before)
+    assert (await podwright("logs", "-p", "web/http")).stdout == "now\n", "all have one log in this node"
 
 
 async def test_followed_logs_end_with_the_container(node: Node, tmp_path: Path) -> None:

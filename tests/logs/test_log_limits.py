@@ -190,3 +190,12 @@ def test_a_line_as_long_as_allowed_is_one_record() -> None:
     splitter = Splitter("stderr")
     assert splitter.feed(b"x" * MAX_LINE + b"\r\n", STAMP).count(b" F ") == 1
     assert splitter.feed(b"x" * (MAX_LINE + 1) + b"\n", STAMP).splitlines()[-1] == STAMP + b" stderr F x"
+
+
+def test_the_end_of_a_dropped_line_is_dropped_however_late_it_comes() -> None:
+    keeper = Keeper(Limits(rate_lines=1))
+    keeper.take(record("a") + record("begins", stream="stderr", tag="P"), 0.0)
+    made = texts(keeper.take(record("b") + record("c"), 2.0))
+    assert [made[0].startswith("podwright: "), *made[1:]] == [True, "b"]
+    made = texts(keeper.take(record("ends", stream="stderr") + record("d", stream="stderr"), 4.0))
+    assert [made[0].startswith("podwright: "), *made[1:]] == [True, "d"]

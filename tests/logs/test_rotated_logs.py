@@ -20,7 +20,7 @@ from podwright.logs.lines import format_time
 
 SECOND = 1_000_000_000
 BEGIN = 1_790_000_000 * SECOND
-LINES = 30_000
+LINES = 12_000
 
 
 def record(number: int, *, tag: str = "F", text: str = "") -> bytes:
@@ -181,7 +181,7 @@ def writing(path: Path, chance: random.Random, way: str) -> Iterator[Callable[[]
             os.write(fd, b"".join(record(each) for each in range(number, number + count)))
             number += count
             done = number
-            if chance.random() < 0.1:
+            if chance.random() < 0.4:
                 rotate(number)
                 if way == "kubelet" and number < LINES:
                     # Its writer goes on in the old file until it is told.
@@ -216,7 +216,7 @@ async def test_readers_of_a_log_at_full_speed_see_each_line_once(tmp_path: Path,
         readers = [asyncio.create_task(read())]
         tails: list[asyncio.Task[list[int]]] = []
         snapshots: list[tuple[int, list[int]]] = []
-        for _ in range(12):
+        for _ in range(6):
             before = written()
             while written() < min(LINES, before + chance.randrange(2000)):  # noqa: ASYNC110 - a thread's
                 await asyncio.sleep(0.001)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from podwright.cli.find import find
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from podwright.cli.find import Found, find
+from podwright.errors import FailedPrecondition, NotFound, Unavailable
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
@@ -22,28 +22,39 @@ POLL = 1.0
 """Seconds between two looks whether the container has ended: a CRI without events has no other way."""
 
 _MAY_WRITE = (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-async def logs(
-    door: Door, word: str, *, follow: bool, tail: int | None, since: str, timestamps: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of a log, and how."""
+
+    follow: bool = False
+    tail: int | None = None
+    since: str = ""
+    timestamps: bool = False
+    previous: bool = False
+
+
+async def logs(door: Door, word: str, wanted: Wanted) -> None:
     """Print the log; each stream to its own. With `follow`, until the container has ended."""
     from podwright.logs import reader
+    from podwright.logs.lines import moment
 
-    begin = moment(since) if since else None
+    since = moment(wanted.since, "--since") if wanted.since else None
     async with door.cri() as runtime:
         container = await find(runtime, word, ("container",))
         status = await _status(runtime, container.id)
-    if not status.log_path:
+        path = await _previous(runtime, container, status) if wanted.previous else status.log_path
+    if not path:
         raise FailedPrecondition(f"container {container.title} was created without a log")
+    follow = wanted.follow and not wanted.previous
     ended = asyncio.Event()
     watch = asyncio.ensure_future(_watch(door, container.id, ended)) if follow else None
     try:
-        lines = reader.follow(status.log_path, follow=follow, stop=ended, since=begin, tail=tail)
+        lines = reader.follow(path, follow=follow, stop=ended, since=since, tail=wanted.tail)
         async for line in lines:
             out = sys.stdout.buffer if line.stream == "stdout" else sys.stderr.buffer
-            stamp = f"{reader.format_time(line.time)} ".encode() if timestamps else b""
+            stamp = f"{reader.format_time(line.time)} ".encode() if wanted.timestamps else b""
             out.write(stamp + line.text + (b"" if line.partial else b"\n"))
             if follow:
                 out.flush()
@@ -54,18 +65,23 @@ async def logs(
             watch.cancel()
 
 
-def moment(text: str) -> int:
-    """Nanoseconds since the epoch of "10m" ago (s, m, h, d) or of an RFC 3339 time."""
-    from podwright.logs.lines import parse_time
-
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return time.time_ns() - int(float(found[1]) * _UNITS[found[2]] * 1e9)
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise InvalidArgument(
-            "--since", f"{text!r} is neither a duration (10m) nor a time (2026-01-31T12:00:00Z)"
-        ) from error
+async def _previous(runtime: Cri, container: Found, status: cri.ContainerStatus) -> str:
+    """The log of the attempt before. Its container may be gone, as long as the kubelet's layout tells."""
+    attempt = status.metadata.attempt
+    request = cri.ListContainersRequest(filter=cri.ContainerFilter(pod_sandbox_id=container.sandbox))
+    earlier = [
+        each
+        for each in (await runtime.list_containers(request)).containers
+        if each.metadata.name == container.name and each.metadata.attempt < attempt
+    ]
+    if earlier:
+        return (await _status(runtime, max(earlier, key=lambda each: each.metadata.attempt).id)).log_path
+    current = Path(status.log_path)
+    if current.name == f"{attempt}.log" and current.parent.is_dir():
+        numbers = [int(each.stem) for each in current.parent.glob("*.log") if each.stem.isdigit()]
+        if before := [each for each in numbers if each < attempt]:
+            return str(current.with_name(f"{max(before)}.log"))
+    raise NotFound(f"container {container.title} has no attempt before attempt {attempt}")
 
 
 async def _watch(door: Door, id: str, ended: asyncio.Event) -> None:

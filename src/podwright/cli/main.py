@@ -259,11 +259,15 @@ def logs(
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="In front of each line, when it was written.")
     ] = False,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="Of the attempt before, when it was restarted.")
+    ] = False,
 ) -> None:
-    """Print what a container has written."""
+    """Print what a container has written, rotated files included."""
     from podwright.cli import logs as room
 
-    run_async(room.logs(context.obj, container, follow=follow, tail=tail, since=since, timestamps=timestamps))
+    wanted = room.Wanted(follow, tail, since, timestamps, previous)
+    run_async(room.logs(context.obj, container, wanted))
 
 
 @app.command(rich_help_panel=PODS, context_settings={"allow_interspersed_args": False}, no_args_is_help=False)

@@ -92,6 +92,8 @@ class Chain:
         self._times: dict[str, int] = {}
         """Of each stamp. An inode's number would not do: it goes to the next file that is made."""
         self._passed = Key(0, "")
+        self._left: set[str] = set()
+        """Stamps of files that were left without a record in them: nothing orders them."""
 
     def start(self, *, since: int | None = None, tail: int | None = None) -> Start | None:
         """Where to begin; None when there is no log.
@@ -143,6 +145,8 @@ class Chain:
                     continue  # removed: the one after it, then
             if current is not None:
                 self._passed = passed
+                if not key.time:
+                    self._left.add(key.stamp)
             return current
 
     def _overtaken(self, current: Part, part: Part, passed: Key) -> bool:
@@ -178,6 +182,8 @@ class Chain:
                 time = self._times.get(each.stamp) or part.key.time
                 if time:
                     self._times[each.stamp] = time
+                elif each.stamp in self._left:
+                    continue
                 else:
                     # It may just have been renamed away, by somebody whose writer has not gone on yet.
                     time = os.fstat(part.stream.fileno()).st_mtime_ns

@@ -7,16 +7,19 @@ Source: kubernetes/design-proposals, kubelet-cri-logging.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from time import time_ns
 
 from podwright.errors import InvalidArgument
 
 MAX_JOINED = 1 << 20
 """Bytes of one line that are kept together; a longer one is handed on in parts."""
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,6 +55,18 @@ def parse_time(text: str) -> int:
         raise ValueError(f"{text!r} has no fraction of a second after the dot")
     zone = rest[len(digits) :] if dot else ""
     return _seconds(head + zone) * 1_000_000_000 + int(digits.ljust(9, "0") or 0)
+
+
+def moment(text: str, field: str = "since") -> int:
+    """Nanoseconds since the epoch of "10m" ago (s, m, h, d) or of an RFC 3339 time; InvalidArgument."""
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return time_ns() - int(float(found[1]) * _UNITS[found[2]] * 1e9)
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise InvalidArgument(
+            field, f"{text!r} is neither a duration (10m) nor a time (2026-01-31T12:00:00Z)"
+        ) from error
 
 
 def format_time(time: int) -> str:

@@ -54,9 +54,19 @@ def prune(path: str, keep: int) -> None:
         _unlink(each.path)
 
 
-def to_compress(path: str) -> list[str]:
-    """Rotated files of the log that are not compressed, without the latest: it may still be read."""
-    return [each.path for each in rotated(path)[:-1] if not each.compressed]
+def to_compress(path: str, written: int = -1) -> list[str]:
+    """Rotated files of the log that are not compressed, without the latest: it may still be read. Nor is the
+    one that is open as `written`: the kubelet renames first and tells the writer then."""
+    plain = [each.path for each in rotated(path)[:-1] if not each.compressed]
+    return [each for each in plain if written < 0 or not is_open_as(each, written)]
+
+
+def is_open_as(path: str, fd: int) -> bool:
+    """Whether that file is at `path`."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def compress(file: str) -> None:

@@ -33,7 +33,7 @@ PARTIAL_WAIT = 0.005
 """Seconds until a record that is being written is looked at again: it would be told of without a pause."""
 LOOK_AROUND = 60.0
 """Seconds between two looks whether directories were removed under it."""
-CLOSING_PULLS = 64
+DRAINING_PULLS = 64
 """A container that is still written to must not keep the writer for ever."""
 MAX_MESSAGE = 1 << 16
 
@@ -122,7 +122,7 @@ class Writer:
         if log.file.rotated:
             log.file.rotated = False
             if log.file.keeper.limits.compress:
-                self._to_compress.add(log.file.path)
+                self._to_compress |= set(log.file.to_compress())
         if found == PARTIAL:
             self._poll.unregister(fd)
             self._partial.add(fd)
@@ -170,11 +170,13 @@ class Writer:
                 if id in self._logs:
                     self._close(id)
             case "limits":
+                self._drain(self._known(id))
                 self._known(id).file.set_limits(Limits(**message["limits"]))  # type: ignore[arg-type]
             case "status":
                 return {"pid": os.getpid(), "logs": {id: each.file.path for id, each in self._logs.items()}}
             case "leave":
                 self._leaving = True
+                return {"pid": os.getpid()}
             case unknown:
                 return {"error": f"there is no {unknown!r}"}
         return {}
@@ -197,13 +199,18 @@ class Writer:
             self._poll.register(source.fd, select.EPOLLIN)
         self._leaving = False
 
+    def _drain(self, log: Log) -> None:
+        """Write what is there by now."""
+        for source in log.sources:
+            for _ in range(DRAINING_PULLS):
+                if source.pull() != MORE:
+                    break
+
     def _close(self, id: str) -> None:
         """Write what is still there, and let go of the container for ever."""
         log = self._logs.pop(id)
+        self._drain(log)
         for source in log.sources:
-            for _ in range(CLOSING_PULLS):
-                if source.pull() != MORE:
-                    break
             self._drop_source(source.fd)
         log.let_go()
         # The settings go last: while they are there, the directory is a log's.
@@ -244,16 +251,17 @@ class Writer:
                 if not os.path.exists(os.path.join(log.directory, SETTINGS)):
                     self._close(id)
         if self._to_compress and self._compressing < 0:
-            self._compress(self._to_compress.pop())
+            self._compress(sorted(self._to_compress))
+            self._to_compress.clear()
 
-    def _compress(self, path: str) -> None:
+    def _compress(self, files: list[str]) -> None:
         """By a child, for others' logs must not wait meanwhile."""
         pid = os.fork()
         if pid == 0:
             try:
                 os.closerange(3, 1 + max(int(each) for each in os.listdir("/proc/self/fd")))
                 os.nice(10)
-                for each in rotation.to_compress(path):
+                for each in files:
                     rotation.compress(each)
             finally:
                 os._exit(0)

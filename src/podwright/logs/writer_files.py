@@ -61,6 +61,10 @@ class LogFile:
         self._write(self.keeper.end())
         self.keeper = Keeper(limits, size=os.fstat(self._fd).st_size)
 
+    def to_compress(self) -> list[str]:
+        """Its files that are to be compressed."""
+        return rotation.to_compress(self.path, self._fd)
+
     def close(self) -> None:
         self._write(self.keeper.end())
         os.close(self._fd)
@@ -93,7 +97,7 @@ class LogFile:
     def _rotate(self) -> None:
         """Into a new file. One that somebody else has just renamed away keeps that name."""
         try:
-            if _same(self.path, self._fd):
+            if rotation.is_open_as(self.path, self._fd):
                 rotation.rotate(self.path, time.time_ns())
             fd = _opened(self.path)
         except OSError:
@@ -112,13 +116,6 @@ def _opened(path: str) -> int:
         os.close(fd)
         raise OSError(f"{path} is there, and no regular file")
     return fd
-
-
-def _same(path: str, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
 
 
 def _end(fd: int) -> bytes:

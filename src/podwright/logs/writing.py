@@ -57,10 +57,11 @@ class LogWriter:
         if self._watch is not None:
             self._watch.cancel()
         if self._connection is not None:
-            with suppress(PodwrightError, OSError):
-                await self._ask({"do": "leave"}, again=False)
-            if not self._logs():
-                await self._gone()
+            with suppress(PodwrightError, OSError, TimeoutError):
+                answer = await self._ask({"do": "leave"}, again=False)
+                if not self._logs():
+                    async with asyncio.timeout(ANSWER_TIMEOUT):
+                        await spawn.exited(int(str(answer["pid"])))
         self._disconnect()
         for id in list(self._held):
             self._release(id)
@@ -208,13 +209,6 @@ class LogWriter:
                 log.error("the log writer cannot be started again: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
-
-    async def _gone(self) -> None:
-        """Until the writer has closed its end: it has ended."""
-        if self._connection is not None:
-            with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(ANSWER_TIMEOUT):
-                    await asyncio.get_running_loop().sock_recv(self._connection, 1)
 
     def _disconnect(self) -> None:
         if self._watch is not None:

@@ -38,7 +38,7 @@ class Life:
         except BaseException:
             self._database.close()
             raise
-        self.engine = FakeEngine(world)
+        self.engine = FakeEngine(world, config.logs)
         self.runtime = Runtime(config, self.engine, self._database, hooks)
         self._streams = LazyServer(self.runtime)
 

@@ -18,6 +18,7 @@ from podwright import __version__
 from podwright.checkpoints import reading
 from podwright.checkpoints.layout import Checkpoint
 from podwright.clock import Clock, VirtualClock
+from podwright.config import LogsConfig
 from podwright.engines.base import (
     Container,
     ContainerFacts,
@@ -54,6 +55,7 @@ from podwright.engines.fake.stages import STAGES
 from podwright.engines.fake.starting import start
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, FakeSandbox, World
+from podwright.engines.log_limits import LogLimits
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
 from podwright.steps import step
@@ -65,8 +67,11 @@ class FakeEngine:
     runtime_version = __version__
     cgroup_driver = "cgroupfs"
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, logs: LogsConfig | None = None) -> None:
+        """`logs` are the limits of its containers' logs. FailedPrecondition when they mean nothing."""
         self.world = world
+        if logs is not None:
+            world.logs.limits = LogLimits.of(logs)
         self.images = FakeImages(world, self._step)
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
         self._crashed = False
@@ -250,6 +255,7 @@ class FakeEngine:
         world, subject = self.world, Subject.of_container(container)
         handler = world.scenario.handlers.get(container.sandbox.handler or world.scenario.default_handler)
         check_container(container, recursive_read_only=handler is None or handler.recursive_read_only)
+        world.logs.limits.of_container(container)
         asked = command(container)
         await self._step("create_container.rootfs", subject)
         made = world.containers[container.id] = FakeContainer(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from podwright.engines.base import Container
 from podwright.engines.fake import command as commands
-from podwright.engines.fake.output import Descriptor, Log, Output
+from podwright.engines.fake.output import Descriptor, Output, log_of
 from podwright.engines.fake.process import Process
 from podwright.engines.fake.programs import NAMES, find, idle_seconds
 from podwright.engines.fake.programs.context import Context, Program
@@ -44,7 +44,7 @@ class Inside:
         config = container.config
         self.output = Output(
             world.clock.now,
-            Log(world.logs, container.log_path) if container.log_path else None,
+            log_of(container, world.logs, world.clock),
             terminal=config.tty,
         )
         self.terminal = (

@@ -15,8 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from podwright.clock import Clock, Timer
+from podwright.engines.base import Container
 from podwright.engines.fake.programs.streams import Pipe, Stream
+from podwright.engines.log_limits import LogLimits
 from podwright.errors import FailedPrecondition
+from podwright.logs import rotation
+from podwright.logs.limits import ROTATE, Keeper, Limits
 from podwright.logs.lines import format_time
 
 OPEN_LOGS = 256
@@ -25,7 +30,7 @@ LOG_MODE = 0o640
 PART = 8192
 """Bytes of a line in one record at most; conmon's buffer."""
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -34,6 +39,8 @@ class OpenLogs:
     """The open files of a world's logs, the one used last at the end."""
 
     def __init__(self, limit: int = OPEN_LOGS) -> None:
+        self.limits = LogLimits(Limits(), False)
+        """Of the logs of containers that are created from now on."""
         self._limit = limit
         self._open: OrderedDict[Log, int] = OrderedDict()
 
@@ -62,17 +69,25 @@ class OpenLogs:
 
 
 class Log:
-    """One container's log file."""
+    """One container's log file; `limits` keeps it within bounds."""
 
-    __slots__ = ("_file", "_files", "_path")
+    __slots__ = ("_file", "_files", "_limits", "_path")
 
-    def __init__(self, files: OpenLogs, path: str) -> None:
+    def __init__(self, files: OpenLogs, path: str, limits: Limited | None = None) -> None:
         self._files = files
         self._path = path
+        self._limits = limits
         self._file: tuple[int, int] | None = None
         """Device and inode of the file that is being written."""
 
     def append(self, records: bytes) -> None:
+        if self._limits is None:
+            self.write(records)
+        else:
+            self._limits.take(self, records)
+
+    def write(self, records: bytes) -> None:
+        """Past all limits."""
         fd = self._files.get(self)
         try:
             if fd is None:
@@ -80,7 +95,7 @@ class Log:
             os.write(fd, records)
         except OSError as error:
             # A full disk or a directory removed under it ends nobody's program.
-            log.debug("log %s: %s", self._path, error)
+            _log.debug("log %s: %s", self._path, error)
 
     def make(self) -> None:
         """Make the file. FailedPrecondition when there cannot be one."""
@@ -92,10 +107,25 @@ class Log:
 
     def reopen(self) -> None:
         """Go on in the file that is at the path now; make it if there is none. FailedPrecondition."""
-        self.close()
+        self._files.close(self)
         self.make()
+        if self._limits is not None:
+            self._limits.reopened(self, self._path)
+
+    def rotate(self, now: int, keep: int, compress: bool) -> None:
+        """Rename it away, `now` being nanoseconds since the epoch, and go on in a new file."""
+        self._files.close(self)
+        if self._file is not None and _identity(self._path) == self._file:
+            rotation.rotate(self._path, now)
+        self._file = None
+        rotation.prune(self._path, keep)
+        if compress:
+            for each in rotation.to_compress(self._path):
+                rotation.compress(each)
 
     def close(self) -> None:
+        if self._limits is not None:
+            self._limits.end(self)
         self._files.close(self)
 
     def _open(self, path: str) -> int:
@@ -120,6 +150,51 @@ class Log:
             if _identity(str(each)) == self._file:
                 return str(each)
         return self._path  # it was removed
+
+
+class Limited:
+    """What a log may take up, by the clock of its world; the writer of real logs does the same."""
+
+    __slots__ = ("_clock", "_keeper", "_timer")
+
+    def __init__(self, clock: Clock, limits: Limits) -> None:
+        self._clock = clock
+        self._keeper = Keeper(limits)
+        self._timer: Timer | None = None
+
+    def take(self, log: Log, records: bytes) -> None:
+        self._write(log, self._keeper.take(records, self._clock.monotonic()))
+        self._wait(log)
+
+    def reopened(self, log: Log, path: str) -> None:
+        self._write(log, self._keeper.reopened(Path(path).stat().st_size))
+
+    def end(self, log: Log) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._write(log, self._keeper.end())
+
+    def _write(self, log: Log, pieces: list[bytes]) -> None:
+        limits = self._keeper.limits
+        for piece in pieces:
+            try:
+                if piece == ROTATE:
+                    log.rotate(self._clock.now(), limits.max_files - 1, limits.compress)
+                else:
+                    log.write(piece)
+            except OSError as error:
+                _log.debug("rotating a log: %s", error)
+
+    def _wait(self, log: Log) -> None:
+        """Tell what a rate has dropped, also when nothing comes any more."""
+        due = self._keeper.due()
+        if due is not None and (self._timer is None or self._timer.cancelled()):
+            self._timer = self._clock.call_later(max(0.001, due - self._clock.monotonic()), self._tell, log)
+
+    def _tell(self, log: Log) -> None:
+        self._timer = None
+        self._write(log, self._keeper.tick(self._clock.monotonic()))
+        self._wait(log)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -229,6 +304,14 @@ class Descriptor(Stream):
         self._output.write(self._name, data)
         if self._output.full:
             await self._output.settled()
+
+
+def log_of(container: Container, files: OpenLogs, clock: Clock) -> Log | None:
+    """The log of a container; None when it has none. InvalidArgument for an annotation that means nothing."""
+    if not container.log_path:
+        return None
+    limits = files.limits.of_container(container)
+    return Log(files, container.log_path, Limited(clock, limits) if limits is not None else None)
 
 
 def records(time: int, stream: str, data: bytes) -> bytes:
