@@ -187,7 +187,7 @@ class Bench:
         if handler is not None:
             source = source.with_handler(handler)
         found = {}
-        for asked in chosen(await source.asked(planner, self, config.root_path), self._options.container):
+        for asked in chosen(await source.asked(planner, self, config), self._options.container):
             planner.check_handler(asked.sandbox.handler)
             await _admit(asked, hooks)
             explanation = await explain_one(planner, asked)

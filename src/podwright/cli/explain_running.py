@@ -112,7 +112,7 @@ async def explain_running(door: Door, options: Options) -> None:
 async def _asked(bench: Bench, existing: Existing, options: Options) -> Explanation:
     """The plan of the same request: for the origins."""
     config, planner, _ = bench.open(options.engine or existing.engine)
-    [asked, *_] = await existing.source.asked(planner, bench, config.root_path)
+    [asked, *_] = await existing.source.asked(planner, bench, config)
     explanation = await explain_one(planner, asked)
     assert explanation is not None
     return explanation

@@ -13,7 +13,6 @@ import posixpath
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import yaml
@@ -25,21 +24,22 @@ from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
-from podwright.kube import host, id_ranges, manifest
-from podwright.kube import old_translate as translate
-from podwright.kube import old_volumes as volumes
-from podwright.kube.old_directory import PodDirectory
+from podwright.kube import id_ranges, kinds, manifest, node, planning, translate
+from podwright.kube.directory import PodDirectory
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from podwright.config import Config
+
 M = TypeVar("M", bound="Message")
 
 SANDBOX_ID, CONTAINER_ID, POD_UID, POD_IP = "SANDBOX_ID", "CONTAINER_ID", "POD-UID", "POD_IP"
 """Stand where nobody can know yet what will stand there."""
 
+_RUN = ("pod", "workload")
 _STEP = re.compile(r"([^.\[\]]+)|\[([^\]]+)\]")
 _PATH = re.compile(r"[^.\[\]]+(\[[^\]]+\]|\.[^.\[\]]+)*")
 
@@ -75,7 +75,7 @@ class Source(Protocol):
 
     def with_handler(self, handler: str) -> Source: ...
 
-    async def asked(self, planner: Planner, images: Images, root: Path) -> list[Asked]: ...
+    async def asked(self, planner: Planner, images: Images, config: Config) -> list[Asked]: ...
 
 
 # Manifests
@@ -92,39 +92,47 @@ class ManifestSource:
         return cls(manifest.documents(manifest.read_text(path), path))
 
     def with_setting(self, path: str, value: Any) -> ManifestSource:
-        if len(self.trees) != 1:
-            raise InvalidArgument("--diff", f"{path}: there are {len(self.trees)} Pods, one is wanted")
-        tree, place = self.trees[0]
-        return replace(self, trees=[(put(tree, path, value), place)])
+        runs = [at for at, (tree, place) in enumerate(self.trees) if kinds.role(tree, place) in _RUN]
+        if len(runs) != 1:
+            raise InvalidArgument("--diff", f"{path}: there are {len(runs)} Pods, one is wanted")
+        trees = list(self.trees)
+        tree, place = trees[runs[0]]
+        trees[runs[0]] = (put(tree, path, value), place)
+        return replace(self, trees=trees)
 
     def with_handler(self, handler: str) -> ManifestSource:
         return replace(self, handler=handler)
 
-    async def asked(self, planner: Planner, images: Images, root: Path) -> list[Asked]:
+    async def asked(self, planner: Planner, images: Images, config: Config) -> list[Asked]:
         found = []
-        for tree, place in self.trees:
-            # A uid that is drawn anew each time would be a difference to everything.
-            one = manifest.from_dict(_with_uid(tree), place)
-            found += [each async for each in self._of_pod(one, planner, images, root)]
+        # A uid that is drawn anew each time would be a difference to everything.
+        trees = [(_with_uid(tree), place) for tree, place in self.trees]
+        for one in manifest.from_trees(trees, self.trees[0][1]):
+            found += [each async for each in self._of_pod(one, planner, images, config)]
         return found
 
     async def _of_pod(
-        self, one: manifest.Manifest, planner: Planner, images: Images, root: Path
+        self, one: manifest.Manifest, planner: Planner, images: Images, config: Config
     ) -> AsyncIterator[Asked]:
-        handler = self.handler if self.handler is not None else one.spec.runtimeClassName or ""
-        recursive = host.asks_recursive_read_only(one) and await planner.recursive_read_only(handler)
-        directory = PodDirectory.of(root, one.namespace, one.name, one.uid)
-        user_ids = id_ranges.foreseen(root, directory) if one.spec.hostUsers is False else None
-        facts = host.look(root, recursive_read_only=recursive, user_ids=user_ids)
-        config = translate.sandbox_config(one, facts, str(directory.path))
-        sandbox = _sandbox(config, handler)
-        ips = () if one.spec.hostNetwork else (POD_IP,)
+        handler = self.handler if self.handler is not None else translate.runtime_handler(one)
+        recursive = _asks_recursive_read_only(one) and await planner.recursive_read_only(handler)
+        features = cri.RuntimeHandlerFeatures(recursive_read_only_mounts=recursive)
+        host = node.look(config, handlers={translate.runtime_handler(one): features})
+        # What root would get is explained, whoever asks.
+        host = replace(host, make_cgroups=config.node.pod_cgroups is not False and config.engine != "fake")
+        directory = PodDirectory.of(host, one.namespace, one.name, one.uid)
+        facts = node.PodFacts(
+            ips=host.ips if one.spec.hostNetwork else (POD_IP,),
+            user_ids=id_ranges.foreseen(host.root, directory) if one.spec.hostUsers is False else None,
+            seen_at=planning.TIME,
+        )
+        sandbox = _sandbox(translate.sandbox_config(one, host, facts, str(directory.logs_root)), handler)
         for container in [*one.init_containers, *one.containers]:
             image = await images.find(container.image or "")
-            variables = translate.environment(one, container, facts, ips)
-            mounts = volumes.planned_mounts(one, container, directory, facts, variables, 0)
+            variables = translate.environment(one, container, host, facts)
+            mounts = planning.planned_mounts(one, container, host, facts, directory, variables)
             wanted = translate.container_config(
-                one, container, image_message(image), host=facts, pod_ips=ips, mounts=mounts
+                one, container, image_message(image), host, facts, environment=variables, mounts=mounts
             )
             made = [
                 each.hostPath.path
@@ -135,8 +143,14 @@ class ManifestSource:
         yield Asked(sandbox)
 
 
+def _asks_recursive_read_only(one: manifest.Manifest) -> bool:
+    """Whether it matters that the handler can make mounts read-only all the way down: it costs a look."""
+    mounts = [mount for container in one.all_containers() for mount in container.volumeMounts or []]
+    return any(mount.recursiveReadOnly in ("IfPossible", "Enabled") for mount in mounts)
+
+
 def _with_uid(tree: Any) -> Any:
-    if not isinstance(tree, dict) or not isinstance(tree.get("metadata"), dict):
+    if not isinstance(tree, dict) or tree.get("kind") != "Pod" or not isinstance(tree.get("metadata"), dict):
         return tree
     return {**tree, "metadata": {**tree["metadata"], "uid": tree["metadata"].get("uid") or POD_UID}}
 
@@ -176,16 +190,16 @@ class CriSource:
     def with_handler(self, handler: str) -> CriSource:
         return replace(self, handler=handler)
 
-    async def asked(self, planner: Planner, images: Images, root: Path) -> list[Asked]:
+    async def asked(self, planner: Planner, images: Images, config: Config) -> list[Asked]:
         sandbox = replace(
             _sandbox(message(self.pod, cri.PodSandboxConfig(), self.names[0]), self.handler, self.ids[0]),
             facts=SandboxFacts(pid=self.pause),
         )
         if self.container is None:
             return [Asked(sandbox)]
-        config = message(self.container, cri.ContainerConfig(), self.names[1])
-        image = await images.find(self.image or config.image.image)
-        container = _container(sandbox, config, image, self.ids[1])
+        wanted = message(self.container, cri.ContainerConfig(), self.names[1])
+        image = await images.find(self.image or wanted.image.image)
+        container = _container(sandbox, wanted, image, self.ids[1])
         return [Asked(sandbox, container), Asked(sandbox)]
 
 

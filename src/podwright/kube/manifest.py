@@ -115,8 +115,8 @@ def read(path: str | Path, beside: Objects | None = None) -> list[Manifest]:
 
 
 def parse(text: str, source: str = "manifest", beside: Objects | None = None) -> list[Manifest]:
-    """The Pods of a YAML or JSON file, or ("-") of standard input. InvalidArgument names all that is
-    wrong with it at once."""
+    """The Pods of one or more documents: of Pods, of Lists, of workloads. `beside`: objects that they may
+    need and the stream does not have."""
     return from_trees(documents(text, source), source, beside)
 
 

@@ -125,7 +125,7 @@ def look(
     driver: Literal["cgroupfs", "systemd"] = "cgroupfs",
 ) -> Node:
     """The facts that no runtime has to be asked for. Blocks."""
-    said = config.node
+    said, real = config.node, config.engine != "fake"
     root = config.root_path
     return Node(
         name=said.name or socket.gethostname().lower(),
@@ -144,7 +144,7 @@ def look(
         cgroup_root=said.cgroup_root,
         cgroup_driver=driver,
         cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists(),
-        make_cgroups=os.geteuid() == 0 if said.pod_cgroups is None else said.pod_cgroups,
+        make_cgroups=os.geteuid() == 0 and real if said.pod_cgroups is None else said.pod_cgroups,
         handlers=handlers or {},
         legacy_logs=Path(said.legacy_logs) if said.legacy_logs else None,
         max_backoff=said.max_backoff,
