@@ -19,6 +19,8 @@ from tests.behaviour.server import Server
 from tests.behaviour.stage import CNI_BIN, Network, OpenRegistry, Registry, open_private_registry, until
 
 ID = re.compile("[0-9a-f]{64}")
+OWN_CRIU = Path(__file__).parents[2] / "build/criu/criu"
+"""What tools/install.sh puts there, for the host's own may be too old for its kernel."""
 PROGRAM = str(Path(sys.executable).with_name("podwright"))
 
 
@@ -35,6 +37,7 @@ class OciServer(Server):
         self.config.write_text(
             f'root = "{self.lib}"\nrun = "{self.run}"\nlisten = "{self.socket}"\n'
             f'cgroup_parent = "{self.parent}"\n'
+            f'criu = "{OWN_CRIU if OWN_CRIU.exists() else "criu"}"\n'
             f'[cni]\nconf_dir = "{network.conf_dir}"\nbin_dirs = ["{CNI_BIN}"]\n'
             f'[images]\ninsecure_registries = ["{registry.host}", "localhost:1"]\n'
         )

@@ -61,8 +61,8 @@ def test_pod_addresses_are_kept(client: Client, server: Server) -> None:
 
 
 def test_unknown_rpcs_are_unimplemented(client: Client) -> None:
-    with rejected(StatusCode.UNIMPLEMENTED):
-        client.runtime.CheckpointContainer(cri.CheckpointContainerRequest(container_id=UNKNOWN))
+    with client.server.connect() as channel, rejected(StatusCode.UNIMPLEMENTED):
+        channel.unary_unary("/runtime.v1.RuntimeService/CheckpointPod")(b"")
 
 
 def test_sandbox_status_echoes_the_request(client: Client) -> None:

@@ -18,6 +18,7 @@ from podwright.cli.output import Format, in_words, json, table
 from podwright.config import Config
 from podwright.errors import CommandFailed, DeadlineExceeded, PodwrightError
 from podwright.linux import caps, cgroups, mounts, spawn
+from podwright.linux.criu import Criu
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
     if await _is_fake(config, address):
         checks = [Check("engine", OK, "fake: containers in memory; it needs nothing of this host")]
     else:
-        checks = [*_host(config), *await _programs(config)]
+        checks = [*_host(config), *await _programs(config), await _criu(config)]
     orphans: Sequence[Orphan] = ()
     failures: dict[str, str] = {}
     if address:
@@ -217,6 +218,18 @@ async def _programs(config: Config) -> list[Check]:
         ("iptables", WARNING, "CNI plugins cannot masquerade or map ports"),
     ]
     return list(await asyncio.gather(*(_program(*each) for each in wanted)))
+
+
+async def _criu(config: Config) -> Check:
+    loss = "no container can be checkpointed or restored"
+    try:
+        found = await Criu(config.criu).require()
+    except PodwrightError as error:
+        return Check("criu", WARNING, f"{error}: {loss}")
+    if "CAP_SYS_RESOURCE" not in caps.effective():
+        note = "without CAP_SYS_RESOURCE it can dump processes of root alone"
+        return Check("criu", WARNING, f"{found.version} ({found.path}): {note}")
+    return Check("criu", OK, f"{found.version} ({found.path})")
 
 
 async def _program(program: str, absent: str, loss: str) -> Check:

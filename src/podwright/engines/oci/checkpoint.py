@@ -47,9 +47,9 @@ class Checkpoints:
 
     async def make(self, container: Container, status: cri.ContainerStatus, location: Path) -> None:
         """See `Engine.checkpoint_container`."""
+        await asyncio.to_thread(writing.check_place, location)
         runtime = self._runtimes.get(container.sandbox.handler)
         await require(runtime, container, self._criu, "checkpointed")
-        await asyncio.to_thread(writing.check_place, location)
         id = container.id
         work = self._places.dump(id)
         trees.remove(work)  # of a podwright that was killed
