@@ -187,7 +187,7 @@ class Recorded:
             status.user.linux.uid, status.user.linux.gid = user["uid"], user["gid"]
             status.user.linux.supplemental_groups.extend(user.get("supplementalGroups", []))
         if "stopSignal" in told:
-            status.stop_signal = cri.Signal.Value(told["stopSignal"])
+            status.stop_signal = cri.Signal.Value(told["stopSignal"])  # type: ignore[assignment]
         self.containers.insert(0, SeenContainer(status, request["pod_sandbox_id"]))
 
     def _end_as(self, truth: dict[str, Any], *, newest_too: bool) -> None:
@@ -227,7 +227,7 @@ class Recorded:
                 return dict(status["lastState"]["terminated"] or {})
         return {}
 
-    def _change(self, container_id: str, state: cri.ContainerState.ValueType) -> None:
+    def _change(self, container_id: str, state: cri.ContainerState) -> None:
         status = self._by_id(container_id).status
         status.state = state
         if state == cri.CONTAINER_RUNNING:

@@ -62,7 +62,7 @@ class Node:
     def container(
         self,
         name: str,
-        state: cri.ContainerState.ValueType = RUNNING,
+        state: cri.ContainerState = RUNNING,
         code: int = 0,
         *,
         attempt: int = 0,
@@ -86,7 +86,7 @@ class Node:
         self.containers.insert(0, SeenContainer(status, sandbox or self.sandboxes[0].id))
         return self
 
-    def end(self, container_id: str, code: int = 0, state: cri.ContainerState.ValueType = EXITED) -> Node:
+    def end(self, container_id: str, code: int = 0, state: cri.ContainerState = EXITED) -> Node:
         self.containers = [
             _ended(one, code, state) if one.id == container_id else one for one in self.containers
         ]
@@ -102,7 +102,7 @@ class Node:
         return Seen(tuple(self.sandboxes), tuple(self.containers))
 
 
-def _ended(one: SeenContainer, code: int, state: cri.ContainerState.ValueType) -> SeenContainer:
+def _ended(one: SeenContainer, code: int, state: cri.ContainerState) -> SeenContainer:
     status = cri.ContainerStatus()
     status.CopyFrom(one.status)
     status.state, status.exit_code = state, code

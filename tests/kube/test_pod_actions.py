@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from podwright.kube.actions import Actions, compute
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import ResourceRequirements
 from podwright.kube.probes.results import Kind, Outcome, Results
+from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import CREATED, EXITED, RUNNING, UNKNOWN, Node, containers, pod, simple
 
 TWO_INITS = containers("one", "two", field="initContainers") + containers("main")
@@ -16,8 +19,8 @@ SIDECARS = containers("log", "proxy", field="initContainers", more=", restartPol
 )
 
 
-def decide(node: Node, probes: Results | None = None, **more: object) -> Actions:
-    return compute(node.manifest, node.seen, probes=probes or Results(), **more)  # type: ignore[arg-type]
+def decide(node: Node, probes: Results | None = None, **more: Any) -> Actions:
+    return compute(node.manifest, node.seen, probes=probes or Results(), **more)
 
 
 def found(kind: Kind, container_id: str, outcome: Outcome = Outcome.FAILURE) -> Results:
@@ -296,14 +299,14 @@ def test_equal_amounts_written_differently_are_no_resize() -> None:
     assert not decide(node), "nobody knows what it was made with"
 
 
-@pytest.mark.parametrize("why", ["deleting", "ended"])
-def test_a_pod_that_ends_is_stopped_and_nothing_starts(why: str) -> None:
+@pytest.mark.parametrize("why", [{"deleting": True}, {"ended": True}], ids=str)
+def test_a_pod_that_ends_is_stopped_and_nothing_starts(why: dict[str, Any]) -> None:
     debug = containers("dbg", field="ephemeralContainers")
     node = Node(pod(SIDECARS + debug)).sandbox().container("log").container("main", RUNNING)
-    actions = decide(node, **{why: True})
+    actions = decide(node, **why)
     assert actions.kill_pod and not (actions.init or actions.ephemeral or actions.start or actions.done)
     node.end("log-0", 137).end("main-0", 0)
-    assert decide(node, **{why: True}).kill_pod, "the sandbox is left"
-    node.sandboxes[0].state = 1
-    assert decide(node, **{why: True}).done
-    assert decide(Node(simple()), **{why: True}).done, "there never was anything"
+    assert decide(node, **why).kill_pod, "the sandbox is left"
+    node.sandboxes[0].state = cri.SANDBOX_NOTREADY
+    assert decide(node, **why).done
+    assert decide(Node(simple()), **why).done, "there never was anything"

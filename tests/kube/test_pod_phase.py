@@ -24,6 +24,7 @@ from podwright.kube.probes.results import Kind, Outcome, Results
 from podwright.kube.quantities import canonical
 from podwright.kube.restarts import count, crash_loop
 from podwright.kube.status import Failed, Waiting, finished, pod_status
+from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import EXITED, SECOND, UNKNOWN, Node, containers, pod, simple
 
 INIT = containers("init", field="initContainers")
@@ -192,7 +193,7 @@ def test_a_pod_that_has_ended_keeps_its_addresses() -> None:
     node.sandboxes[0].network.additional_ips.add(ip="fd00::2")
     before = report(node)
     assert [one.ip for one in before.podIPs or []] == ["10.0.0.2", "fd00::2"]
-    node.sandboxes[0].state = 1
+    node.sandboxes[0].state = cri.SANDBOX_NOTREADY
     after = report(node.end("main-0"), before)
     assert (after.phase, after.podIP, len(after.podIPs or [])) == ("Succeeded", "10.0.0.2", 2)
     assert report(node).podIP is None, "nobody knows it any more"

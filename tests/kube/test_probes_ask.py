@@ -7,11 +7,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 
+from podwright.api import Cri
 from podwright.clock import SYSTEM
 from podwright.errors import DeadlineExceeded, PodwrightError
 from podwright.kube.models import HTTPGetAction, HTTPHeader
@@ -40,8 +42,8 @@ def unused_port() -> int:
     return port
 
 
-async def get(port: int, path: str = "/", limit: float = LIMIT, **more: object) -> Answer:
-    action = HTTPGetAction(port=port, path=path, **more)  # type: ignore[arg-type]
+async def get(port: int, path: str = "/", limit: float = LIMIT, **more: Any) -> Answer:
+    action = HTTPGetAction(port=port, path=path, **more)
     async with asyncio.timeout(2 * LIMIT):
         return await by_http.ask(action, HOST, port, limit, SYSTEM)
 
@@ -169,7 +171,7 @@ async def health(answer: bytes | grpc.StatusCode | None) -> AsyncIterator[tuple[
         return answer
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(check)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(check)
     service = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})
     server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port(f"{HOST}:0")
@@ -242,10 +244,8 @@ class Commands:
 async def test_a_command_succeeds_with_0_and_its_output_is_told() -> None:
     failed = cri.ExecSyncResponse(stdout=b"not alive\n", stderr=b"at all\n", exit_code=1)
     runtime = Commands(cri.ExecSyncResponse(stdout=b"x" * 20_000), failed, DeadlineExceeded("too long"))
-    first, second, third = [
-        await by_exec.ask(runtime, "id", ["sh", "-c", "true"], 3)
-        for _ in range(3)  # type: ignore[arg-type]
-    ]
+    node = cast(Cri, runtime)
+    first, second, third = [await by_exec.ask(node, "id", ["sh", "-c", "true"], 3) for _ in range(3)]
     assert first.healthy and len(first.output) == 10 << 10
     assert second == Answer(False, "not alive\nat all\n")
     assert third == Answer(False, 'command timed out: "sh -c true" timed out after 3s')

@@ -18,19 +18,6 @@ def to_stop(seen: Seen) -> tuple[SeenContainer, ...]:
     return tuple(one for one in seen.containers if one.running)
 
 
-def groups(manifest: Manifest, seen: Seen) -> list[list[SeenContainer]]:
-    """The running containers in the order of their stop signals: each group when the one before has ended.
-
-    Init containers that are no sidecars, ephemeral containers and what the manifest no longer names wait for
-    nobody.
-    """
-    running = to_stop(seen)
-    sidecars = [one.name for one in manifest.sidecars]
-    first = [one for one in running if one.name not in sidecars]
-    later = [[one for one in running if one.name == name] for name in reversed(sidecars)]
-    return [group for group in (first, *later) if group]
-
-
 def prerequisites(manifest: Manifest, name: str, running: Collection[str]) -> set[str]:
     """Names of the running containers that must have ended before the stop signal of container `name`."""
     sidecars = [one.name for one in manifest.sidecars]
