@@ -20,7 +20,7 @@ from podwright.kube.manifest import Manifest
 from podwright.kube.models import ResourceRequirements
 from podwright.kube.node import Node
 from podwright.kube.objects import Objects, Secret
-from podwright.kube.volumes import empty_dir, fsgroup, removal
+from podwright.kube.volumes import empty_dir, fsgroup, removal, subpath
 from podwright.linux import mounts
 from podwright.wire import cri_pb2 as cri
 from tests.kube.volume_pods import FACTS, UID, node, pod, with_data
@@ -161,6 +161,13 @@ def test_a_config_map_that_is_gone_leaves_the_files(here: Node, directory: PodDi
     optional = with_data(pod([config(optional=True)]))
     volumes.refresh(optional, here, FACTS, directory)
     assert not (path / "key").exists()
+
+
+def test_an_optional_key_that_is_missing_has_no_file(here: Node, directory: PodDirectory) -> None:
+    items = [{"key": "key", "path": "x"}, {"key": "no", "path": "y"}]
+    made = with_data(pod([config(items=items, optional=True)]), cm={"key": "1"})
+    path = Path(mount_all(made, here, directory)[0].host_path)
+    assert {one.name for one in path.iterdir() if not one.name.startswith("..")} == {"x"}
 
 
 def test_refresh_leaves_other_volumes_alone(here: Node, directory: PodDirectory) -> None:
@@ -310,6 +317,12 @@ def test_on_root_mismatch_only_the_top_is_looked_at(tmp_path: Path) -> None:
     assert mode(tmp_path / "d" / "f") == 0o600
     fsgroup.apply(tmp_path / "d", 2000)
     assert mode(tmp_path / "d" / "f") == 0o660
+    # The top is right but for one bit.
+    for lacking in (stat.S_ISGID, 0o010):
+        (tmp_path / "d").chmod(0o2770 & ~lacking)
+        (tmp_path / "d" / "f").chmod(0o600)
+        fsgroup.apply(tmp_path / "d", 2000, only_on_mismatch=True)
+        assert (mode(tmp_path / "d"), mode(tmp_path / "d" / "f")) == (0o2770, 0o660)
     after = Path("/etc/passwd").stat()
     assert (after.st_gid, after.st_mode) == (before.st_gid, before.st_mode)
 
@@ -379,40 +392,47 @@ def test_a_link_inside_the_volume_is_followed_and_one_that_leads_out_is_not(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_container_that_swaps_links_all_the_time_never_gets_out(
-    here: Node, directory: PodDirectory, tmp_path: Path
+@pytest.mark.parametrize("moment", ["resolved", "made"])
+@pytest.mark.parametrize(
+    ("below", "part"), [("a/secret", "a"), ("a/secret", "a/secret"), ("a/fresh/one", "a")]
+)
+def test_a_link_that_is_put_in_the_way_meanwhile_leads_nowhere(
+    here: Node,
+    directory: PodDirectory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    below: str,
+    part: str,
 ) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_text("the host's")
-    made = pod([{"name": "v", "emptyDir": {}}], [sub("a/secret")])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("the host's")
+    made = pod([{"name": "v", "emptyDir": {}}], [sub(below)])
     volumes.make(made, here, FACTS, directory)
     volume = directory.volume("empty-dir", "v")
-    (volume / "real").mkdir()
-    (volume / "real" / "secret").write_text("inside")
-    (volume / "a").symlink_to("real")
-    stop = threading.Event()
+    (volume / "a").mkdir()
+    (volume / "a" / "secret").write_text("inside")
 
     def swap() -> None:
-        while not stop.is_set():
-            for target in (tmp_path / "outside", Path("real")):
-                (volume / "new").symlink_to(target)
-                (volume / "new").rename(volume / "a")
+        (volume / part).rename(volume / "old")
+        (volume / part).symlink_to(outside if part == "a" else outside / "secret")
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    outcomes = set()
-    try:
-        for _ in range(300):
-            try:
-                mount = volumes.container_mounts(made, made.containers[0], here, FACTS, directory, {})[0]
-            except ConfigError:
-                outcomes.add("refused")
-            else:
-                outcomes.add(Path(mount.host_path).read_text())
-    finally:
-        stop.set()
-        thread.join()
-    assert outcomes and outcomes <= {"refused", "inside"}
+    def then_swapped(real: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            result = real(*arguments)
+            swap()
+            return result
+
+        return call
+
+    step = {"resolved": "_inside", "made": "_make"}[moment]
+    monkeypatch.setattr(subpath, step, then_swapped(getattr(subpath, step)))
+    with pytest.raises(ConfigError, match="subPath"):
+        volumes.container_mounts(made, made.containers[0], here, FACTS, directory, {})
+    assert (volume / part).is_symlink()
+    assert {one.name for one in outside.iterdir()} == {"secret"}
+    assert not mounts.mounts_below(directory.path)
 
 
 # Mounts
@@ -476,9 +496,14 @@ def test_an_image_has_to_be_there_first(here: Node, directory: PodDirectory) -> 
     assert (planned.image.image, planned.host_path, planned.readonly) == ("data:1", "", True)
 
 
-def test_the_hosts_file_is_written_in_place(here: Node, directory: PodDirectory, monkeypatch: Any) -> None:
+def test_the_hosts_file_is_written_in_place(here: Node, directory: PodDirectory) -> None:
     made = pod([], hostAliases=[{"ip": "10.0.0.1", "hostnames": ["a", "b"]}])
-    hosts.write(made, here, FACTS, directory)
+    before = os.umask(0o077)
+    try:
+        hosts.write(made, here, FACTS, directory)
+    finally:
+        os.umask(before)
+    assert mode(directory.hosts) == 0o644
     inode = directory.hosts.stat().st_ino
     directory.hosts.write_text("x" * 10000)
     hosts.write(made, here, replace(FACTS, ips=("10.1.2.4", "fd00::4")), directory)
