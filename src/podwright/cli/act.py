@@ -79,7 +79,7 @@ async def _remove(runtime: Cri, item: Found, root: Path) -> None:
     if item.kind == "container":
         await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
     else:
-        from podwright.kube import old_volumes as volumes
+        from podwright.kube import volumes
 
         request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
         metadata = (await runtime.pod_sandbox_status(request)).status.metadata

@@ -281,7 +281,7 @@ class FakeNode:
         """Begin anew: no pods, no images, no calls, and the scenario as it was at first. Connections stay.
 
         The files of pods that were made by `podwright run` go, too; a client's own are its own affair."""
-        from podwright.kube.old_volumes import discard
+        from podwright.kube.volumes import discard
 
         await self._stop_starting()
         life = self._life
