@@ -95,11 +95,14 @@ async def test_ids_stay_the_same_and_are_nobody_elses() -> None:
         with step("cni add") as inner:
             assert inner is not None
             assert traceparent.parent_id(inner) == before
+            with step("cni plugin") as innermost:
+                assert innermost is not None
+                assert traceparent.parent_id(innermost) == traceparent.span_id(inner)
         await asyncio.to_thread(_files)
     assert traceparent.span_id(call) == before
     assert traceparent.parent_id(call) == SPAN
     assert {traceparent.trace_id(one) for one in seen.steps} == {TRACE}
-    assert len({traceparent.span_id(one) for one in seen.steps}) == 3
+    assert len({traceparent.span_id(one) for one in seen.steps}) == 4
     assert traceparent.parse(str(Parent(TRACE, before))) is not None
 
 
