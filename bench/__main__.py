@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import fake, measure, pull, report, spec, stats, streams
+from bench import fake, logs, measure, pull, report, spec, stats, streams
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
 from bench.stage import Stage, open_stage
 
-PARTS = ("life", "clients", "crowd", "stats", "streams", "pull", "spec", "fake")
+PARTS = ("life", "clients", "crowd", "stats", "streams", "logs", "pull", "spec", "fake")
 ROOTLESS = ("spec", "fake")
 SIDES = ("podwright", "containerd", "floor")
 CLONE_NEWNS, MS_PRIVATE = 0x00020000, 1 << 18
@@ -73,6 +73,8 @@ def _measure_real_pods(options: argparse.Namespace, rows: report.Rows) -> None:
             stats.polls(daemons, stats.QUICK if options.quick else stats.FULL, rows)
         if "streams" in options.only:
             streams.streams(sides, streams.QUICK if options.quick else streams.FULL, rows)
+        if "logs" in options.only:
+            logs.logs(daemons, logs.QUICK if options.quick else logs.FULL, rows)
 
 
 def _measure_pulls(options: argparse.Namespace, rows: report.Rows) -> None:

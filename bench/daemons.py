@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -102,12 +102,19 @@ class Daemon:
         self._sandboxes[sandbox] = config
         return sandbox
 
-    def create(self, sandbox: str, name: str) -> str:
+    def create(
+        self,
+        sandbox: str,
+        name: str,
+        command: Sequence[str] = PAYLOAD,
+        annotations: Mapping[str, str] | None = None,
+    ) -> str:
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name="main"),
             image=cri.ImageSpec(image=self.image, user_specified_image=IMAGE),
-            command=PAYLOAD,
+            command=command,
             log_path="main.log",
+            annotations=annotations,
             labels={"io.kubernetes.container.name": "main", "io.kubernetes.pod.name": name},
             linux=cri.LinuxContainerConfig(
                 resources=cri.LinuxContainerResources(cpu_shares=102, memory_limit_in_bytes=128 << 20),
@@ -193,6 +200,8 @@ class Podwright(Daemon):
             "[cni]\n"
             f'conf_dir = "{self.stage.conf_dir}"\n'
             f'bin_dirs = ["{CNI_BIN}"]\n'
+            "[logs]\n"
+            "allow_annotations = true\n"
         )
         return [str(Path(sys.executable).with_name("podwright")), "--config", str(config), "serve"]
 
