@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -116,6 +115,8 @@ def parent_id(step: Step) -> str:
 
 
 def _derived(step: Step, size: int) -> str:
+    from hashlib import blake2b  # most commands need none
+
     # No two steps of a process have been at one address at one nanosecond.
     identity = b"%d %d" % (id(step), step.started)
     return blake2b(identity, digest_size=size, key=_SALT).hexdigest()

@@ -7,12 +7,14 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
 from podwright import __version__
@@ -38,7 +40,7 @@ class Batches:
         resource = Resource.create({**_ours(), **OTELResourceDetector().detect().attributes})
         sampler = None if rate is None else ParentBased(TraceIdRatioBased(rate / 1_000_000))
         credentials = grpc.ssl_channel_credentials(*certificates) if certificates is not None else None
-        self._exporter = OTLPSpanExporter(
+        self._exporter = _Exporter(
             endpoint=url,
             insecure=None if url is None else not url.startswith("https://"),
             credentials=credentials,
@@ -63,13 +65,34 @@ class Batches:
         """Send what is left, and give it up after `seconds`. Blocks."""
         self._closed = True
         # An export that hangs, or waits to be tried again, ends when its channel is closed under it.
-        giving_up = threading.Timer(seconds, self._exporter.shutdown)
+        giving_up = threading.Timer(seconds, self._exporter.give_up)
         giving_up.daemon = True
         giving_up.start()
         try:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
         finally:
             giving_up.cancel()
+
+
+class _Exporter(OTLPSpanExporter):
+    def __init__(self, *, endpoint: str | None, insecure: bool | None, credentials: Any) -> None:
+        super().__init__(endpoint=endpoint, insecure=insecure, credentials=credentials)
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """End an export that goes on, of any thread."""
+        self._given_up = True
+        self.shutdown()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            return super().export(spans)
+        except ValueError:
+            if not self._given_up:
+                raise
+            # The channel was closed between two tries.
+            log.warning("%d spans are lost: the collector did not take them before the end", len(spans))
+            return SpanExportResult.FAILURE
 
 
 def _ours() -> dict[str, str | int]:
