@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from podwright.errors import ResourceExhausted
-from podwright.kube import id_ranges, manifest
-from podwright.kube import old_translate as translate
-from podwright.kube import old_volumes as volumes
-from podwright.kube.old_directory import PodDirectory
+from podwright.kube import id_ranges, manifest, translate, volumes
+from podwright.kube.directory import PodDirectory
+from podwright.kube.node import Node, PodFacts
 from podwright.wire import cri_pb2 as cri
 
 
 def directory(root: Path, name: str) -> PodDirectory:
-    return PodDirectory.of(root, "default", name, "1234")
+    return PodDirectory.below(root, "default", name, f"uid-of-{name}")
 
 
 def test_each_pod_keeps_a_range_of_its_own(tmp_path: Path) -> None:
@@ -28,6 +27,13 @@ def test_each_pod_keeps_a_range_of_its_own(tmp_path: Path) -> None:
     assert not three.path.exists()
     volumes.remove(one)
     assert id_ranges.claim(tmp_path, three) == 65536
+
+
+def test_pods_of_earlier_versions_keep_theirs(tmp_path: Path) -> None:
+    old = tmp_path / "pods" / "default_old_1234" / ".pod"
+    old.mkdir(parents=True)
+    (old / "user-ids").write_text("65536\n")
+    assert id_ranges.claim(tmp_path, directory(tmp_path, "new")) == 131072
 
 
 def test_claims_at_once_do_not_meet(tmp_path: Path) -> None:
@@ -46,7 +52,7 @@ def test_the_last_range_ends_below_the_last_id(tmp_path: Path, monkeypatch: pyte
         id_ranges.claim(tmp_path, directory(tmp_path, "three"))
 
 
-def test_what_the_runtime_is_asked_for() -> None:
+def test_what_the_runtime_is_asked_for(tmp_path: Path) -> None:
     (pod,) = manifest.parse(
         """
         apiVersion: v1
@@ -59,24 +65,26 @@ def test_what_the_runtime_is_asked_for() -> None:
           containers: [{name: c, image: x, volumeMounts: [{name: v, mountPath: /v}]}]
         """
     )
-    host = translate.Host(user_ids=131072)
+    here, facts = Node(root=tmp_path), PodFacts(ips=("10.0.0.2",), user_ids=131072)
     ids = [cri.IDMapping(host_id=131072, container_id=0, length=65536)]
     wanted = cri.UserNamespace(mode=cri.POD, uids=ids, gids=ids)
-    config = translate.sandbox_config(pod, host, "/logs")
+    config = translate.sandbox_config(pod, here, facts, "/logs", 0)
     assert config.linux.security_context.namespace_options.userns_options == wanted
-    place = PodDirectory(Path("/pod"))
-    mounts = volumes.planned_mounts(pod, pod.containers[0], place, host, {}, 0)
-    container = translate.container_config(pod, pod.containers[0], cri.Image(), host=host, mounts=mounts)
+    place = PodDirectory.of(here, pod.namespace, pod.name, pod.uid)
+    mounts = volumes.planned_mounts(pod, pod.containers[0], here, facts, place, {})
+    container = translate.container_config(
+        pod, pod.containers[0], cri.Image(), here, facts, mounts=mounts, environment={}, attempt=0
+    )
     assert container.linux.security_context.namespace_options.userns_options == wanted
     assert [each.container_path for each in container.mounts] == ["/v", "/etc/hosts", "/dev/termination-log"]
     for each in container.mounts:
         assert list(each.uidMappings) == list(each.gidMappings) == ids
 
 
-def test_without_it_users_are_the_hosts() -> None:
+def test_without_it_users_are_the_hosts(tmp_path: Path) -> None:
     (pod,) = manifest.parse(
         "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c, image: x}]}}"
     )
-    config = translate.sandbox_config(pod, translate.Host(), "/logs")
+    config = translate.sandbox_config(pod, Node(root=tmp_path), PodFacts(), "/logs", 0)
     userns = config.linux.security_context.namespace_options.userns_options
     assert userns == cri.UserNamespace(mode=cri.NODE)

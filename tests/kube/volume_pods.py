@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from podwright.kube import manifest as manifests
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import Pod
 from podwright.kube.node import Node, PodFacts
@@ -107,9 +108,10 @@ class Recording:
     def manifest(self, srv: Path = Path("/srv/golden")) -> Manifest:
         """The Pod; what the recordings have below /srv/golden lies in `srv`."""
         text = (GOLDEN / f"{self.name}.yaml").read_text().replace("/srv/golden", str(srv))
-        found = parse(text)
+        (found,) = manifests.parse(text, self.name)
         metadata = found.pod.metadata
         assert metadata is not None
+        metadata.uid = UID
         if self.static:
             # The name that a kubelet gives it.
             metadata.name = f"{metadata.name}-node-1"
