@@ -217,6 +217,7 @@ async def test_call_whose_client_leaves_is_cancelled_in_the_figures(served: Serv
     await asyncio.wait([call])
     await until(lambda: not called(served, "ExecSync"))
     assert await served.value("podwright_rpc_seconds_count", rpc="ExecSync", code="CANCELLED") == 1
+    assert await served.value("podwright_rpc_errors_total", code="CANCELLED") == 0
     assert await served.value("podwright_operations", rpc="ExecSync") == 0
 
 

@@ -25,6 +25,9 @@ CALL_BUCKETS = (
 STEP_BUCKETS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 240)
 SESSION_BUCKETS = (1, 10, 60, 600, 3600, 4 * 3600)
 
+CANCELLED = "CANCELLED"
+"""The code of calls whose clients have left."""
+
 _REASONS = {
     kind.__name__
     for kind in vars(errors).values()
@@ -75,7 +78,8 @@ class Meter:
         if known is None:
             known = self._known[key] = (self._sessions if call.name in SESSIONS else self._calls).labels(*key)
         known.observe(call.seconds)
-        if error is not None:
+        # Who follows a stream leaves it at some time: that is no failure.
+        if error is not None and key[1] != CANCELLED:
             self._errors.labels(key[1]).inc()
         if call.name == "PullImage":
             if error is None:
@@ -87,7 +91,7 @@ class Meter:
 def code(error: BaseException) -> str:
     """The status code that a client gets for `error`."""
     if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return "CANCELLED"
+        return CANCELLED
     return status_of(error)[0].name
 
 
