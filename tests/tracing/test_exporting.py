@@ -20,6 +20,7 @@ from podwright.config import Config, TracingConfig, load
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.house import open_house
 from podwright.steps import Operations, step
+from podwright.testing import FakeNode
 from podwright.tracing.exporting import FLUSH, exported, target, wanted
 from podwright.wire import cri_pb2 as cri
 from tests.images.scripted import Authority, make_authority
@@ -168,6 +169,20 @@ async def test_a_house_sends_spans_from_recovery_to_its_end(tmp_path: Path, coll
         await runtime.pull_image(cri.PullImageRequest(image=cri.ImageSpec(image="app:1")))
     assert collector.one("Recovery").kind == 1
     assert "rpc.system" not in collector.one("Recovery").attributes
+    assert collector.one("runtime.v1.ImageService/PullImage").kind == 2
+
+
+async def test_a_fake_node_sends_spans_of_each_of_its_lives(tmp_path: Path, collector: Collector) -> None:
+    config = Config(
+        root=str(tmp_path / "root"),
+        run=str(tmp_path / "run"),
+        engine="fake",
+        tracing=TracingConfig(enabled=True, endpoint=collector.endpoint),
+    )
+    async with FakeNode(config=config) as node:
+        await node.cri.pull_image(cri.PullImageRequest(image=cri.ImageSpec(image="app:1")))
+        await node.crash()
+    assert [span.name for span in collector.spans].count("Recovery") == 2
     assert collector.one("runtime.v1.ImageService/PullImage").kind == 2
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 from podwright.config import Config
@@ -20,6 +20,7 @@ from podwright.house import keep_to_engine
 from podwright.state.database import Database
 from podwright.streaming.giver import LazyServer
 from podwright.testing.front import Front
+from podwright.tracing.exporting import exported
 
 DATABASE = "podwright.db"
 
@@ -41,10 +42,12 @@ class Life:
         self.engine = FakeEngine(world, config.logs)
         self.runtime = Runtime(config, self.engine, self._database, hooks)
         self._streams = LazyServer(self.runtime)
+        self._spans = AsyncExitStack()
 
     async def open(self) -> None:
         """Recover, and let calls in."""
         self._opening = asyncio.current_task()
+        await self._spans.enter_async_context(exported(self.runtime.operations, self.runtime.config.tracing))
         await self.engine.open()
         await self.runtime.open()
         self._front.open(self.runtime)
@@ -67,12 +70,14 @@ class Life:
         await self._front.bury()
         await self._streams.close()
         await self.runtime.abandon()
+        await self._spans.aclose()
 
     async def close(self) -> None:
         """What SIGTERM does: creations under way are rolled back, containers go on."""
         self._front.shut("stopping")
         await self._streams.close()
         await self.runtime.close()
+        await self._spans.aclose()
         await self.engine.close()
         self._database.close()
 
