@@ -1,7 +1,8 @@
 """Writes docs/differences.md: where podwright's specs are not containerd's, and why.
 
-The source is tests/spec/golden_differences.toml, which the recorded cases hold to the truth: a difference
-that is not in it fails, and so does one that has gone. Run it after that file has changed; a test compares.
+The sources are tests/spec/golden_differences.toml, which the recorded cases hold to the truth (a difference
+that is not in it fails, and so does one that has gone), and tests/kube/pod_differences.toml. Run it after one
+of them has changed; a test compares.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent.parent
+PODS = HERE / "tests" / "kube" / "pod_differences.toml"
 TABLE = HERE / "tests" / "spec" / "golden_differences.toml"
 PAGE = HERE / "docs" / "differences.md"
 
@@ -52,12 +54,28 @@ These cases end in an error that is not the spec builder's.
 """
 
 
+OF_PODS = """
+## Pods
+
+What `podwright run` does with a Pod that a kubelet does otherwise. Recordings of a kubelet 1.36
+(`tests/golden/kubelet`) are compared call by call, status by status; this table is written from
+`tests/kube/pod_differences.toml`.
+
+| what | a kubelet | podwright | why |
+|---|---|---|---|
+"""
+
+
 def page() -> str:
     table: dict[str, list[dict[str, Any]]] = tomllib.loads(TABLE.read_text())
     rows = [_row(entry) for entry in table["intended"]]
     elsewhere = [f"| {_cases(entry['cases'])} | {entry['reason']} |" for entry in table["elsewhere"]]
     unseen = [f"| {entry['reason']} | {_cases(entry['tests'])} |" for entry in table["unseen"]]
-    parts = ((HEAD, rows), (UNSEEN, unseen), (ELSEWHERE, elsewhere))
+    pods = [
+        f"| {one['what']} | {one['kubelet']} | {one['podwright']} | {one['why']} |"
+        for one in tomllib.loads(PODS.read_text())["pods"]
+    ]
+    parts = ((HEAD, rows), (UNSEEN, unseen), (ELSEWHERE, elsewhere), (OF_PODS, pods))
     return "".join(head + "\n".join(lines) + "\n" for head, lines in parts)
 
 
