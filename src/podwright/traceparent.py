@@ -89,11 +89,6 @@ def adopt_environment() -> None:
         _active.set(header)
 
 
-def new_trace() -> str:
-    """The id of a trace that begins here."""
-    return os.urandom(16).hex()
-
-
 def trace_id(step: Step) -> str:
     """The trace that a step belongs to: its caller's, else one of its operation alone."""
     operation = step.operation

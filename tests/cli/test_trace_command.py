@@ -24,6 +24,7 @@ from podwright.server.serve import listening
 from podwright.testing import FakeNode, FakeServer
 from tests.cli.test_pull_command import PROGRAM, apply, command, short
 from tests.cli.test_pull_command import fake_server as fake_server
+from tests.tracing.collector import collecting
 
 __all__ = ["fake_server", "short"]
 
@@ -91,6 +92,22 @@ def test_the_same_in_this_process(tmp_path: Path, pod: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M)
     assert re.search(r"^│ [├└] namespaces ", done.stdout, re.M)
+
+
+async def test_where_tracing_is_configured_the_whole_start_is_one_trace(tmp_path: Path, pod: Path) -> None:
+    async with collecting() as collector:
+        config = tmp_path / "config.toml"
+        config.write_text(f'engine = "fake"\n[tracing]\nenabled = true\nendpoint = "{collector.endpoint}"\n')
+        places = ("--config", config, "--root", tmp_path / "root", "--run", tmp_path / "run")
+        argv = [*PROGRAM, *map(str, places), "trace", str(pod)]
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    whole, made, served = (
+        collector.one(name)
+        for name in ("pod web", "RunPodSandbox", "runtime.v1.RuntimeService/RunPodSandbox")
+    )
+    assert served.parent_id == made.id and whole.parent_id == ""
+    assert whole.trace_id == made.trace_id == served.trace_id
 
 
 def test_a_failure_stands_where_it_happened(fake_server: FakeServer, pod: Path) -> None:

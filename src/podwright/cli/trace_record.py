@@ -73,9 +73,9 @@ class Recording:
         """The start has ended: what goes on is no part of it."""
         self.operations = Operations()
         self.operations.watchers = (self,)
-        outer = traceparent.parse(traceparent.active())
-        self.trace_id = outer.trace_id if outer is not None else traceparent.new_trace()
-        self._above = str(outer) if outer is not None else ""
+        self.trace_id = ""
+        """There once it is recorded."""
+        self._above = traceparent.active()
         self._containers: dict[str, str] = {}
         self._news = asyncio.Event()
         self._shift: int | None = None
@@ -85,15 +85,21 @@ class Recording:
         """Do `work`, whose calls go through the `Cri` that it is given, and listen until it ends or makes one
         of ENDINGS. What it raises comes out."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        following = asyncio.ensure_future(self._follow(runtime, ready))
+        with self.operations.open(self.name, caller=self._above) as whole:
+            self.trace_id = traceparent.trace_id(whole)
+            following = asyncio.ensure_future(self._follow(runtime, ready))
+            try:
+                await ready
+                first = self.spans[traceparent.span_id(whole)]
+                first.start, first.began_at = time.monotonic_ns(), time.time_ns()
+                await work(cast(Cri, _Traced(self, runtime)))
+                self._end_with_last_call()
+            except BaseException:
+                following.cancel()
+                raise
+            finally:
+                self.close()
         try:
-            await ready
-            with self.operations.open(self.name, caller=self._above):
-                try:
-                    await work(cast(Cri, _Traced(self, runtime)))
-                    self._end_with_last_call()
-                finally:
-                    self.close()
             if not self.calls_only:
                 await self._settled()
         finally:
