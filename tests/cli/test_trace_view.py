@@ -175,6 +175,13 @@ def test_ids_are_short() -> None:
     assert "StopContainer 3f3f3f3f3f3f " in waterfall(root, Look(100))[2]
 
 
+def test_images_are_known_by_the_end_of_their_names() -> None:
+    pull = node("PullImage", 0, 10, subject="registry.example:5000/team/app:1.2")
+    root = node("pod web", 0, 10, pull)
+    find_path(root)
+    assert waterfall(root, Look(100))[2].startswith("└ PullImage app:1.2 ")
+
+
 # Bars
 
 

@@ -155,6 +155,8 @@ def _row(node: Node, tree: str) -> _Row:
     subject = node.subject
     if len(subject) > 20 and not subject.removeprefix("sha256:").strip("0123456789abcdef"):
         subject = short(subject)
+    elif node.call and "Image" in node.name:
+        subject = subject.rpartition("/")[2]  # the bars need the room more than the registry's name
     deepest = bool(node.error) and not any(one.error for one in node.below() if one is not node)
     return _Row(
         tree,
