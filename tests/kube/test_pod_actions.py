@@ -119,6 +119,18 @@ def test_a_failed_init_container_is_run_again_unless_the_pod_never_restarts(
     assert (actions.init == ["one"], actions.kill_pod) == (again, not again)
 
 
+def test_a_pod_that_failed_to_initialize_starts_nothing_any_more() -> None:
+    debug = containers("dbg", field="ephemeralContainers")
+    node = Node(pod("  restartPolicy: Never\n" + TWO_INITS + debug)).sandbox().container("one", EXITED, 1)
+    actions = decide(node)
+    assert actions.kill_pod and not (actions.ephemeral or actions.done)
+
+
+def test_what_init_containers_did_is_the_past_once_the_others_run() -> None:
+    node = Node(pod(TWO_INITS)).sandbox().container("one", EXITED, 1).container("two", UNKNOWN)
+    assert not decide(node.container("main"))
+
+
 def test_an_init_container_out_of_memory_has_failed_whatever_its_code() -> None:
     node = Node(pod(TWO_INITS)).sandbox().container("one", EXITED, 0, reason="OOMKilled")
     assert decide(node).init == ["one"]

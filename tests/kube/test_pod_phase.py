@@ -259,12 +259,52 @@ def test_a_pod_that_restarts_in_place_says_so() -> None:
     assert (gone.state.waiting.reason, gone.restartCount) == ("RestartingAllContainers", 1)
 
 
+def test_of_a_pod_that_never_began_the_first_init_container_is_what_failed() -> None:
+    spec = containers("one", "two", field="initContainers") + containers("main")
+    last = finished(pod(spec), report(Node(pod(spec)).sandbox(), deleting=True))
+    states = [one.state for one in last.initContainerStatuses or []]
+    assert [one is not None and one.terminated is not None for one in states] == [True, False]
+
+
+def test_a_pod_stays_initialized_while_a_sidecar_starts_again() -> None:
+    node = Node(pod(SIDECAR + containers("main"))).sandbox().container("side", EXITED, 1)
+    before = report(node)
+    assert condition(before, "Initialized").message == "containers with incomplete status: [side]"
+    status = report(node.container("main"))
+    assert condition(status, "Initialized").status == "True"
+    assert condition(status, "ContainersReady").message == "containers with unready status: [side]"
+
+
+@pytest.mark.parametrize(
+    ("said", "quota", "shares", "limit", "asked"),
+    [
+        ("cpu: 100m", 20_000, 204, "200m", "200m"),
+        ("cpu: 1m", 1_000, 2, "1m", "1m"),
+        ("cpu: 1m", 20_000, 204, "200m", "200m"),
+        ("cpu: '2'", 150_000, 1536, "1500m", "1500m"),
+        ("cpu: '2'", 0, 0, "2", "2"),
+    ],
+)
+def test_a_running_container_tells_what_it_has_where_that_is_not_what_was_said(
+    said: str, quota: int, shares: int, limit: str, asked: str
+) -> None:
+    resources = f", resources: {{limits: {{{said}, memory: 64Mi}}, requests: {{{said}}}}}"
+    node = Node(pod(containers("main", more=resources))).sandbox().container("main")
+    linux = node.containers[0].status.resources.linux
+    linux.cpu_period, linux.cpu_quota, linux.cpu_shares = 100_000, quota, shares
+    linux.memory_limit_in_bytes = 32 << 20
+    found = main(report(node)).resources
+    assert found is not None and found.limits is not None and found.requests is not None
+    assert (found.limits["cpu"], found.requests["cpu"]) == (limit, asked)
+    assert found.limits["memory"] == "32Mi"
+
+
 @pytest.mark.parametrize(
     ("written", "canonical_form"),
     [
         ("0.5", "500m"), ("0.1", "100m"), ("1000m", "1"), ("1500m", "1500m"), ("2000", "2k"), ("0", "0"),
         ("1024Ki", "1Mi"), ("1536Mi", "1536Mi"), ("0.5Gi", "512Mi"), ("128M", "128M"), ("1e3", "1e3"),
-        ("100Ki", "100Ki"), ("0.5Ki", "512"), (2, "2"), ("12582912", "12582912"),
+        ("100Ki", "100Ki"), ("0.5Ki", "512"), (2, "2"), ("12582912", "12582912"), ("0.1n", "1n"),
     ],
 )  # fmt: skip
 def test_amounts_are_written_as_the_api_does(written: object, canonical_form: str) -> None:

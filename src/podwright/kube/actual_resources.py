@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 from podwright.kube.models import AnyContainer, ResourceRequirements
-from podwright.kube.quantities import all_canonical
+from podwright.kube.quantities import all_canonical, canonical
 from podwright.kube.resources import CPU_PERIOD, MIN_QUOTA, MIN_SHARES, parse_quantity
 from podwright.wire import cri_pb2 as cri
 
@@ -30,10 +30,10 @@ def of(container: AnyContainer, told: cri.ContainerStatus) -> ResourceRequiremen
     if actual.requests and linux.cpu_shares > 0:
         milli = 0 if linux.cpu_shares <= MIN_SHARES else math.ceil(linux.cpu_shares * 1000 / 1024)
         _note_cpu(actual.requests, milli, MIN_MILLI_REQUEST)
-    if actual.limits and "memory" in actual.limits and linux.memory_limit_in_bytes > 0:
-        _note(
-            actual.limits, "memory", Fraction(linux.memory_limit_in_bytes), str(linux.memory_limit_in_bytes)
-        )
+    memory = linux.memory_limit_in_bytes
+    if actual.limits and "memory" in actual.limits and memory > 0:
+        text = str(memory) if memory % 1024 else canonical(f"{memory // 1024}Ki")
+        _note(actual.limits, "memory", Fraction(memory), text)
     return actual
 
 
