@@ -70,10 +70,7 @@ def _size(field: str, value: int) -> float:
 
 def _current(pod: PodContext) -> cri.LinuxContainerResources:
     if pod.sandbox_resources is None:
-        config = pod.sandbox_config
         pod.sandbox_resources = cri.LinuxContainerResources()
-        if config is not None:
-            pod.sandbox_resources.CopyFrom(config.linux.resources)
     return pod.sandbox_resources
 
 

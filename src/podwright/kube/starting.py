@@ -20,7 +20,7 @@ from podwright.kube.failures import (
 )
 from podwright.kube.images import Wanted
 from podwright.kube.models import AnyContainer, ResourceRequirements
-from podwright.kube.pod_state import Seen
+from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
@@ -53,8 +53,8 @@ async def start(
 
 def backoff_left(pod: PodContext, container: AnyContainer, seen: Seen) -> float:
     """Seconds until the next attempt of a container that has ended may be started."""
-    last = seen.container(container.name)
-    if last is None or not last.exited:
+    last = _last_end(container, seen)
+    if last is None:
         return 0.0
     return pod.crashes.remaining(pod.crash_key(container), pod.ended_at(last))
 
@@ -65,9 +65,15 @@ def next_attempt(pod: PodContext, name: str, seen: Seen) -> int:
     return restarts.count(seen.container(name), max(pod.directory.kept_attempts(name), default=None))
 
 
+def _last_end(container: AnyContainer, seen: Seen) -> SeenContainer | None:
+    """The newest attempt that had ended before this round. One that the round itself has stopped (a probe
+    failed, the manifest changed) is no reason to wait; those before it are."""
+    return next((one for one in seen.attempts(container.name) if one.exited), None)
+
+
 def _obey_backoff(pod: PodContext, container: AnyContainer, seen: Seen) -> None:
-    last = seen.container(container.name)
-    if last is None or not last.exited:
+    last = _last_end(container, seen)
+    if last is None:
         return
     key = pod.crash_key(container)
     if backoff_left(pod, container, seen) > 0:

@@ -110,9 +110,8 @@ def adopt(pod: PodContext, seen: Seen, earlier: Pod) -> None:
 async def _bring_up(
     pod: PodContext, seen: Seen, todo: Actions, sandbox_id: str, done: Round, tell: Callable[[], None]
 ) -> None:
-    if pod.sandbox_config is None:
-        # An earlier process has made it, from the same manifest.
-        pod.sandbox_config = _sandbox_config(pod, todo.sandbox_attempt)
+    # As the manifest says now: resources may have changed since the sandbox was made.
+    pod.sandbox_config = _sandbox_config(pod, todo.sandbox_attempt)
     await _image_volumes(pod, done)
     for name in todo.ephemeral:
         await _start(pod, name, seen, sandbox_id, done, tell)
@@ -190,7 +189,7 @@ async def _make_sandbox(pod: PodContext, attempt: int) -> str:
             failure = SandboxError(words.rpc(error))
         pod.recorder.warning("FailedCreatePodSandBox", "", failure.message)
         raise failure from error
-    pod.sandbox_config = config
+    pod.sandbox_config, pod.sandbox_resources = config, config.linux.resources
     status = await pod.runtime.pod_sandbox_status(
         cri.PodSandboxStatusRequest(pod_sandbox_id=answer.pod_sandbox_id)
     )

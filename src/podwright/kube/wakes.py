@@ -18,6 +18,9 @@ RELIST = 1.0
 """Seconds between two looks at a runtime that tells nothing (the kubelet's PLEG), and before one that has
 gone is asked again."""
 
+WORTHY = (cri.CONTAINER_STARTED_EVENT, cri.CONTAINER_STOPPED_EVENT)
+"""Who has made or removed something knows it."""
+
 State = frozenset[tuple[str, int]]
 
 
@@ -56,7 +59,9 @@ class Feed:
         while True:
             try:
                 async for event in self._runtime.get_container_events(cri.GetEventsRequest()):
-                    # Older servers leave the pod out.
+                    if event.container_event_type not in WORTHY:
+                        continue
+                    # Some servers leave the pod out.
                     self._tell(event.pod_sandbox_status.metadata.uid or None)
             except Unimplemented:
                 await self._poll()
