@@ -168,8 +168,8 @@ def test_the_pod_as_a_whole_has_the_last_word_of_quality() -> None:
 
 
 def test_a_pods_request_is_its_containers_or_else_its_limit() -> None:
-    made = pod({"requests": {"cpu": "1"}}, resources={"limits": {"cpu": "4", "memory": "1Gi"}})
-    assert resources.pod_amount(made.spec, "requests", "cpu") == 1
+    made = pod({"requests": {"cpu": "1500m"}}, resources={"limits": {"cpu": "4", "memory": "1Gi"}})
+    assert resources.pod_amount(made.spec, "requests", "cpu") == Fraction(3, 2)
     assert resources.pod_amount(made.spec, "requests", "memory") == 1 << 30
 
 

@@ -66,7 +66,7 @@ def test_the_page_shows_the_table() -> None:
 @pytest.mark.parametrize(
     ("pod", "path", "refused"),
     [
-        (models.Pod(spec=models.PodSpec(containers=[], resourceClaims=[{"name": "x"}])),  # type: ignore[list-item]
+        (models.Pod(spec=models.PodSpec(containers=[], resourceClaims=[{"name": "x"}])),
          "spec.resourceClaims", True),
         (models.Pod(spec=models.PodSpec(containers=[], nodeSelector={"a": "b"})), "spec.nodeSelector", False),
     ],

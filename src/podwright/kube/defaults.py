@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from podwright.kube import models, resources
@@ -147,6 +148,11 @@ def _fill_pod_resources(spec: PodSpec) -> None:
             continue
         every: list[Container] = [*(spec.initContainers or []), *spec.containers]
         said = any(resources.amount(one, "requests", name) is not None for one in every)
-        requests[name] = str(resources.containers_amount(spec, "requests", name)) if said else limit
+        requests[name] = _quantity(resources.containers_amount(spec, "requests", name)) if said else limit
     if requests:
         spec.resources.requests = requests
+
+
+def _quantity(amount: Fraction) -> str:
+    """Thousandths are as fine as quantities of pods get."""
+    return str(amount) if amount.denominator == 1 else f"{resources.milli_cpu(amount)}m"

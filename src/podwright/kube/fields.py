@@ -7,7 +7,7 @@ before it can be read. `docs/pods.md` shows it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,9 @@ _NOT_EPHEMERAL = (
     "restartPolicyRules", "startupProbe",
 )  # fmt: skip
 
+_USUAL = {"schedulerName": "default-scheduler", "preemptionPolicy": "PreemptLowerPriority"}
+"""What every Pod says that came out of a cluster."""
+
 REFUSED: dict[str, dict[str, str]] = {
     "PodSpec": {"resourceClaims": NO_DEVICES},
     "ResourceRequirements": {"claims": NO_DEVICES},
@@ -176,6 +179,8 @@ def examine(value: object, path: str = "", *, bound: frozenset[str] = frozenset(
             if name in works:
                 yield from examine(field, place, bound=bound)
             elif name in NO_EFFECT.get(kind, {}):
+                if _nothing(field) or field == _USUAL.get(name):
+                    continue
                 yield Finding(place, f"has no effect here: {NO_EFFECT[kind][name]}", refused=False)
             elif not _nothing(field) or kind == "Volume":
                 reason = REFUSED.get(kind, {}).get(name)
@@ -198,6 +203,15 @@ def unknown(tree: object, model: object, path: str = "") -> Iterator[tuple[str, 
     elif isinstance(tree, list) and isinstance(model, list):
         for index, (value, element) in enumerate(zip(tree, model, strict=True)):
             yield from unknown(value, element, f"{path}[{index}]")
+
+
+def wanted(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without what a cluster has observed of it: that may be of any version."""
+    metadata = tree.get("metadata")
+    kept = {key: value for key, value in tree.items() if key != "status"}
+    if isinstance(metadata, dict):
+        kept["metadata"] = {key: value for key, value in metadata.items() if key != "managedFields"}
+    return kept
 
 
 def numbers_as_text(tree: Any) -> Any:

@@ -163,7 +163,7 @@ def from_dict(
     no API server."""
     if kinds.role(tree, source) != "pod":
         raise InvalidArgument(source, f"kind {tree.get('kind')!r} is no Pod")
-    bound, known = bindings or {}, beside or Objects()
+    bound, known, tree = bindings or {}, beside or Objects(), fields.wanted(tree)
     try:
         pod = msgspec.convert(fields.numbers_as_text(tree), Pod)
     except msgspec.ValidationError as error:
@@ -194,4 +194,4 @@ def from_dict(
 
 def _matters(finding: fields.Finding) -> bool:
     """What every object has that came out of a cluster is not worth a word."""
-    return finding.path != "status" and finding.text != f"has no effect here: {fields.NO_API}"
+    return finding.text != f"has no effect here: {fields.NO_API}"

@@ -158,7 +158,7 @@ _PLACES: dict[type, tuple[str, bool]] = {
 def from_tree(tree: Mapping[str, Any], place: str) -> object:
     """The object that a document describes, of a kind in `KINDS`. InvalidArgument names what is wrong."""
     model, build = KINDS[str(tree.get("apiVersion")), str(tree.get("kind"))]
-    kind = tree["kind"]
+    kind, tree = tree["kind"], fields.wanted(tree)
     try:
         parsed = msgspec.convert(fields.numbers_as_text(tree), model)
     except msgspec.ValidationError as error:

@@ -1,7 +1,7 @@
 """Workloads as the Pods that their controllers would make: names, labels, owners, indices. Pure.
 
-No controller runs here: what a workload's own spec says of changes (rollouts, retries, scaling) has no effect,
-and is named. Names that a controller would draw are the same each time.
+No controller runs here: what a workload's own spec says of changes (rollouts, retries, scaling) has no
+effect, and is named. Names that a controller would draw are the same each time.
 """
 
 from __future__ import annotations
@@ -205,6 +205,7 @@ KINDS = {
 
 def _checked(tree: Mapping[str, Any], place: str, kind: _Kind) -> _Workload:
     name = str(tree["kind"])
+    tree = fields.wanted(tree)
     try:
         parsed = msgspec.convert(fields.numbers_as_text(tree), kind.model)
     except msgspec.ValidationError as error:
