@@ -42,7 +42,10 @@ class FakeServer(Server):
             ).id
         self.scenario_file = self.root / "scenario.yaml"
         self.scenario_file.write_text(json.dumps(self.scenario))
-        self.config.write_text(f'root = "{self.lib}"\nrun = "{self.run}"\nlisten = "{self.socket}"\n')
+        self.config.write_text(
+            f'root = "{self.lib}"\nrun = "{self.run}"\nlisten = "{self.socket}"\n'
+            "[logs]\nallow_annotations = true\n"
+        )
         self._is_down = False
 
     @property

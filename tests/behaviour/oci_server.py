@@ -39,6 +39,7 @@ class OciServer(Server):
             f'cgroup_parent = "{self.parent}"\n'
             f'criu = "{OWN_CRIU if OWN_CRIU.exists() else "criu"}"\n'
             f'[cni]\nconf_dir = "{network.conf_dir}"\nbin_dirs = ["{CNI_BIN}"]\n'
+            "[logs]\nallow_annotations = true\n"
             f'[images]\ninsecure_registries = ["{registry.host}", "localhost:1"]\n'
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import stat
 from pathlib import Path
 
 from grpc import StatusCode
 
+from podwright.engines.log_limits import ANNOTATION
+from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
 from tests.behaviour.client import Client, rejected
 from tests.behaviour.stage import until
@@ -59,6 +62,37 @@ def test_reopen_after_a_rename_writes_a_new_file(client: Client) -> None:
     container.sh("touch /tmp/go")
     container.await_output("after")
     assert "after" not in old.read_text()
+
+
+def test_rotation_loses_no_line(client: Client) -> None:
+    script = "i=0; until [ -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 0.001; done"
+    container = client.pod().shell(script)
+    for number in range(4):
+        container.await_output(str(number))
+        container.log_file.rename(f"{container.log_file}.20260101-00000{number}")
+        client.runtime.ReopenContainerLog(cri.ReopenContainerLogRequest(container_id=container.id))
+    container.sh("touch /tmp/stop")
+    container.ended()
+    lines = asyncio.run(reader.collect(reader.follow(container.log_file)))
+    assert [line.text for line in lines] == [b"%d" % n for n in range(len(lines))]
+
+
+def test_a_log_has_limits_where_its_pod_may_choose_them(client: Client) -> None:
+    script = "i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); done"
+    rotated = client.once("/bin/sh", "-c", script, annotations={ANNOTATION: "max_size=4Ki,max_files=9"})
+    lines = asyncio.run(reader.collect(reader.follow(rotated.log_file)))
+    assert [line.text for line in lines] == [b"%d" % n for n in range(400)]
+    assert len(list(rotated.log_file.parent.glob(f"{rotated.log_file.name}.*"))) > 2
+    full = client.once("/bin/sh", "-c", script, annotations={ANNOTATION: "max_size=4Ki"})
+    texts = [text for *_, text in full.log_lines()]
+    assert texts[:3] == ["0", "1", "2"] and full.log_file.stat().st_size <= 4096
+    assert texts[-2].startswith("podwright: log limit of 4096 bytes reached")
+    assert re.fullmatch(r"podwright: log limit .*, \d+ lines \(\d+ bytes\) dropped", texts[-1])
+
+
+def test_limits_of_a_log_that_mean_nothing_are_refused(client: Client) -> None:
+    with rejected(StatusCode.INVALID_ARGUMENT, "rate_lines"):
+        client.pod().create("/bin/true", annotations={ANNOTATION: "rate_lines"})
 
 
 def test_reopen_is_for_running_containers(client: Client) -> None:

@@ -271,9 +271,18 @@ async def test_a_full_disk_holds_up_nobody_and_is_told(tmp_path: Path) -> None:
         ballast = place / "ballast"
         ballast.write_bytes(b"x" * 40_000)
         async with opened(tmp_path) as writer:
-            supervisor = Supervisor(await writer.add("a", str(path), Limits(max_size=1 << 30)), 3000)
+            fifo = await writer.add("a", str(path), Limits(max_size=1 << 30))
+            supervisor, lasting = Supervisor(fifo, 3000), os.open(fifo, os.O_WRONLY)
             await supervisor.ended()
-            while writer.has("a"):  # noqa: ASYNC110 - what the writer removes
-                await asyncio.sleep(0.001)
+            await writer.set_limits("a", Limits(max_size=1 << 20))  # all is written that was there
             seen = await numbers(path)
             assert 0 < len(seen) < 3000 and seen == sorted(set(seen))
+            ballast.unlink()
+            os.write(lasting, record(3000))
+            os.close(lasting)
+            await writer.finish("a")
+            *_, told, last = path.read_text().splitlines()
+            assert last.endswith("line 3000")
+            assert told.endswith(
+                f"stderr F podwright: {3000 - len(seen)} lines lost: No space left on device"
+            )

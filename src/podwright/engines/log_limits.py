@@ -77,7 +77,7 @@ def _value(name: str, text: str, field: str) -> dict[str, Any]:
             except ValueError:
                 pass
         case "max_size" | "rate_bytes" | "rate_lines" | "max_files":
-            return {name: quantities.parse(text, field)}
+            return {name: quantities.parse(text, f"{field} {name}")}
     raise InvalidArgument(field, f"{text!r} is no value of {name}")
 
 

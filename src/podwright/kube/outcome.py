@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from podwright.kube.pod_state import SeenContainer
+
+if TYPE_CHECKING:
+    from podwright.kube.models import AnyContainer
+    from podwright.kube.worker import PodWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +45,60 @@ class PodOutcome:
         """The first exit code that is not 0, in the manifest's order; 1 when there is only an error."""
         codes = [one.exit_code for one in self.containers if one.exit_code]
         return codes[0] if codes else int(bool(self.error))
+
+
+def of(worker: PodWorker, *, stopped: bool, fault: str) -> PodOutcome:
+    """How the pod of `worker` went. `fault`: what kept it from starting, if it is given up for that."""
+    manifest, seen = worker.manifest, worker.seen
+    initial = {one.name for one in manifest.init_containers}
+    containers = tuple(_container(worker, one, init=one.name in initial) for one in manifest.all_containers())
+    return PodOutcome(
+        name=manifest.name,
+        namespace=manifest.namespace,
+        uid=manifest.uid,
+        sandbox_id=seen.sandboxes[0].id if seen.sandboxes else "",
+        ips=worker.pod.facts.ips,
+        containers=containers,
+        error=_error(worker, containers, stopped, fault),
+    )
+
+
+def _error(worker: PodWorker, containers: tuple[ContainerOutcome, ...], stopped: bool, fault: str) -> str:
+    status, manifest = worker.status, worker.manifest
+    if status.reason:
+        return f"{status.reason}: {status.message}" if status.message else status.reason
+    if worker.deleting:
+        return "" if stopped else fault
+    for one in containers:
+        container = manifest.container(one.name)
+        sidecar = container is not None and manifest.is_sidecar(container)
+        if one.init and one.exit_code and not sidecar:
+            return f"init container {one.name!r} failed with exit code {one.exit_code}"
+    return ""
+
+
+def _container(worker: PodWorker, container: AnyContainer, *, init: bool) -> ContainerOutcome:
+    newest = worker.seen.container(container.name)
+    if newest is None:
+        return ContainerOutcome(container.name, init, "", None, "", "", 0, 0.0)
+    status = newest.status
+    waiting = worker.pod.waiting.get(container.name)
+    unstarted = not newest.exited and not newest.running
+    return ContainerOutcome(
+        name=container.name,
+        init=init,
+        id=newest.id,
+        exit_code=status.exit_code if newest.exited else 128 if unstarted and waiting else None,
+        reason=status.reason if newest.exited else "StartError" if unstarted and waiting else "",
+        message=worker.pod.messages.get(newest.id)
+        or status.message
+        or (waiting.message if unstarted and waiting else ""),
+        restarts=newest.attempt,
+        seconds=_ran(newest),
+    )
+
+
+def _ran(container: SeenContainer) -> float:
+    """Seconds between start and end."""
+    status = container.status
+    return max(0, status.finished_at - status.started_at) / 1e9 if status.started_at else 0.0

@@ -27,7 +27,7 @@ from podwright.logs.writer_files import LogFile
 from podwright.logs.writer_sources import ENDED, MORE, PARTIAL, Glance, Records, Stream
 
 SETTINGS = "settings.json"
-LINGER = 10.0
+LINGER = 1.0
 """Seconds for which it stays with nothing to write: the next container mostly comes soon."""
 PARTIAL_WAIT = 0.005
 """Seconds until a record that is being written is looked at again: it would be told of without a pause."""

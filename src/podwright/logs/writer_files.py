@@ -32,7 +32,6 @@ class LogFile:
         self.rotated = False
         """It was rotated since somebody looked."""
         self._why = ""
-        self._torn = False
         self._fd = _opened(path)
         tail = _end(self._fd)
         self.last = _records(tail) or _of_latest(path)
@@ -54,7 +53,6 @@ class LogFile:
         fd = _opened(self.path)
         os.close(self._fd)
         self._fd = fd
-        self._torn = False
         self._write(self.keeper.reopened(os.fstat(fd).st_size))
 
     def set_limits(self, limits: Limits) -> None:
@@ -77,22 +75,27 @@ class LogFile:
                 self._append(piece)
 
     def _append(self, records: bytes) -> None:
-        start = b"\n" if self._torn else b""
+        told = b""
         if self.lost:
-            stamp = records.partition(b" ")[0]
             words = f"podwright: {self.lost} lines lost: {self._why}"
-            start += b"%b stderr F %b\n" % (stamp, words.encode())
-        rest = memoryview(start + records if start else records)
+            told = b"%b stderr F %b\n" % (records.partition(b" ")[0], words.encode())
+        data = told + records if told else records
+        written = 0
         try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-                self._torn = True
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
         except OSError as error:
-            self.lost += bytes(rest[-len(records) :]).count(b"\n")
+            whole = data.rfind(b"\n", 0, written) + 1
             self._why = error.strerror or "unknown"
-            return
-        self._torn = False
-        self.lost = 0
+            if whole < len(told) or not told:
+                self.lost += records.count(b"\n", max(0, whole - len(told)))
+            else:
+                self.lost = data.count(b"\n", whole)
+            if whole < written:
+                # Half a record would be taken for a whole one.
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - (written - whole))
+        else:
+            self.lost = 0
 
     def _rotate(self) -> None:
         """Into a new file. One that somebody else has just renamed away keeps that name."""
@@ -104,7 +107,6 @@ class LogFile:
             return  # the old one goes on: better too large than lost
         os.close(self._fd)
         self._fd = fd
-        self._torn = False
         self.rotated = True
         rotation.prune(self.path, self.keeper.limits.max_files - 1)
 

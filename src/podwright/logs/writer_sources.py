@@ -17,7 +17,7 @@ import time
 from podwright.logs.splitting import Splitter
 from podwright.logs.writer_files import LogFile
 
-CAPACITY = 1 << 18
+CAPACITY = 1 << 19
 """Bytes of a FIFO: what a container can write while nobody reads, before it has to wait."""
 _SPLICE_F_NONBLOCK = 2
 
