@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from podwright.errors import InvalidArgument
 from podwright.kube import manifest
 
 STREAMS = Path(__file__).parent / "streams"
@@ -44,3 +45,17 @@ def test_line_ends_and_byte_order_marks_do_not_matter(stream: str, tmp_path: Pat
         assert one.pod.metadata is not None
         one.pod.metadata.uid = "same"
     assert [one.pod for one in ours] == [one.pod for one in theirs]
+
+
+def test_several_files_are_one_stream(tmp_path: Path) -> None:
+    one, two = tmp_path / "config.yaml", tmp_path / "pod.yaml"
+    one.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n")
+    two.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: 'x:1'}]}\n"
+    )
+    (pod,) = manifest.read_all([one, two])
+    assert pod.objects.config_map("default", "c") is not None and pod.source == str(two)
+    with pytest.raises(InvalidArgument, match="holds Pod default/p more than once"):
+        manifest.read_all([two, two])
+    with pytest.raises(InvalidArgument, match="holds no Pod, and nothing that runs as Pods"):
+        manifest.read(one)

@@ -19,7 +19,16 @@ from podwright.kube.documents import documents, read_text
 from podwright.kube.models import AnyContainer, Container, EphemeralContainer, Pod, PodSpec, Volume
 from podwright.kube.objects import Objects
 
-__all__ = ["Manifest", "documents", "from_dict", "from_trees", "parse", "read", "read_text"]
+__all__ = [
+    "Manifest",
+    "documents",
+    "from_dict",
+    "from_trees",
+    "parse",
+    "read",
+    "read_all",
+    "read_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,12 @@ def read(path: str | Path, beside: Objects | None = None) -> list[Manifest]:
     """The Pods of a YAML or JSON file, or ("-") of standard input. InvalidArgument names all that is wrong
     with it at once."""
     return parse(read_text(path), str(path), beside)
+
+
+def read_all(paths: Sequence[str | Path], beside: Objects | None = None) -> list[Manifest]:
+    """The Pods of several files, which are one stream: a Pod of one finds the objects of another."""
+    trees = [each for path in paths for each in documents(read_text(path), str(path))]
+    return from_trees(trees, ", ".join(map(str, paths)), beside)
 
 
 def parse(text: str, source: str = "manifest", beside: Objects | None = None) -> list[Manifest]:
