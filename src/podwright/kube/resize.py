@@ -31,8 +31,6 @@ def change(container: Container, actuated: ResourceRequirements | None) -> Chang
     return Change(differ, any(policies.get(name) == "RestartContainer" for name in differ))
 
 
-def _amounts(resources: ResourceRequirements, name: str) -> tuple[Fraction | None, Fraction | None]:
-    return (
-        parse_quantity(resources.requests[name]) if name in (resources.requests or {}) else None,
-        parse_quantity(resources.limits[name]) if name in (resources.limits or {}) else None,
-    )
+def _amounts(resources: ResourceRequirements, name: str) -> list[Fraction | None]:
+    sides = (resources.requests or {}, resources.limits or {})
+    return [parse_quantity(side[name]) if name in side else None for side in sides]
