@@ -173,8 +173,11 @@ async def test_connections_of_another_address_are_closed_and_listeners_stay(
     criu_bench: Bench, tmp_path: Path
 ) -> None:
     bench = criu_bench
-    talk = "httpd -f -p 8080 & while :; do sleep 1000 | nc 127.0.0.1 8080; usleep 50000; done"
     sandbox = await bench.sandbox(network=POD, handler="runc")
+    talk = (
+        "httpd -f -p 8080 & until netstat -tln | grep -q 8080; do usleep 20000; done;"
+        f" sleep 1000 | nc {sandbox.facts.ips[0]} 8080 & wait"
+    )
     container = await bench.container(sandbox, "sh", "-c", talk)
     async with asyncio.timeout(20):
         while "ESTABLISHED" not in await bench.exec(container, "netstat", "-tn"):  # noqa: ASYNC110

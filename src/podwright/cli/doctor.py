@@ -225,7 +225,7 @@ async def _criu(config: Config) -> Check:
     try:
         found = await Criu(config.criu).require()
     except PodwrightError as error:
-        return Check("criu", WARNING, f"{error}: {loss}")
+        return Check("criu", WARNING, f"{loss}: {error}")
     if "CAP_SYS_RESOURCE" not in caps.effective():
         note = "without CAP_SYS_RESOURCE it can dump processes of root alone"
         return Check("criu", WARNING, f"{found.version} ({found.path}): {note}")

@@ -56,9 +56,10 @@ class Criu:
 
     async def require(self) -> Found:
         """As `find`; FailedPrecondition also when it does not work with this kernel."""
+        if self._known is not None and self._known[1].fault:
+            self._known = None  # somebody may have mended that
         found = await self.find()
         if found.fault:
-            self._known = None  # somebody may be just about to mend that
             raise FailedPrecondition(f"criu {found.version} ({found.path}) does not work here: {found.fault}")
         return found
 
@@ -80,7 +81,7 @@ class Criu:
 
 def complaints(text: str) -> str:
     """The errors in what CRIU has said; the last ones tell most."""
-    found = list(dict.fromkeys(each.strip() for each in _ERROR.findall(text)))
+    found = list(dict.fromkeys(each.strip().rstrip(".") for each in _ERROR.findall(text)))
     return "; ".join(found[-MOST:])
 
 

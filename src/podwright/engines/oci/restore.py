@@ -34,8 +34,8 @@ from podwright.steps import step
 
 OPTIONS_FILE = "criu.conf"
 """In the bundle."""
-JOINED = ("uts", "ipc")
-"""Namespaces of the pod that runtimes do not hand CRIU: without them the container would get its own."""
+CLOSE_CONNECTIONS = "tcp-close\n"
+"""They were another pod's, with another address. One that is closed a program can notice."""
 
 
 class Restores:
@@ -85,11 +85,7 @@ class Restores:
     def with_options(self, container: Container, spec: dict[str, Json]) -> dict[str, Json]:
         """The OCI spec with what CRIU has to be told beyond what the runtime tells it."""
         bundle = self._places.container_run(container.id)
-        paths = {each["type"]: each.get("path") for each in spec["linux"].get("namespaces") or ()}
-        lines = [f"join-ns {kind}:{paths[kind]}" for kind in JOINED if paths.get(kind)]
-        # Its connections were another pod's, with another address; one that is closed a program can notice.
-        lines.append("tcp-close")
-        (bundle / OPTIONS_FILE).write_text("".join(f"{line}\n" for line in lines))
+        (bundle / OPTIONS_FILE).write_text(CLOSE_CONNECTIONS)
         annotations = {**(spec.get("annotations") or {}), layout.CRIU_CONFIG: str(bundle / OPTIONS_FILE)}
         return {**spec, "annotations": annotations}
 
