@@ -251,6 +251,18 @@ def test_a_pod_s_cgroup_is_made_with_its_limits_and_goes_with_its_processes(here
 
 
 @pytest.mark.root
+def test_a_pod_of_which_only_the_uid_is_known(here: Node) -> None:
+    for one in (with_resources(BURSTABLE), with_resources({}), with_resources(both(cpu="1", memory="64Mi"))):
+        path = pod_cgroups.parent(one, here)
+        pod_cgroups.make(one, here)
+        for uid in ("another", "", "..", "a/b"):
+            pod_cgroups.discard(here, uid)
+        assert cgroups.directories(path) != []
+        pod_cgroups.discard(here, UID)
+        assert cgroups.directories(path) == []
+
+
+@pytest.mark.root
 def test_burstable_pods_weigh_what_they_ask_for_together(here: Node) -> None:
     pods = [with_resources(BURSTABLE), with_resources({"requests": {"cpu": "1"}})]
     for number, one in enumerate(pods):

@@ -518,6 +518,37 @@ def test_the_hosts_file_is_written_in_place(here: Node, directory: PodDirectory)
     )
 
 
+@pytest.mark.parametrize("volume", [
+    {"name": "v", "emptyDir": {"medium": "Memory"}},
+    {"name": "v", "secret": {"secretName": "s"}},
+])  # fmt: skip
+def test_who_is_not_root_gets_plain_directories(
+    here: Node, directory: PodDirectory, monkeypatch: pytest.MonkeyPatch, volume: dict[str, Any]
+) -> None:
+    def refused(*arguments: Any, **named: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    made = pod([volume], securityContext={"fsGroup": 2000, "runAsUser": 7})
+    made = replace(made, objects=Objects(secrets={("default", "s"): Secret("default", "s", {"k": b"v"})}))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 1000)
+        for name in ("chown", "fchown"):
+            patch.setattr(os, name, refused)
+        patch.setattr("podwright.linux.syscalls.mount", refused)
+        (mount, *_) = mount_all(made, here, directory)
+    assert Path(mount.host_path).is_dir() and not mounts.is_mounted(Path(mount.host_path))
+
+
+def test_a_bound_volume_does_not_keep_others_from_being_refreshed(
+    here: Node, directory: PodDirectory, tmp_path: Path
+) -> None:
+    claim = {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}
+    first = with_data(pod([claim, config()]), cm={"key": "1"})
+    mount = mount_all(first, here, directory, {"c": tmp_path})[1]
+    volumes.refresh(with_data(first, cm={"key": "2"}), here, FACTS, directory)
+    assert (Path(mount.host_path) / "key").read_text() == "2"
+
+
 # Removal
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwright.cli.find import Found, everything, find_all
@@ -15,6 +14,7 @@ from podwright.wire import cri_pb2 as cri
 if TYPE_CHECKING:
     from podwright.api import Cri
     from podwright.cli.door import Door
+    from podwright.config import Config
 
 
 async def stop(door: Door, words: Sequence[str], grace: int) -> None:
@@ -46,7 +46,7 @@ async def rm(door: Door, words: Sequence[str], force: bool) -> None:
                         f"{item.kind} {item.title} is {'running' if item.kind == 'container' else 'ready'}: "
                         "stop it first, or use --force"
                     )
-        await _each(_remove(runtime, item, config.root_path) for item in found)
+        await _each(_remove(runtime, item, config) for item in found)
 
 
 async def rmi(door: Door, references: Sequence[str]) -> None:
@@ -75,18 +75,21 @@ async def _stop(runtime: Cri, item: Found, grace: int) -> None:
     print(item.id)
 
 
-async def _remove(runtime: Cri, item: Found, root: Path) -> None:
+async def _remove(runtime: Cri, item: Found, config: Config) -> None:
     if item.kind == "container":
         await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
     else:
-        from podwright.kube import volumes
+        from podwright.kube import pod_cgroups, volumes
+        from podwright.kube.node import observe
 
         request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
         metadata = (await runtime.pod_sandbox_status(request)).status.metadata
         await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
         await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
-        # The files that `podwright run` made for it, if it was one of its pods.
-        await asyncio.to_thread(volumes.discard, root, metadata)
+        # What `podwright run` made for it, if it was one of its pods.
+        node = await observe(runtime, config)
+        await asyncio.to_thread(volumes.discard, node.root, metadata, node.logs)
+        await asyncio.to_thread(pod_cgroups.discard, node, metadata.uid)
     print(item.id)
 
 

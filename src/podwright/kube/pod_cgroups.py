@@ -26,11 +26,13 @@ from podwright.kube.failures import Failure
 from podwright.kube.manifest import Manifest
 from podwright.kube.node import Node
 from podwright.kube.sandbox import cgroup_parent as parent
+from podwright.kube.sandbox import cgroup_path
 from podwright.linux import cgroups
 from podwright.wire import cri_pb2 as cri
 
-__all__ = ["PodLimits", "limits", "make", "memory_limit", "parent", "remove", "update", "weight"]
+__all__ = ["PodLimits", "discard", "limits", "make", "memory_limit", "parent", "remove", "update", "weight"]
 
+QUALITIES = ("Guaranteed", "Burstable", "BestEffort")
 LEFT_SECONDS = 10
 """How long killed processes of a pod that goes may take to end."""
 UNLIMITED = 1 << 62
@@ -88,7 +90,7 @@ def make(manifest: Manifest, node: Node) -> None:
     try:
         _create(path)
         _give(path, limits(manifest), node)
-        _weigh(path, manifest)
+        _weigh(path, resources.qos_class(manifest.spec))
     except (OSError, PodwrightError) as error:
         raise Failure(
             "FailedToCreatePodContainer",
@@ -112,21 +114,24 @@ def update(manifest: Manifest, node: Node, given: cri.LinuxContainerResources | 
             memory=None if wanted.memory is None else given.memory_limit_in_bytes or None,
         )
     _give(path, wanted, node)
-    _weigh(path, manifest)
+    _weigh(path, resources.qos_class(manifest.spec))
 
 
 def remove(manifest: Manifest, node: Node) -> None:
     """Kill what is still in the pod's cgroup and remove it; those above it go when no pod is left. Fine when
     it is not there. Raises FailedPrecondition for a process that does not end, OSError."""
-    path = parent(manifest, node)
-    if not path:
+    if path := parent(manifest, node):
+        _remove(path, resources.qos_class(manifest.spec))
+
+
+def discard(node: Node, uid: str) -> None:
+    """The same for a pod of which only the uid is known."""
+    if not node.make_cgroups or not uid or "/" in uid or uid in (".", ".."):
         return
-    _wait_for_end(cgroups.kill_all(path) if cgroups.pids(path) else set())
-    cgroups.remove(path)
-    _weigh(path, manifest)
-    above = PurePosixPath(path).parents
-    for level in range(1 if resources.qos_class(manifest.spec) == "Guaranteed" else 2):
-        cgroups.prune(str(above[level]))
+    for quality in QUALITIES:
+        path = cgroup_path(node, quality, uid)
+        if cgroups.directories(path):
+            _remove(path, quality)
 
 
 def weight(shares: int) -> int:
@@ -161,6 +166,15 @@ def _declared(manifest: Manifest, resource: str) -> bool:
     return all(resources.amount(one, "limits", resource) for one in every)
 
 
+def _remove(path: str, quality: str) -> None:
+    _wait_for_end(cgroups.kill_all(path) if cgroups.pids(path) else set())
+    cgroups.remove(path)
+    _weigh(path, quality)
+    above = PurePosixPath(path).parents
+    for level in range(1 if quality == "Guaranteed" else 2):
+        cgroups.prune(str(above[level]))
+
+
 def _create(path: str) -> None:
     for left in reversed(range(_RACES)):
         try:
@@ -192,10 +206,9 @@ def _give(path: str, given: PodLimits, node: Node) -> None:
         _set(path, "hugetlb", f"hugetlb.{size}.limit_in_bytes", limit)
 
 
-def _weigh(path: str, manifest: Manifest) -> None:
+def _weigh(path: str, quality: str) -> None:
     """Let the cgroup above weigh what its pods ask for together: they stand against the Guaranteed pods as
     one. The pods' cgroups themselves are the account, so all processes agree."""
-    quality = resources.qos_class(manifest.spec)
     if quality == "Guaranteed":
         return
     above = str(PurePosixPath(path).parent)

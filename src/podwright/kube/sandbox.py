@@ -85,12 +85,12 @@ def cgroup_parent(manifest: Manifest, node: Node) -> str:
     """The pod's own cgroup, below that of its quality of service; "" where the runtime chooses."""
     if not node.make_cgroups:
         return ""
-    quality = resources.qos_class(manifest.spec).lower()
-    names = [
-        "kubepods",
-        *([] if quality == "guaranteed" else [quality]),
-        f"pod{manifest.uid}",
-    ]
+    return cgroup_path(node, resources.qos_class(manifest.spec), manifest.uid)
+
+
+def cgroup_path(node: Node, quality: str, uid: str) -> str:
+    """Where the cgroup of a pod of that quality of service is."""
+    names = ["kubepods", *([] if quality == "Guaranteed" else [quality.lower()]), f"pod{uid}"]
     if node.cgroup_driver == "cgroupfs":
         return "/".join([node.cgroup_root.rstrip("/"), *names])
     # systemd reads the place of a slice from its name, so a dash may not be in one of its parts.

@@ -28,7 +28,7 @@ class File:
     data: bytes = field(repr=False)
     mode: int = 0o644
     owner: int | None = None
-    """A uid; None: whoever writes it."""
+    """A uid; None: whoever writes it, as it is when that is not root."""
 
 
 def write(volume: Path, files: Mapping[str, File], finish: Callable[[], None] = lambda: None) -> bool:
@@ -129,7 +129,7 @@ def _write_file(path: Path, file: File) -> None:
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as stream:
         stream.write(file.data)
-        if file.owner is not None:
+        if file.owner is not None and os.geteuid() == 0:
             os.fchown(fd, file.owner, -1)
         os.fchmod(fd, file.mode)
 

@@ -16,9 +16,10 @@ def apply(volume: Path, group: int | None, *, readonly: bool = False, only_on_mi
     systems mounted below are not entered.
 
     `only_on_mismatch` (fsGroupChangePolicy: OnRootMismatch): nothing is done where the top directory is as it
-    should be, which is why it is changed last. Raises OSError. Blocks.
+    should be, which is why it is changed last. Who is not root cannot give anything to a group: nothing is
+    done. Raises OSError. Blocks.
     """
-    if group is None or (only_on_mismatch and _fits(volume, group, readonly)):
+    if group is None or os.geteuid() != 0 or (only_on_mismatch and _fits(volume, group, readonly)):
         return
     device = volume.lstat().st_dev
     # By descriptors: a container may turn a directory into a link while this is going on.

@@ -75,6 +75,11 @@ def path(volume: Volume, directory: PodDirectory, bindings: Bindings = NONE) -> 
     return directory.volume(what.plugin, volume.name)
 
 
+def has_files(volume: Volume) -> bool:
+    """Whether its content is written here."""
+    return any(getattr(volume, one.field) is not None for one in WITH_FILES)
+
+
 def used(manifest: Manifest) -> list[Volume]:
     """The volumes that some container mounts or reads variables from, in the manifest's order: a kubelet does
     not touch the others."""

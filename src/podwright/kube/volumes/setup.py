@@ -42,7 +42,7 @@ def refresh(manifest: Manifest, node: Node, facts: PodFacts, directory: PodDirec
 
     Raises MountError like `make`; the volume keeps its files then. Blocks.
     """
-    volumes = [one for one in kinds.used(manifest) if kinds.kind(one) in kinds.WITH_FILES]
+    volumes = [one for one in kinds.used(manifest) if kinds.has_files(one)]
     _each(manifest, node, facts, directory, kinds.NONE, volumes)
 
 
