@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwright import config
 from podwright.errors import InvalidArgument
 from podwright.kube import node
+from podwright.testing import FakeNode
 from podwright.wire import cri_pb2 as cri
 
 
@@ -60,6 +62,16 @@ container_log_max_size = 0
 
 def test_no_pod_of_the_fake_engine_gets_a_cgroup(tmp_path: Path) -> None:
     assert not node.look(load(tmp_path, 'engine = "fake"')).make_cgroups
+
+
+async def test_nor_does_one_of_a_server_with_the_fake_engine(tmp_path: Path) -> None:
+    settings = load(tmp_path, "")
+    async with FakeNode() as fake:
+        found = await node.observe(fake.cri, settings)
+        assert not found.make_cgroups
+        assert "" in found.handlers and found.cgroup_driver == "cgroupfs"
+        wanted = msgspec.structs.replace(settings, node=config.NodeConfig(pod_cgroups=True))
+        assert (await node.observe(fake.cri, wanted)).make_cgroups
 
 
 def test_unknown_keys_are_named(tmp_path: Path) -> None:

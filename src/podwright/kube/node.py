@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -106,16 +107,28 @@ class PodFacts:
 async def observe(runtime: Cri, config: Config) -> Node:
     """The node as it is now: the machine is looked at, the runtime asked what it can do, and `[node]` of the
     configuration has the last word."""
-    status = await runtime.status(cri.StatusRequest())
+    status = await runtime.status(cri.StatusRequest(verbose=True))
     try:
         answer = await runtime.runtime_config(cri.RuntimeConfigRequest())
         systemd = answer.linux.cgroup_driver == cri.SYSTEMD
     except Unimplemented:
         systemd = config.cgroup_driver == "systemd"
     handlers = {one.name: one.features for one in status.runtime_handlers}
-    return await asyncio.to_thread(
+    node = await asyncio.to_thread(
         look, config, handlers=handlers, driver="systemd" if systemd else "cgroupfs"
     )
+    if _is_fake(status) and config.node.pod_cgroups is None:
+        return replace(node, make_cgroups=False)
+    return node
+
+
+def _is_fake(status: cri.StatusResponse) -> bool:
+    """Whether the runtime is a podwright whose containers are only in memory: cgroups would stay empty."""
+    try:
+        told = json.loads(status.info.get("config", ""))
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("engine") == "fake"
 
 
 def look(
