@@ -263,9 +263,11 @@ class Runtime:
         output. Cancelling the call ends the pod at once. For a graceful stop use
         `podwright.kube.runner.PodRun` itself. Raises InvalidArgument for a manifest that cannot be run.
         """
+        from podwright.kube.node import observe
         from podwright.kube.runner import PodRun
 
-        run = PodRun(self.cri, _one_manifest(manifest), Path(self.config.root), reporter=reporter)
+        node = await observe(self.cri, self.config)
+        run = PodRun(self.cri, _one_manifest(manifest), node, reporter=reporter)
         return await run.run(keep=keep)
 
     async def restore_pod(self, archive: str | Path, *, name: str = "") -> Sandbox:

@@ -57,7 +57,7 @@ class Command:
         return [
             *(one.target for one in mounts.mounts_below(self.root)),
             *(one.target for one in mounts.mounts_below(self.run_directory)),
-            *(str(one) for one in (self.root / "pods").glob("*")),
+            *(str(one) for place in ("pods", "logs") for one in (self.root / place).glob("*")),
             *(str(one) for one in self.root.glob("cni/bridge.json")),
         ]
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
+from podwright.kube import volumes
 from podwright.kube.manifest import Manifest
 from podwright.kube.node import Node
 from podwright.kube.objects import TOKEN_SECRET, Secret
@@ -142,6 +143,7 @@ async def staged(case: str, root: Path, extra: dict[str, Any] | None = None) -> 
             if not stage.life.done():
                 stage.life.cancel()
                 await asyncio.wait({stage.life})
+            await asyncio.to_thread(volumes.remove, worker.directory)
 
 
 def read(case: str, root: Path, *steps: str) -> Manifest:

@@ -75,11 +75,13 @@ async def _main(
     manifests: Sequence[Manifest], door: Door, endpoint: str | None, keep: bool, detach: bool, screen: Screen
 ) -> int:
     from podwright.cli.share import lasting
+    from podwright.kube.node import observe
     from podwright.kube.runner import PodRun, run_pods
+    from podwright.kube.wakes import Feed
 
-    root = door.config().root_path
-    async with lasting(door, endpoint) as runtime:
-        runs = [PodRun(runtime, one, root, reporter=screen) for one in manifests]
+    async with lasting(door, endpoint) as runtime, Feed(runtime) as feed:
+        node = await observe(runtime, door.config())
+        runs = [PodRun(runtime, one, node, reporter=screen, feed=feed) for one in manifests]
         async with _pulls_shown(runtime, manifests, screen):
             with _stopped_by_signals(runs, screen):
                 outcomes = await run_pods(runs, keep=keep, detach=detach)

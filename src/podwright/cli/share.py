@@ -109,6 +109,12 @@ class _Relay:
         """Of who is asked now: the stream ends with it."""
         return cast(Node, self.current).watch_pulls(request)
 
+    def get_container_events(
+        self, request: cri.GetEventsRequest
+    ) -> AsyncIterator[cri.ContainerEventResponse]:
+        """Of who is asked now: the stream ends with it."""
+        return self.current.get_container_events(request)
+
     def __getattr__(self, name: str) -> Callable[[Any], Awaitable[Any]]:
         if not hasattr(Cri, name):
             raise AttributeError(name)

@@ -65,25 +65,3 @@ class Backoff:
 
     def _expired(self, entry: _Entry, event: int) -> bool:
         return (event - entry.since) / 1e9 > self._reset
-
-
-@dataclass(frozen=True, slots=True)
-class RestartDelays:
-    """The old runner's: goes with it."""
-
-    first: float = FIRST
-    limit: float = LIMIT
-    reset: float = RESET
-
-    def delay(self, previous: float | None, ran: float) -> float:
-        """Seconds to wait before a restart, after `previous` (None before the first) and a run of `ran`."""
-        if previous is None or ran >= self.reset:
-            return 0.0
-        return min(self.limit, max(self.first, 2 * previous))
-
-
-def restarts(policy: str, exit_code: int, *, init: bool = False) -> bool:
-    """Whether a container that ended so is started again. An init container never is after success."""
-    if policy == "Never":
-        return False
-    return exit_code != 0 or (policy == "Always" and not init)

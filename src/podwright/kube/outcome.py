@@ -68,12 +68,20 @@ def _error(worker: PodWorker, containers: tuple[ContainerOutcome, ...], stopped:
     if status.reason:
         return f"{status.reason}: {status.message}" if status.message else status.reason
     if worker.deleting:
-        return "" if stopped else fault
+        return _unstarted(worker) or ("" if stopped and worker.seen.sandboxes else fault)
     for one in containers:
         container = manifest.container(one.name)
         sidecar = container is not None and manifest.is_sidecar(container)
         if one.init and one.exit_code and not sidecar:
             return f"init container {one.name!r} failed with exit code {one.exit_code}"
+    return ""
+
+
+def _unstarted(worker: PodWorker) -> str:
+    """Why a container was never made."""
+    for name, waiting in worker.pod.waiting.items():
+        if worker.seen.container(name) is None:
+            return f"container {name!r}: {waiting.reason}: {waiting.message}"
     return ""
 
 

@@ -13,13 +13,13 @@ from podwright.api import Cri
 from podwright.clock import SYSTEM, Clock
 from podwright.config import Config
 from podwright.errors import PodwrightError
-from podwright.kube import pod_outcome as outcome
+from podwright.kube import outcome
 from podwright.kube.directory import PodDirectory
 from podwright.kube.events import Event
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import PodStatus
 from podwright.kube.node import Node, observe
-from podwright.kube.pod_outcome import PodOutcome
+from podwright.kube.outcome import PodOutcome
 from podwright.kube.pod_state import Seen
 from podwright.kube.starting import CRASH_LOOP
 from podwright.kube.wakes import Feed
