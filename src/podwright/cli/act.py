@@ -80,14 +80,14 @@ async def _remove(runtime: Cri, item: Found, config: Config) -> None:
         await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
     else:
         from podwright.kube import pod_cgroups, volumes
-        from podwright.kube.node import observe
+        from podwright.kube.node import look
 
         request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
         metadata = (await runtime.pod_sandbox_status(request)).status.metadata
         await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
         await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
         # What `podwright run` made for it, if it was one of its pods.
-        node = await observe(runtime, config)
+        node = await asyncio.to_thread(look, config)
         await asyncio.to_thread(volumes.discard, node.root, metadata, node.logs)
         await asyncio.to_thread(pod_cgroups.discard, node, metadata.uid)
     print(item.id)

@@ -125,13 +125,15 @@ def remove(manifest: Manifest, node: Node) -> None:
 
 
 def discard(node: Node, uid: str) -> None:
-    """The same for a pod of which only the uid is known."""
+    """The same for a pod of which only the uid is known, whatever cgroup driver it was made with."""
     if not node.make_cgroups or not uid or "/" in uid or uid in (".", ".."):
         return
+    by_driver = [replace(node, cgroup_driver="cgroupfs"), replace(node, cgroup_driver="systemd")]
     for quality in QUALITIES:
-        path = cgroup_path(node, quality, uid)
-        if cgroups.directories(path):
-            _remove(path, quality)
+        for one in by_driver:
+            path = cgroup_path(one, quality, uid)
+            if cgroups.directories(path):
+                _remove(path, quality)
 
 
 def weight(shares: int) -> int:
