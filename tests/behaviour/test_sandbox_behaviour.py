@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc import StatusCode
@@ -62,7 +63,8 @@ def test_pod_addresses_are_kept(client: Client, server: Server) -> None:
 
 def test_unknown_rpcs_are_unimplemented(client: Client) -> None:
     with client.server.connect() as channel, rejected(StatusCode.UNIMPLEMENTED):
-        channel.unary_unary("/runtime.v1.RuntimeService/CheckpointPod")(b"")
+        unknown: Any = channel.unary_unary("/runtime.v1.RuntimeService/CheckpointPod")
+        unknown(b"")
 
 
 def test_sandbox_status_echoes_the_request(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""CRIU, the program that dumps processes and restores them: where it is, and whether it works with this kernel.
+"""CRIU, the program that dumps processes and restores them: where it is, whether it works with this kernel.
 
 OCI runtimes start it themselves, by its name in PATH.
 """
