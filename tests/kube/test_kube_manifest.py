@@ -216,3 +216,51 @@ def test_what_has_no_effect_is_noted() -> None:
 def test_dates_stay_text() -> None:
     (pod,) = manifest.parse(POD.replace("{name: web}", "{name: web, annotations: {day: 2026-01-02}}"))
     assert pod.pod.metadata is not None and pod.pod.metadata.annotations == {"day": "2026-01-02"}
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "name"),
+    [
+        ("runtime/default", "RuntimeDefault", None),
+        ("unconfined", "Unconfined", None),
+        ("localhost/web", "Localhost", "web"),
+    ],
+)
+def test_apparmor_annotations_are_fields(said: str, kind: str, name: str | None) -> None:
+    key = "container.apparmor.security.beta.kubernetes.io/main"
+    pod = manifest.from_dict({**tree(), "metadata": {"name": "web", "annotations": {key: said}}})
+    context = pod.containers[0].securityContext
+    assert context is not None and context.appArmorProfile is not None
+    assert (context.appArmorProfile.type, context.appArmorProfile.localhostProfile) == (kind, name)
+
+
+def test_a_field_wins_over_an_apparmor_annotation() -> None:
+    document = tree({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}})
+    key = "container.apparmor.security.beta.kubernetes.io/main"
+    document["metadata"]["annotations"] = {key: "runtime/default"}
+    context = manifest.from_dict(document).containers[0].securityContext
+    assert context is not None and context.appArmorProfile is not None
+    assert context.appArmorProfile.type == "Unconfined"
+
+
+def test_probes_and_volumes_have_the_api_servers_defaults() -> None:
+    pod = manifest.from_dict(
+        tree(
+            {"livenessProbe": {"httpGet": {"port": 80}, "timeoutSeconds": 0}},
+            volumes=[{"name": "c", "configMap": {"name": "c"}}, {"name": "i", "image": {"reference": "x"}}],
+        )
+    )
+    probe = pod.containers[0].livenessProbe
+    assert probe is not None and probe.httpGet is not None
+    assert (probe.httpGet.path, probe.httpGet.scheme) == ("/", "HTTP")
+    assert (probe.timeoutSeconds, probe.periodSeconds) == (1, 10)
+    assert (probe.successThreshold, probe.failureThreshold) == (1, 3)
+    first, second = pod.volume("c").configMap, pod.volume("i").image
+    assert first is not None and first.defaultMode == 0o644
+    assert second is not None and second.pullPolicy == "Always"
+
+
+def test_a_pod_may_leave_its_name_to_be_made() -> None:
+    document = {**tree(), "metadata": {"generateName": "web-"}}
+    name = manifest.from_dict(document).name
+    assert name.startswith("web-") and len(name) == 9 and manifest.from_dict(document).name == name
