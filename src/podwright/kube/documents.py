@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from podwright.errors import InvalidArgument
+from podwright.kube.positions import LinedList, LinedMap
 
 _MAX_NODES = 200_000
 """How many values a document may have once its aliases are followed: a short text can stand for billions."""
@@ -34,7 +35,10 @@ def documents(text: str, source: str) -> list[tuple[Any, str]]:
     for number, tree in enumerate(trees, 1):
         place = f"{source}, document {number}" if len(trees) > 1 else source
         _check_size(tree, place)
-        found += _items(tree, place)
+        for item in _items(tree, place):
+            if isinstance(item[0], LinedMap):
+                item[0].source = source
+            found.append(item)
     if not found:
         raise InvalidArgument(source, "holds no Pod")
     return found
@@ -81,7 +85,9 @@ def _items(tree: Any, place: str) -> list[tuple[Any, str]]:
     if kind != "List":
         # Items of a PodList need not repeat what they are.
         said = {"apiVersion": tree.get("apiVersion"), "kind": kind.removesuffix("List")}
-        items = [{**said, **item} if isinstance(item, dict) else item for item in items]
+        for item in items:
+            if isinstance(item, dict):
+                item.update({key: value for key, value in said.items() if key not in item})
     return [each for item in items for each in _items(item, place)]
 
 
@@ -145,6 +151,21 @@ class _Loader(yaml.SafeLoader):
             for key_node, value_node in node.value
         }
 
+    def mapping(self, node: yaml.MappingNode) -> Iterator[LinedMap]:
+        tree = LinedMap()
+        yield tree  # what is in it may refer to it
+        tree.update(self.construct_mapping(node))
+        tree.line = node.start_mark.line + 1
+        tree.lines = {
+            _key(self.construct_object(key, deep=True), key): key.start_mark.line + 1 for key, _ in node.value
+        }
+
+    def sequence(self, node: yaml.SequenceNode) -> Iterator[LinedList]:
+        tree = LinedList()
+        yield tree
+        tree.extend(self.construct_sequence(node))
+        tree.lines = [one.start_mark.line + 1 for one in node.value]
+
     def integer(self, node: yaml.ScalarNode) -> int:
         text = str(node.value).replace("_", "").lower()
         sign = -1 if text.startswith("-") else 1
@@ -164,6 +185,8 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+0123456789.")
 )
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
+_Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 

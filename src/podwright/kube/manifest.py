@@ -14,7 +14,16 @@ from typing import Any
 import msgspec
 
 from podwright.errors import InvalidArgument
-from podwright.kube import admission, defaults, fields, kinds, objects, validation, workloads
+from podwright.kube import (
+    admission,
+    defaults,
+    fields,
+    kinds,
+    objects,
+    positions,
+    validation,
+    workloads,
+)
 from podwright.kube.documents import documents, read_text
 from podwright.kube.models import AnyContainer, Container, EphemeralContainer, Pod, PodSpec, Volume
 from podwright.kube.objects import Objects
@@ -142,23 +151,27 @@ def from_trees(
     *,
     bindings: Mapping[str, Path] | None = None,
 ) -> list[Manifest]:
-    """The same for documents that are read already, each with its place; of several files too."""
+    """The same for documents that are read already, each with its place; of several files too. `bindings`:
+    directories or files of this host, by the name of a volume or of its claim."""
     known, notes, wanted = beside or Objects(), [], []
     for tree, place in trees:
         match kinds.role(tree, place):
             case "object":
                 known = known.adding(objects.from_tree(tree, place))
             case "pod":
-                wanted.append((tree, place))
+                wanted.append((tree, place, tree))
             case "workload":
                 made = workloads.pods(tree, place)
-                wanted += [(pod, place) for pod in made.pods]
+                wanted += [(pod, place, tree) for pod in made.pods]
                 notes += made.notes
             case other:
                 notes.append(other)
     if not wanted:
         raise InvalidArgument(source, "; ".join(["holds no Pod, and nothing that runs as Pods", *notes]))
-    manifests = [from_dict(tree, place, known, bindings=bindings) for tree, place in wanted]
+    manifests = [
+        from_dict(tree, place, known, bindings=bindings, document=document)
+        for tree, place, document in wanted
+    ]
     names = [(one.namespace, one.name) for one in manifests]
     for namespace, name in names:
         if names.count((namespace, name)) > 1:
@@ -173,16 +186,19 @@ def from_dict(
     *,
     static: bool = False,
     bindings: Mapping[str, Path] | None = None,
+    document: Any = None,
 ) -> Manifest:
     """The Pod that `tree`, parsed YAML or JSON, describes. `tree` is left as it is. A `static` one has passed
-    no API server."""
+    no API server. `document`: what it was made of, the Pod or a workload; it tells the lines of what is wrong."""
+    document = tree if document is None else document
     if kinds.role(tree, source) != "pod":
         raise InvalidArgument(source, f"kind {tree.get('kind')!r} is no Pod")
-    bound, known, tree = bindings or {}, beside or Objects(), fields.wanted(tree)
+    known, tree = beside or Objects(), fields.wanted(tree)
     try:
         pod = msgspec.convert(fields.numbers_as_text(tree), Pod)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(source, str(error).replace("`$.", "`")) from error
+        text, path = str(error).replace("`$.", "`"), str(error).partition("`$.")[2].rstrip("`")
+        raise InvalidArgument(positions.where(document, path) or source, text) from error
     faults = [
         f"{path}: no such field" + (f"; is it {near}?" if near else "")
         for path, near in fields.unknown(tree, pod)
@@ -191,6 +207,7 @@ def from_dict(
         raise InvalidArgument(source, "metadata and spec are needed")
     if not pod.metadata.name and pod.metadata.generateName:
         pod.metadata.name = pod.metadata.generateName + admission.suffix(source + pod.metadata.generateName)
+    bound = _bound(pod.spec, bindings or {})
     findings = list(fields.examine(pod, bound=frozenset(bound)))
     defaults.fill(pod)
     if not static:
@@ -199,12 +216,30 @@ def from_dict(
     faults += [f"{one.path}: {one.text}" for one in findings if one.refused]
     faults += validation.faults(pod)
     if faults:
-        raise InvalidArgument(
-            source, "\n  ".join(["this Pod cannot run:", *faults] if len(faults) > 1 else faults)
-        )
+        raise _refusal(source, document, faults)
     notes = [f"{one.path} {one.text}" for one in findings if not one.refused and _matters(one)]
     notes += [f"{path} is not enforced" for path in validation.unenforced(pod)]
     return Manifest(pod, source, tuple(notes), known, static=static, bindings=bound)
+
+
+def _refusal(source: str, document: Any, faults: Sequence[str]) -> InvalidArgument:
+    """Each fault with the line it stands in, where that is known."""
+    places = [positions.where(document, fault.partition(": ")[0]) for fault in faults]
+    if len(faults) == 1:
+        return InvalidArgument(places[0] or source, faults[0])
+    lines = [f"{place}: {fault}" if place else fault for place, fault in zip(places, faults, strict=True)]
+    return InvalidArgument(source, "\n  ".join(["this Pod cannot run:", *lines]))
+
+
+def _bound(spec: PodSpec, bindings: Mapping[str, Path]) -> dict[str, Path]:
+    """By volume: a binding names one, or the claim of one."""
+    found = {}
+    for volume in spec.volumes or []:
+        claim = volume.persistentVolumeClaim
+        for name in (volume.name, claim.claimName if claim is not None else None):
+            if name in bindings and volume.name not in found:
+                found[volume.name] = bindings[name]
+    return found
 
 
 def _matters(finding: fields.Finding) -> bool:
