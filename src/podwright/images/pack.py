@@ -1,10 +1,10 @@
 """The program that makes a layer of a root directory. Standard library only.
 
 Started as a file of its own: `pack.py DIRECTORY LAYER`. With `changes` behind it DIRECTORY is the upper
-directory of an overlay, and its whiteouts become those of a layer. It writes an uncompressed tar (pax, sparse files in
-GNU's form 1.0) and prints its digest (the diff id). The same tree gives the same bytes: names are sorted,
-owners are numbers, holes are where the content has long runs of zeros, wherever the disk has them, and
-nothing of the host (device numbers, inode order, access times) gets in.
+directory of an overlay, and its whiteouts become those of a layer. It writes an uncompressed tar (pax, sparse
+files in GNU's form 1.0) and prints its digest (the diff id). The same tree gives the same bytes: names are
+sorted, owners are numbers, holes are where the content has long runs of zeros, wherever the disk has them,
+and nothing of the host (device numbers, inode order, access times) gets in.
 
 What cannot be in a layer: sockets and overlayfs's whiteouts mean nothing there and are left out; a name that
 begins with .wh. would hide another one, and is an error. Attributes are those that unpacking keeps.
