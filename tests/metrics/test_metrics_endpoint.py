@@ -264,6 +264,10 @@ async def test_other_requests_are_refused(served: Served, target: str, method: s
     assert (await fetch(served.place, target, method))[0] == status
 
 
+async def test_head_is_answered_without_a_body(served: Served) -> None:
+    assert await fetch(served.place, method="HEAD") == (200, "")
+
+
 async def test_huge_request_is_refused(served: Served) -> None:
     reader, writer = await connected(served.place)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (1 << 20))

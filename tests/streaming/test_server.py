@@ -320,6 +320,21 @@ async def test_several_requests_on_one_connection(served: Node) -> None:
     assert answer.count(b"HTTP/1.1 404 ") == 2
 
 
+async def test_the_answer_to_head_has_no_body(served: Node) -> None:
+    await served.server.listen()
+    head = b"HEAD / HTTP/1.1\r\nhost: x\r\n"
+    answer = await exchange(served, head + b"\r\n" + head + b"connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 404 ") == 2
+    assert b"content-length: 0" not in answer, "it says what GET would have got"
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_a_target_that_is_none_is_told_so(served: Node) -> None:
+    await served.server.listen()
+    answer = await exchange(served, b"GET //[ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 # Addresses and TLS
 
 

@@ -114,8 +114,9 @@ class _Endpoint:
     async def _answer(self, request: Request) -> Response:
         if request.path != "/metrics":
             return Response.words(404, "nothing is here, only at /metrics")
-        if request.method != "GET":
-            return Response.words(405, f"{request.method} is not possible here, only GET", ("allow", "GET"))
+        if request.method not in ("GET", "HEAD"):
+            words = f"{request.method} is not possible here, only GET and HEAD"
+            return Response.words(405, words, ("allow", "GET, HEAD"))
         return Response(200, await self._text(), (("content-type", CONTENT_TYPE_LATEST),))
 
     async def _text(self) -> bytes:

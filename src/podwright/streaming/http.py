@@ -234,12 +234,7 @@ class Http(asyncio.Protocol):
 
     async def _answer(self) -> None:
         try:
-            request = self._request()
-            try:
-                answer = await self._connections.answer(request)
-            except Exception as error:
-                log.exception("%s: a defect", request.method)
-                answer = self._connections.refusal(500, f"{type(error).__name__}: {error}")
+            answer = await self._answered()
             if isinstance(answer, Upgrade):
                 await self._switch(answer)
             else:
@@ -252,6 +247,18 @@ class Http(asyncio.Protocol):
         if self.inner is None and not self._leaving and not self.transport.is_closing():
             self.transport.resume_reading()
             self._go_on()
+
+    async def _answered(self) -> Response | Upgrade:
+        try:
+            request = self._request()
+        except ValueError as error:
+            # h11 lets pass what urllib takes for the beginning of an IPv6 address.
+            return self._connections.refusal(400, f"this is no target of a request: {error}")
+        try:
+            return await self._connections.answer(request)
+        except Exception as error:
+            log.exception("%s: a defect", request.method)
+            return self._connections.refusal(500, f"{type(error).__name__}: {error}")
 
     def _request(self) -> Request:
         head = self._head
@@ -275,7 +282,8 @@ class Http(asyncio.Protocol):
             return  # nobody reads an answer any more
         headers = [*response.headers, ("content-length", str(len(response.body)))]
         self._send(h11.Response(status_code=response.status, headers=headers))
-        self._send(h11.Data(data=response.body))
+        if self._head is None or self._head.method != b"HEAD":
+            self._send(h11.Data(data=response.body))
         self._send(h11.EndOfMessage())
         if set(self._http.states.values()) == {h11.DONE}:
             self._http.start_next_cycle()
