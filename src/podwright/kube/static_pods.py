@@ -21,6 +21,7 @@ from podwright.kube.sandbox import HASH
 if TYPE_CHECKING:
     from podwright.kube.models import AnyContainer, PodSpec
     from podwright.kube.node import Node
+    from podwright.kube.objects import Objects
 
 
 def parse(text: str, source: str, node: Node) -> list[Manifest]:
@@ -36,18 +37,26 @@ def parse(text: str, source: str, node: Node) -> list[Manifest]:
     return found
 
 
-def from_tree(tree: dict[str, Any], source: str, node: Node) -> Manifest:
+def from_tree(
+    tree: dict[str, Any], source: str, node: Node, *, beside: Objects | None = None, place: str = ""
+) -> Manifest:
     """The static pod of one document: its name ends in the node's, its uid is a hash of both and of the
-    file's name, so a changed file is another pod."""
+    file's name, so a changed file is another pod.
+
+    `beside`: the objects that stand in the same directory, where pods may refer to such. `place`: how errors
+    name the document, if not as `source`.
+    """
     tree = copy.deepcopy(tree)
     metadata = tree.get("metadata")
     if not isinstance(metadata, dict) or not metadata.get("name"):
-        raise InvalidArgument(source, "metadata.name is needed")
+        raise InvalidArgument(place or source, "metadata.name is needed")
     metadata["uid"] = metadata.get("uid") or _uid(tree, source, node.name)
     metadata["name"] = f"{metadata['name']}-{node.name.lower()}"
     metadata["annotations"] = {**(metadata.get("annotations") or {}), HASH: metadata["uid"]}
-    manifest = from_dict(tree, source, static=True)
+    manifest = from_dict(tree, place or source, beside, static=True)
     manifest.spec.nodeName = node.name
+    if beside is not None:
+        return manifest
     resource = next(_references(manifest.spec), "")
     refused = f"static pods may not reference {resource}" if resource else ""
     return replace(manifest, refused=refused)
