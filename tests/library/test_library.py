@@ -97,8 +97,8 @@ async def test_errors_are_podwrights(runtime: Runtime) -> None:
         with pytest.raises(PodwrightError):
             await sandbox.run("main", IMAGE, ["/no/such/program"])
         assert await runtime.containers() == []
-    with pytest.raises(InvalidArgument, match="livenessProbe"):
-        probed = {"name": "a", "image": "b", "livenessProbe": {"tcpSocket": {"port": 1}}}
+    with pytest.raises(InvalidArgument, match="livenesProbe"):
+        probed = {"name": "a", "image": "b", "livenesProbe": {"tcpSocket": {"port": 1}}}
         await runtime.run_pod(
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [probed]}}
         )
@@ -134,7 +134,7 @@ async def test_cancelling_a_pod_removes_it(runtime: Runtime) -> None:
 
     class Ear:
         def event(self, pod: str, container: str, text: str) -> None:
-            if container and text.startswith("started"):
+            if container and text == "Container started":
                 started.set()
 
         def output(self, pod: str, container: str, line: object) -> None: ...
