@@ -256,6 +256,8 @@ class NodeConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     container_log_max_size: int = 10 << 20
     """Bytes after which a log is rotated; 0: never."""
     container_log_max_files: int = 5
+    manifests: str = ""
+    """Directory of manifests whose pods `podwright serve` keeps running; empty: none."""
 
 
 class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -598,6 +598,14 @@ def serve(
             help="What runs the containers: oci; or fake, in memory, for tests (default: as configured).",
         ),
     ] = None,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the pods of this directory's manifests, as a kubelet keeps static pods"
+            " (default: as configured).",
+        ),
+    ] = None,
     scenario: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What happens on the node, YAML.", rich_help_panel=FAKE),
@@ -625,7 +633,8 @@ def serve(
     from podwright.cli import serve as room
 
     options = room.FakeOptions(scenario, control, seed, None if clock is None else clock.value)
-    room.serve(replace(context.obj, engine=None if engine is None else engine.value), log_level, options)
+    door = replace(context.obj, engine=None if engine is None else engine.value)
+    room.serve(door, log_level, options, manifests)
 
 
 @app.command(rich_help_panel=NODE)

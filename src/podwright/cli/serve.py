@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,9 @@ from podwright import __version__
 
 if TYPE_CHECKING:
     from podwright.cli.door import Door
+    from podwright.clock import Clock
     from podwright.config import Config
+    from podwright.server.serve import Beside
 
 
 PATIENCE = 2.0
@@ -31,8 +34,8 @@ class FakeOptions:
     clock: Literal["system", "virtual"] | None = None
 
 
-def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def serve(door: Door, log_level: str, fake: FakeOptions, manifests: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, and keep the pods of the directory `manifests` meanwhile."""
     # Before anything imports gRPC.
     from podwright.server import tuning
 
@@ -52,13 +55,18 @@ def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
     require_privileges(config)
     prepare(config)
     served = f"podwright {__version__} serves {config.listen} (state in {config.root})"
+    directory = manifests or (Path(config.node.manifests) if config.node.manifests else None)
+    if directory is not None:
+        served += f"; keeps the pods of {directory}"
     if config.engine == "fake":
-        main = _serve_fake(config, fake, served)
+        main = _serve_fake(config, fake, served, directory)
     else:
         from podwright.server.serve import serve as run
 
         _refuse(config, fake)
-        main = run(config.listen, door.house(PATIENCE), ready=_say(served))
+        main = run(
+            config.listen, door.house(PATIENCE), ready=_say(served), beside=_keeping(config, directory)
+        )
     try:
         import uvloop
     except ImportError:
@@ -67,7 +75,19 @@ def serve(door: Door, log_level: str, fake: FakeOptions) -> None:
         uvloop.run(main)
 
 
-def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[Any, Any, None]:
+def _keeping(config: Config, directory: Path | None, clock: Clock | None = None) -> Beside:
+    """What keeps the pods of `directory`, if there is one."""
+    if directory is None:
+        return lambda _: nullcontext()
+    from podwright.clock import SYSTEM
+    from podwright.kube.static_keeper import Keeper
+
+    return lambda runtime: Keeper(runtime, directory, config, clock=clock or SYSTEM)
+
+
+def _serve_fake(
+    config: Config, options: FakeOptions, served: str, directory: Path | None = None
+) -> Coroutine[Any, Any, None]:
     from podwright.errors import InvalidArgument
     from podwright.hooks.running import Hooks
     from podwright.server.endpoint import socket_path
@@ -90,7 +110,11 @@ def _serve_fake(config: Config, options: FakeOptions, served: str) -> Coroutine[
         hooks=Hooks.load(config.hooks),
     )
     return run(
-        node, config.listen, control, ready=_say(f"{served}; a fake node, to be controlled at {control}")
+        node,
+        config.listen,
+        control,
+        ready=_say(f"{served}; a fake node, to be controlled at {control}"),
+        beside=_keeping(config, directory, node.world.clock),
     )
 
 

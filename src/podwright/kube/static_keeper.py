@@ -106,8 +106,8 @@ class Keeper:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        await asyncio.wait({self._task})
-        self._stack.close()
+        with self._stack:
+            await asyncio.wait({self._task})
 
     async def looked(self) -> None:
         """The directory has been looked at once."""

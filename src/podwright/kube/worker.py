@@ -129,8 +129,8 @@ class PodWorker:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def update(self, manifest: Manifest) -> None:
-        """The pod shall be so from now on: images, resources, ephemeral containers, labels, the objects beside
-        it. Of the same name, namespace and uid."""
+        """The pod shall be so from now on: images, resources, ephemeral containers, labels, the objects that
+        stand beside it. Of the same name, namespace and uid."""
         if resizing.differs(self.pod.manifest, manifest):
             self._resizing = True
         if manifest.objects != self.pod.manifest.objects:

@@ -38,6 +38,8 @@ LINGER = 0.1
 LINGERS = 10
 """As many at most: clients that try again come on and on."""
 
+Beside = Callable[[Cri], AbstractAsyncContextManager[object]]
+
 _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -93,8 +95,10 @@ async def serve(
     house: AbstractAsyncContextManager[Cri],
     *,
     ready: Callable[[], None] = lambda: None,
+    beside: Beside = lambda _: nullcontext(),
 ) -> None:
-    """Serve `house` at `address` until SIGTERM or SIGINT; `ready` is called once calls are served.
+    """Serve `house` at `address` until SIGTERM or SIGINT; `ready` is called once calls are served. `beside`
+    works with the same runtime meanwhile.
 
     Entering `house` is recovery; what it raises ends the server. A second signal ends the drain, too.
     """
@@ -110,11 +114,12 @@ async def serve(
                 async with _metered(runtime):
                     tuning.settle()
                     gate.open(runtime)
-                    ready()
-                    notify("READY=1")
-                    await stop.wait()
-                    log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
-                    notify("STOPPING=1")
+                    async with beside(runtime):
+                        ready()
+                        notify("READY=1")
+                        await stop.wait()
+                        log.info("stopping: calls in flight get %g s, containers keep running", DRAIN)
+                        notify("STOPPING=1")
                     # Before the house closes, for calls in flight still need it.
                     await drain(server, gate)
         except asyncio.CancelledError:

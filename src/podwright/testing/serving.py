@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from podwright.linux.limits import raise_open_files
 from podwright.server import tuning
-from podwright.server.serve import DRAIN, notify, signals
+from podwright.server.serve import DRAIN, Beside, notify, signals
 from podwright.testing.control import controlling
 from podwright.testing.node import FakeNode
 
@@ -17,9 +18,15 @@ log = logging.getLogger("podwright.server")
 
 
 async def serve(
-    node: FakeNode, address: str, control: Path, *, ready: Callable[[], None] = lambda: None
+    node: FakeNode,
+    address: str,
+    control: Path,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    beside: Beside = lambda _: nullcontext(),
 ) -> None:
     """Serve `node` until SIGTERM or SIGINT; `ready` is called when recovery has ended for the first time.
+    `beside` works with the node's CRI meanwhile.
 
     The control socket is there from the beginning to the end, whatever becomes of the CRI's. A second signal
     ends the drain, too.
@@ -29,7 +36,7 @@ async def serve(
     with signals(stop, lambda: not node.is_up):
         try:
             # In this order, for calls in flight need the node: it lets them end before it goes itself.
-            async with node.serve(address), controlling(node, control), node:
+            async with node.serve(address), controlling(node, control), node, beside(node.cri):
                 tuning.settle()
                 ready()
                 notify("READY=1")
