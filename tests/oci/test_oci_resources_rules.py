@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podwright.engines.oci.resources import too_low
+from podwright.engines.oci.resources import not_the_parents, too_low
 from podwright.linux.cgroups import Layout
 from podwright.spec.resources import in_spec, unsetting
 from podwright.wire import cri_pb2 as cri
@@ -99,3 +99,24 @@ def test_memory_that_cannot_be_taken_back_bounds_the_limit(
     assert bool(why) is refused
     assert not refused or f"{limit} bytes are less than the {40 * MIB}" in why
     assert too_low("/pods/gone", wanted, unified) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "parents", "named"),
+    [
+        ({"cpuset_cpus": "0-1"}, {"cpus": "0-3", "mems": "0"}, ""),
+        ({"cpuset_cpus": "0,6-7", "cpuset_mems": "0"}, {"cpus": "0-1,5-7", "mems": "0"}, ""),
+        ({"cpuset_cpus": "1,77"}, {"cpus": "0-3", "mems": "0"}, "cpuset_cpus: '1,77' has 77"),
+        ({"cpuset_cpus": "1-5"}, {"cpus": "0-1,5", "mems": "0"}, "cpuset_cpus: '1-5' has 1-5"),
+        ({"cpuset_mems": "1"}, {"cpus": "0-3", "mems": "0"}, "cpuset_mems: '1' has 1"),
+        ({"cpuset_cpus": "0-9999999999999999"}, {"cpus": "0-3"}, "cpuset_cpus"),
+        ({"cpuset_cpus": "77"}, {}, ""),
+        ({"cpuset_cpus": "77"}, {"cpus": ""}, ""),
+        ({}, {"cpus": "0", "mems": "0"}, ""),
+    ],
+)
+def test_processors_that_the_cgroup_above_has_not_are_named(
+    asked: dict[str, Any], parents: dict[str, str], named: str
+) -> None:
+    why = not_the_parents(cri.LinuxContainerResources(**asked), parents)
+    assert (f"linux.{named}" in why) if named else why == ""

@@ -34,6 +34,8 @@ def sandbox_config(config: cri.PodSandboxConfig, field: str = "config") -> None:
                 raise InvalidArgument(f"{field}.port_mappings[{at}].{name}", f"{port} is not a port number")
     if config.log_directory and not config.log_directory.startswith("/"):
         raise InvalidArgument(f"{field}.log_directory", f"{config.log_directory!r} is not an absolute path")
+    for name in ("overhead", "resources"):
+        resources(getattr(config.linux, name), f"{field}.linux.{name}")
 
 
 def container_config(config: cri.ContainerConfig, field: str = "config") -> None:
@@ -55,6 +57,7 @@ def container_config(config: cri.ContainerConfig, field: str = "config") -> None
         )
     if ".." in config.log_path.split("/"):
         raise InvalidArgument(f"{field}.log_path", f"{config.log_path!r} leaves the sandbox's log_directory")
+    resources(config.linux.resources, f"{field}.linux.resources")
 
 
 def resources(wanted: cri.LinuxContainerResources, field: str) -> None:

@@ -121,7 +121,7 @@ class Updates:
         done = await spawn.run(runtime.argv("update", "--resources", str(file), container.id))
         if done.status == 0 or not self._alive(container):
             return
-        if why := too_low(cgroup, resources):
+        if why := too_low(cgroup, resources) or not_the_parents(resources, _parents_cpus(cgroup)):
             raise FailedPrecondition(why)
         words = conmon.plain_words(done.stderr.decode(errors="replace"))
         raise CommandFailed(runtime.kind, done.status, words)
@@ -168,11 +168,35 @@ def too_low(cgroup: str, resources: cri.LinuxContainerResources, where: cgroups.
     )
 
 
+def not_the_parents(resources: cri.LinuxContainerResources, parents: Mapping[str, str]) -> str:
+    """Which CPUs or memory nodes the container cannot have because the cgroup above it has not got them: its
+    "cpus" and "mems" are `parents`. "" when it has, or when that is not known."""
+    for kind, asked in (("cpus", resources.cpuset_cpus), ("mems", resources.cpuset_mems)):
+        given = parents.get(kind)
+        if not asked or not given:
+            continue
+        # The kernel's own list has no two ranges that touch.
+        ranges = [_bounds(each) for each in given.split(",")]
+        for each in asked.split(","):
+            first, last = _bounds(each)
+            if not any(least <= first and last <= most for least, most in ranges):
+                return (
+                    f"linux.cpuset_{kind}: {asked!r} has {each.strip()}, and the cgroup above the container"
+                    f" has {given}"
+                )
+    return ""
+
+
 def unlimited_quota_fails(resources: Mapping[str, Json], runtime: Runtime) -> bool:
     """Whether `runtime` cannot write the CPU quota "unlimited" that is in `linux.resources` of a spec: some
     crun write it unsigned, and cgroup v1 refuses that. A new cgroup has no quota anyway."""
     quota = (resources.get("cpu") or {}).get("quota") or 0
     return bool(quota < 0 and runtime.kind == "crun" and cgroups.layout().version == 1)
+
+
+def _bounds(each: str) -> tuple[int, int]:
+    first, _, last = each.strip().partition("-")
+    return int(first), int(last or first)
 
 
 def _parents_cpus(cgroup: str) -> dict[str, str]:
