@@ -271,3 +271,86 @@ def test_the_oldest_go_first(rotated: Path) -> None:
         "20260921-110000.900",
         "20260921-120000",
     ]
+
+
+async def test_tail_ends_where_the_log_ended_at_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "0.log"
+    write(path, range(5))
+    start = chain.Chain.start
+
+    def overtaken(self: chain.Chain, **how: object) -> chain.Start | None:
+        found = start(self, **how)  # type: ignore[arg-type]
+        write(path, range(5, 9))
+        return found
+
+    monkeypatch.setattr(chain.Chain, "start", overtaken)
+    log = reader.follow(path, follow=True, tail=2)
+    assert [(await asyncio.wait_for(anext(log), 10)).text[-1:] for _ in range(6)] == [
+        str(n).encode() for n in range(3, 9)
+    ]
+    await log.aclose()
+    assert await numbers(path, tail=1) == [8], "who does not follow gets what was there"
+
+
+async def test_a_log_is_rotated_while_the_next_file_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "0.log"
+    write(path, range(5))
+    row = chain.Chain(path)
+    begin = row.start()
+    assert begin is not None
+    current = chain.Chain._current
+    rotation.rotate(str(path), BEGIN + SECOND)
+    write(path, range(5, 10))
+    turns = iter([2])
+
+    def overtaken(self: chain.Chain) -> chain.Part | None:
+        for turn in turns:
+            rotation.rotate(str(path), BEGIN + turn * SECOND)
+            write(path, range(5 * turn, 5 * turn + 5))
+        return current(self)
+
+    monkeypatch.setattr(chain.Chain, "_current", overtaken)
+    seen, part = [], begin.part
+    while (following := row.successor(part)) is not None:
+        part.stream.close()
+        part = following
+        seen.append(part.stream.read(1 << 16).count(b"\n") and part.key.time)
+    part.stream.close()
+    assert [(time - BEGIN) // 1_000_000 for time in seen] == [5, 10]
+
+
+def test_an_empty_file_comes_after_none(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    (tmp_path / "0.log.20260921-090000").touch()
+    write(path, range(5))
+    row = chain.Chain(path)
+    begin = row.start()
+    assert begin is not None and begin.part.key.time == BEGIN
+    # Its writer goes on in the file that was renamed away, until it is told.
+    path.rename(tmp_path / "0.log.20260921-100000")
+    (tmp_path / "0.log.20260921-100001").touch()
+    assert row.successor(begin.part) is None
+    write(path, range(5, 9))
+    following = row.successor(begin.part)
+    assert following is not None and following.key.time == BEGIN + 5 * 1_000_000
+    for part in (begin.part, following):
+        part.stream.close()
+
+
+async def test_a_log_that_was_renamed_before_its_first_line(tmp_path: Path) -> None:
+    path, stop = tmp_path / "0.log", asyncio.Event()
+    renamed = tmp_path / "0.log.20260921-100000"
+    renamed.touch()
+    assert await numbers(path) == []
+    log = reader.follow(path, follow=True, stop=stop)
+    first = asyncio.ensure_future(anext(log))
+    await asyncio.sleep(0)
+    write(renamed, range(1))
+    assert (await asyncio.wait_for(first, 10)).text == b"line 0"
+    write(path, range(1, 2))
+    assert (await asyncio.wait_for(anext(log), 10)).text == b"line 1"
+    await log.aclose()

@@ -92,8 +92,6 @@ class Chain:
         self._times: dict[str, int] = {}
         """Of each stamp. An inode's number would not do: it goes to the next file that is made."""
         self._passed = Key(0, "")
-        self._left: set[str] = set()
-        """Stamps of files that were left without a record in them: nothing orders them."""
 
     def start(self, *, since: int | None = None, tail: int | None = None) -> Start | None:
         """Where to begin; None when there is no log.
@@ -145,8 +143,6 @@ class Chain:
                     continue  # removed: the one after it, then
             if current is not None:
                 self._passed = passed
-                if not key.time:
-                    self._left.add(key.stamp)
             return current
 
     def _overtaken(self, current: Part, part: Part, passed: Key) -> bool:
@@ -161,18 +157,28 @@ class Chain:
             row = [part for _, path, _ in self._listed() if (part := self._open_old(path)) is not None]
             if current is None:
                 if not self._path.exists():
-                    return row
+                    return row or self._empty()
             elif _is(self._path, current.identity) and all(each.identity != current.identity for each in row):
                 return [*row, current]
             # It was rotated while we looked.
             for each in (*row, *([current] if current is not None else [])):
                 each.stream.close()
 
+    def _empty(self) -> list[Part]:
+        """A log in which nothing was written before its only file was renamed."""
+        listed = self._listed(empty=True)
+        part = self._open_old(listed[-1][1]) if listed else None
+        return [part] if part is not None else []
+
     def _current(self) -> Part | None:
         return self._open(self._path)
 
-    def _listed(self) -> list[tuple[Key, str, tuple[int, int]]]:
-        """Key, path and identity of each rotated file, oldest first."""
+    def _listed(self, *, empty: bool = False) -> list[tuple[Key, str, tuple[int, int]]]:
+        """Key, path and identity of each rotated file, oldest first.
+
+        One without a record has no place in the row, and is left out. If it was renamed away so and its
+        writer has not gone on yet, it gets one. `empty`: with those.
+        """
         found = []
         for each in rotated(str(self._path)):
             part = self._open_old(each.path)
@@ -182,11 +188,8 @@ class Chain:
                 time = self._times.get(each.stamp) or part.key.time
                 if time:
                     self._times[each.stamp] = time
-                elif each.stamp in self._left:
+                elif not empty:
                     continue
-                else:
-                    # It may just have been renamed away, by somebody whose writer has not gone on yet.
-                    time = os.fstat(part.stream.fileno()).st_mtime_ns
             found.append((Key(time, each.stamp), each.path, part.identity))
         return sorted(found)
 
