@@ -299,3 +299,23 @@ def test_a_cgroup_that_cannot_be_made_has_the_kubelet_s_reason(tmp_path: Path) -
     with pytest.raises(Failure, match="unable to ensure pod container exists") as failed:
         pod_cgroups.make(with_resources({}), here)
     assert failed.value.reason == "FailedToCreatePodContainer"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "root, left",
+    [
+        ("/podwright-test-{}", ["/podwright-test-{}"]),
+        ("/podwright-test-{}/deep", ["/podwright-test-{}/deep"]),
+    ],
+)
+def test_the_last_pod_takes_what_was_made_above_it(tmp_path: Path, root: str, left: list[str]) -> None:
+    mark = secrets.token_hex(4)
+    here = node(tmp_path, cgroup_root=root.format(mark), make_cgroups=True)
+    pod_cgroups.make(with_resources(BURSTABLE), here)
+    pod_cgroups.remove(with_resources(BURSTABLE), here)
+    try:
+        assert all(cgroups.directories(each.format(mark)) for each in left)
+        assert not cgroups.directories(f"{here.cgroup_root}/kubepods")
+    finally:
+        cgroups.remove(f"/podwright-test-{mark}")

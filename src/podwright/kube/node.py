@@ -22,6 +22,8 @@ from podwright.kube.dns import parse_resolver
 from podwright.kube.resources import page_size
 from podwright.wire import cri_pb2 as cri
 
+CGROUP_ROOT = "/podwright"
+"""Not a kubelet's own: it would take pods that it does not know for orphans, and end them."""
 KUBELET_LOGS = Path("/var/log/containers")
 """Where log shippers look for the symlinks to containers' logs."""
 
@@ -51,7 +53,7 @@ class Node:
     seccomp_default: bool = False
     """Containers that say nothing of seccomp get RuntimeDefault instead of Unconfined."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()
-    cgroup_root: str = "/podwright"
+    cgroup_root: str = CGROUP_ROOT
     """The cgroup below which the pods' are; "" is the root of the hierarchy."""
     cgroup_driver: Literal["cgroupfs", "systemd"] = "cgroupfs"
     cgroup_v2: bool = False

@@ -24,7 +24,7 @@ from podwright.errors import PodwrightError
 from podwright.kube import resources
 from podwright.kube.failures import Failure
 from podwright.kube.manifest import Manifest
-from podwright.kube.node import Node
+from podwright.kube.node import CGROUP_ROOT, Node
 from podwright.kube.sandbox import cgroup_parent as parent
 from podwright.kube.sandbox import cgroup_path
 from podwright.linux import cgroups
@@ -121,7 +121,7 @@ def remove(manifest: Manifest, node: Node) -> None:
     """Kill what is still in the pod's cgroup and remove it; those above it go when no pod is left. Fine when
     it is not there. Raises FailedPrecondition for a process that does not end, OSError."""
     if path := parent(manifest, node):
-        _remove(path, resources.qos_class(manifest.spec))
+        _remove(path, resources.qos_class(manifest.spec), node)
 
 
 def discard(node: Node, uid: str) -> None:
@@ -133,7 +133,7 @@ def discard(node: Node, uid: str) -> None:
         for one in by_driver:
             path = cgroup_path(one, quality, uid)
             if cgroups.directories(path):
-                _remove(path, quality)
+                _remove(path, quality, node)
 
 
 def weight(shares: int) -> int:
@@ -168,13 +168,15 @@ def _declared(manifest: Manifest, resource: str) -> bool:
     return all(resources.amount(one, "limits", resource) for one in every)
 
 
-def _remove(path: str, quality: str) -> None:
+def _remove(path: str, quality: str, node: Node) -> None:
     _wait_for_end(cgroups.kill_all(path) if cgroups.pids(path) else set())
     cgroups.remove(path)
     _weigh(path, quality)
-    above = PurePosixPath(path).parents
-    for level in range(1 if quality == "Guaranteed" else 2):
-        cgroups.prune(str(above[level]))
+    # A root that the configuration names is somebody else's; the one that is made here goes as well.
+    foreign = "" if node.cgroup_root == CGROUP_ROOT else node.cgroup_root.strip("/")
+    levels = PurePosixPath(path.strip("/")).parents
+    for level in range(len(levels) - 1 - len(PurePosixPath(foreign).parts)):
+        cgroups.prune(f"/{levels[level]}")
 
 
 def _create(path: str) -> None:
