@@ -1,24 +1,37 @@
-"""The order of a pod's life: sandbox, init containers, containers, restarts, stop, removal."""
+"""A pod's life on the fake node: what is started again, what is tried again, how it ends, what another
+process finds, and what whoever watches is told.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from podwright.errors import PodwrightError
-from podwright.kube import manifest
-from podwright.kube.backoff import RestartDelays, restarts
+from podwright import errors
+from podwright.engines.fake.values import Span
+from podwright.errors import Unimplemented
+from podwright.kube import manifest, records
+from podwright.kube.manifest import Manifest
+from podwright.kube.models import VolumeMount
+from podwright.kube.node import Node
 from podwright.kube.outcome import PodOutcome
+from podwright.kube.pod_state import look
 from podwright.kube.runner import PodRun, run_pods
+from podwright.kube.worker import PodWorker
 from podwright.logs.lines import Line
-from tests.kube.crumbs import CrumbCri
+from podwright.testing import FakeNode, Fault
+from podwright.wire import cri_pb2 as cri
 
 IMAGE = "example.test/web:1"
+FOREVER = "trap 'exit 0' TERM; echo up; sleep 10000 & wait"
+DEAF = "trap '' TERM; echo up; sleep 10000 & wait; sleep 10000"
 
 
 class Ear:
@@ -36,21 +49,22 @@ class Ear:
 
 
 class Stage:
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.cri = CrumbCri()
-        self.cri.add_image(IMAGE)
-        self.ear = Ear()
-        self.slept: list[float] = []
+    """A fake node, and time that passes whenever there is nothing else to do."""
 
-    def pod(self, *programs: str, init: tuple[str, ...] = (), policy: str = "Never", **spec: Any) -> PodRun:
+    def __init__(self, root: Path, fake: FakeNode) -> None:
+        self.fake = fake
+        self.node = Node(root=root / "node")
+        self.ear = Ear()
+        self.runs: list[PodRun] = []
+
+    def pod(self, *programs: str, init: tuple[str, ...] = (), policy: str = "Never", **spec: Any) -> Manifest:
         def container(name: str, program: str) -> dict[str, Any]:
-            return {"name": name, "image": IMAGE, "args": [program]}
+            return {"name": name, "image": IMAGE, "command": ["sh", "-c", program]}
 
         tree = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": "web"},
+            "metadata": {"name": "web", "uid": "web-uid"},
             "spec": {
                 "restartPolicy": policy,
                 "initContainers": [container(f"i{n}", one) for n, one in enumerate(init)],
@@ -58,19 +72,71 @@ class Stage:
                 **spec,
             },
         }
-        return self.run_of(manifest.from_dict(tree))
+        return manifest.from_dict(tree)
 
-    def run_of(self, made: manifest.Manifest) -> PodRun:
-        return PodRun(self.cri.api, made, self.root, reporter=self.ear, sleep=self.sleep)
+    def run(self, made: Manifest, runtime: Any = None) -> PodRun:
+        run = PodRun(
+            runtime or self.fake.cri, made, self.node, reporter=self.ear, clock=self.fake.world.clock
+        )
+        self.runs.append(run)
+        return run
 
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        await asyncio.sleep(0)
+    def worker(self, made: Manifest) -> PodWorker:
+        return PodWorker(self.fake.cri, made, self.node, clock=self.fake.world.clock)
+
+    async def outcome(self, made: Manifest, **options: Any) -> PodOutcome:
+        outcome: PodOutcome = await self.ended(asyncio.create_task(self.run(made).run(**options)))
+        return outcome
+
+    async def ended(self, task: asyncio.Task[Any]) -> Any:
+        await self.until(task.done)
+        return task.result()
+
+    async def until(self, condition: Callable[[], bool], limit: float = 2000, step: float = 0.5) -> None:
+        """Let time pass, in seconds, until `condition` holds."""
+        passed = 0.0
+        while not condition():
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+                if condition():
+                    return
+            assert passed < limit, (self.asked(), self.ear.events)
+            await self.fake.advance(step)
+            passed += step
+
+    def asked(self) -> list[str]:
+        """ "CreateContainer c0:1": what changed something, in order."""
+        found, names = [], {}
+        for call in self.fake.calls:
+            request = call.request
+            if call.rpc == "CreateContainer":
+                name = f"{request.config.metadata.name}:{request.config.metadata.attempt}"
+                if call.response is not None:
+                    names[call.response.container_id] = name
+            elif call.rpc in ("StartContainer", "StopContainer", "RemoveContainer"):
+                name = names.get(request.container_id, request.container_id)
+            elif call.rpc in ("RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PullImage"):
+                name = ""
+            else:
+                continue
+            found.append(f"{call.rpc} {name}".strip())
+        return found
+
+    def started(self, name: str) -> Callable[[], bool]:
+        return lambda: f"StartContainer {name}" in self.asked()
+
+
+@asynccontextmanager
+async def _stage(root: Path, scenario: dict[str, Any] | None = None) -> AsyncIterator[Stage]:
+    images = {"items": [{"reference": IMAGE, "present": True, "config": {"Cmd": ["sh"]}}]}
+    async with FakeNode({"images": images, **(scenario or {})}, root=root / "fake", seed=3) as fake:
+        yield Stage(root, fake)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    async with _stage(tmp_path) as made:
+        yield made
 
 
 def codes(outcome: PodOutcome) -> list[int | None]:
@@ -78,262 +144,286 @@ def codes(outcome: PodOutcome) -> list[int | None]:
 
 
 async def test_init_containers_end_one_by_one_before_containers_start_in_order(stage: Stage) -> None:
-    outcome = await stage.pod("exit 0", "exit 0", init=("exit 0", "exit 0")).run()
-    assert stage.cri.calls == [
-        "run sandbox",
-        "create i0:0",
-        "start i0:0",
-        "create i1:0",
-        "start i1:0",
-        "create c0:0",
-        "start c0:0",
-        "create c1:0",
-        "start c1:0",
-        "stop sandbox",
-        "remove sandbox",
+    outcome = await stage.outcome(stage.pod("exit 0", "exit 0", init=("exit 0", "exit 0")))
+    names = ("i0:0", "i1:0", "c0:0", "c1:0")
+    made = [f"{call} {name}" for name in names for call in ("CreateContainer", "StartContainer")]
+    assert stage.asked()[:10] == ["RunPodSandbox", *made, "StopPodSandbox"]
+    assert sorted(stage.asked()[10:]) == [
+        *sorted(f"RemoveContainer {one}" for one in names),
+        "RemovePodSandbox",
     ]
     assert (outcome.exit_code, outcome.error, codes(outcome)) == (0, "", [0, 0, 0, 0])
-    assert not (stage.root / "pods").exists()
+    assert not list(stage.node.root.glob("*/*"))
 
 
 async def test_every_last_line_is_reported(stage: Stage) -> None:
-    await stage.pod("exit 0", "exit 1", init=("exit 0",)).run()
-    assert sorted(stage.ear.lines) == ["hello from c0:0", "hello from c1:0", "hello from i0:0"]
+    await stage.outcome(stage.pod("echo c0; printf rest", "echo c1; exit 1", init=("echo i0",)))
+    assert sorted(stage.ear.lines) == ["c0", "c1", "i0", "rest"]
+
+
+async def test_the_output_of_attempts_comes_in_their_order(stage: Stage) -> None:
+    program = "echo begin; echo end; exit 1"
+    task = asyncio.create_task(stage.run(stage.pod(program, policy="Always")).run())
+    await stage.until(stage.started("c0:3"))
+    stage.runs[0].stop()
+    await stage.ended(task)
+    assert stage.ear.lines == ["begin", "end"] * 4
 
 
 async def test_the_first_failure_in_the_manifests_order_is_the_exit_code(stage: Stage) -> None:
-    outcome = await stage.pod("exit 0", "exit 7", "exit 3").run()
+    outcome = await stage.outcome(stage.pod("exit 0", "exit 7", "exit 3"))
     assert (outcome.exit_code, codes(outcome)) == (7, [0, 7, 3])
 
 
 async def test_a_failed_init_container_ends_the_pod(stage: Stage) -> None:
-    outcome = await stage.pod("exit 0", init=("exit 4", "exit 0")).run()
-    assert "create i1:0" not in stage.cri.calls and "create c0:0" not in stage.cri.calls
+    outcome = await stage.outcome(stage.pod("exit 0", init=("exit 4", "exit 0")))
+    assert not [one for one in stage.asked() if "i1" in one or "c0" in one]
     assert (outcome.exit_code, codes(outcome)) == (4, [4, None, None])
     assert "init container 'i0' failed with exit code 4" in outcome.error
-    assert stage.cri.calls[-2:] == ["stop sandbox", "remove sandbox"]
 
 
-async def test_an_init_container_is_tried_again_until_it_succeeds(stage: Stage) -> None:
-    outcome = await stage.pod("exit 0", init=("exit 1,exit 1,exit 0",), policy="OnFailure").run()
-    assert [one for one in stage.cri.calls if "i0" in one] == [
-        "create i0:0",
-        "start i0:0",
-        "create i0:1",
-        "start i0:1",
-        "remove i0:0",
-        "create i0:2",
-        "start i0:2",
-        "remove i0:1",
-    ]
-    assert (outcome.exit_code, stage.slept, outcome.containers[0].restarts) == (0, [10.0], 2)
+async def test_only_the_newest_dead_attempt_is_kept(stage: Stage) -> None:
+    task = asyncio.create_task(stage.run(stage.pod("exit 1", policy="Always")).run())
+    await stage.until(stage.started("c0:3"))
+    await stage.until(lambda: "RemoveContainer c0:2" in stage.asked())
+    assert "RemoveContainer c0:3" not in stage.asked()
+    directory = stage.runs[0].directory
+    assert sorted(directory.kept_attempts("c0")) == [3]
+    stage.runs[0].stop()
+    await stage.ended(task)
 
 
-async def test_restarts_count_in_attempt_annotation_and_log_name(stage: Stage) -> None:
-    outcome = await stage.pod("exit 1,exit 0", policy="OnFailure").run()
-    config = stage.cri.configs["c0:1"]
-    assert config.metadata.attempt == 1
-    assert config.log_path == "c0/1.log"
-    assert config.annotations["io.kubernetes.container.restartCount"] == "1"
-    assert outcome.exit_code == 0
-    assert stage.ear.lines == ["hello from c0:0", "hello from c0:1"]
+async def test_the_back_off_doubles_after_a_restart_at_once(stage: Stage) -> None:
+    task = asyncio.create_task(stage.run(stage.pod("exit 1", policy="Always")).run())
+    await stage.until(stage.started("c0:5"))
+    stage.runs[0].stop()
+    await stage.ended(task)
+    starts = [call.started / 1e9 for call in stage.fake.calls.of("StartContainer")]
+    waits = [after - before for before, after in pairwise(starts)]
+    assert [round(one / 10) * 10 for one in waits] == [0, 10, 20, 40, 80]
 
 
-async def test_back_off_doubles(stage: Stage) -> None:
-    run = stage.pod("exit 1,exit 1,exit 1,exit 1,exit 1,run", policy="Always")
-    task = asyncio.create_task(run.run())
-    await stage.cri.called("start c0:5")
-    run.stop()
-    await task
-    assert stage.slept == [10, 20, 40, 80]
+async def test_a_container_that_ran_for_long_begins_its_back_off_anew(stage: Stage) -> None:
+    made = stage.pod("exit 1", policy="Always")
+    made.containers[0].command = ["sh", "-c", "sleep 700; exit 1"]
+    task = asyncio.create_task(stage.run(made).run())
+    await stage.until(stage.started("c0:3"), 4000, 20)
+    stage.runs[0].stop()
+    await stage.ended(task)
+    starts = [call.started / 1e9 for call in stage.fake.calls.of("StartContainer")]
+    assert all(after - before < 765 for before, after in pairwise(starts))
 
 
 async def test_a_pod_that_always_restarts_runs_until_it_is_stopped(stage: Stage) -> None:
-    run = stage.pod("exit 0,run", "run", policy="Always", terminationGracePeriodSeconds=5)
-    task = asyncio.create_task(run.run())
-    await stage.cri.called("start c0:1")
-    run.stop()
-    outcome = await task
-    stops = sorted(one for one in stage.cri.calls if one.startswith("stop c"))
-    assert stops == ["stop c0:1 5", "stop c1:0 5"]
-    assert (outcome.exit_code, codes(outcome), outcome.error) == (143, [143, 143], "")
+    made = stage.pod("exit 0", FOREVER, policy="Always", terminationGracePeriodSeconds=5)
+    task = asyncio.create_task(stage.run(made).run())
+    await stage.until(lambda: stage.started("c0:1")() and "up" in stage.ear.lines)
+    stage.runs[0].stop()
+    outcome = await stage.ended(task)
+    stops = stage.fake.calls.of("StopContainer")
+    assert [call.request.timeout for call in stops] == [5]
+    assert (outcome.exit_code, outcome.error) == (0, "")
 
 
 async def test_kill_does_not_wait_for_the_grace_period(stage: Stage) -> None:
-    run = stage.pod("deaf")
-    task = asyncio.create_task(run.run())
-    await stage.cri.called("start c0:0")
-    run.stop()
-    await stage.cri.called("stop c0:0 30")
-    run.kill()
-    outcome = await task
-    assert "stop c0:0 0" in stage.cri.calls
+    task = asyncio.create_task(stage.run(stage.pod(DEAF)).run())
+    await stage.until(lambda: "up" in stage.ear.lines)
+    stage.runs[0].stop()
+    await stage.until(lambda: "StopContainer c0:0" in stage.asked())
+    before = stage.fake.world.clock.monotonic()
+    stage.runs[0].kill()
+    outcome = await stage.ended(task)
+    assert stage.fake.world.clock.monotonic() - before < 10
     assert codes(outcome) == [137]
 
 
 async def test_stop_during_the_back_off_does_not_wait_for_it(stage: Stage) -> None:
-    run = stage.pod("exit 1", policy="Always")
-    asleep = asyncio.Event()
-
-    async def sleep(seconds: float) -> None:
-        asleep.set()
-        await asyncio.Event().wait()
-
-    run._sleep = sleep
-    task = asyncio.create_task(run.run())
-    await asleep.wait()
-    run.stop()
-    outcome = await task
-    assert outcome.exit_code == 1 and stage.cri.calls[-1] == "remove sandbox"
+    task = asyncio.create_task(stage.run(stage.pod("exit 1", policy="Always")).run())
+    await stage.until(stage.started("c0:4"))
+    before = stage.fake.world.clock.monotonic()
+    stage.runs[0].stop()
+    outcome = await stage.ended(task)
+    assert outcome.exit_code == 1 and stage.asked()[-1] == "RemovePodSandbox"
+    assert stage.fake.world.clock.monotonic() - before < 10
 
 
 async def test_stop_during_a_creation_waits_for_it_and_removes_what_it_made(stage: Stage) -> None:
-    run = stage.pod("run")
-    going, go_on = asyncio.Event(), asyncio.Event()
-
-    async def hold(call: str) -> None:
-        if call == "run sandbox":
-            going.set()
-            await go_on.wait()
-
-    stage.cri.before = hold
-    task = asyncio.create_task(run.run())
-    await going.wait()
-    run.stop()
-    await asyncio.sleep(0)
-    go_on.set()
-    await task
-    assert stage.cri.calls == ["run sandbox", "stop sandbox", "remove sandbox"]
+    stage.fake.faults.add(Fault(on="RunPodSandbox", latency=Span(3), count=1))
+    task = asyncio.create_task(stage.run(stage.pod(FOREVER)).run())
+    await stage.until(lambda: "RunPodSandbox" in stage.asked())
+    stage.runs[0].stop()
+    await stage.ended(task)
+    assert stage.asked() == ["RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"]
 
 
 async def test_cancellation_removes_everything(stage: Stage) -> None:
-    task = asyncio.create_task(stage.pod("deaf").run())
-    await stage.cri.called("start c0:0")
+    task = asyncio.create_task(stage.run(stage.pod(DEAF)).run())
+    await stage.until(lambda: "up" in stage.ear.lines)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert stage.cri.calls[-2:] == ["stop sandbox", "remove sandbox"]
-    assert not (stage.root / "pods").exists()
+    await stage.until(task.done)
+    assert task.cancelled()
+    assert stage.asked()[-2:] == ["RemoveContainer c0:0", "RemovePodSandbox"]
+    assert not list(stage.node.root.glob("*/*"))
 
 
 async def test_the_deadline_ends_the_pod_as_a_failure(stage: Stage) -> None:
-    outcome = await stage.pod("run", activeDeadlineSeconds=1).run()
-    assert outcome.error == "DeadlineExceeded: it was active for 1 s"
-    assert "stop c0:0 30" in stage.cri.calls
+    outcome = await stage.outcome(stage.pod(FOREVER, activeDeadlineSeconds=3))
+    assert outcome.error.startswith("DeadlineExceeded: Pod was active")
+    assert "StopContainer c0:0" in stage.asked()
 
 
-async def test_a_program_that_cannot_be_started_has_ended_with_128(stage: Stage) -> None:
-    outcome = await stage.pod("unstartable", "exit 0").run()
-    assert codes(outcome) == [128, 0]
-    assert (outcome.containers[0].reason, outcome.containers[0].message) == ("StartError", "no such program")
-    assert "c0: did not start: no such program" in stage.ear.events
+async def test_what_the_runtime_refuses_is_tried_again(stage: Stage) -> None:
+    for on in ("RunPodSandbox", "CreateContainer", "StopPodSandbox", "RemoveContainer"):
+        stage.fake.inject_error(on, errors.Unavailable("busy"), count=1)
+    outcome = await stage.outcome(stage.pod("exit 3"), keep=True)
+    assert (outcome.exit_code, outcome.error) == (3, "")
+    assert [stage.asked().count(one) for one in ("RunPodSandbox", "StopPodSandbox")] == [2, 2]
+    told = {(one.reason, one.message) for one in stage.runs[0].worker.events}  # type: ignore[union-attr]
+    assert (
+        "FailedCreatePodSandBox",
+        "Failed to create pod sandbox: rpc error: code = Unavailable desc = busy",
+    ) in told
+    assert ("Failed", "Error: busy") in told
 
 
-async def test_a_container_that_cannot_be_created_ends_the_pod(stage: Stage) -> None:
-    stage.cri.fail["create c1:0"] = PodwrightError("disk full")
-    outcome = await stage.pod("run", "run").run()
-    assert outcome.error == "container 'c1': disk full"
-    assert "stop c0:0 30" in stage.cri.calls and stage.cri.calls[-1] == "remove sandbox"
-
-
-async def test_a_restart_that_cannot_be_created_ends_the_pod(stage: Stage) -> None:
-    stage.cri.fail["create c0:1"] = PodwrightError("disk full")
-    outcome = await stage.pod("exit 3", "run", policy="Always").run()
-    assert outcome.error == "container 'c0': disk full"
-    assert (outcome.exit_code, stage.cri.calls[-1]) == (3, "remove sandbox")
-
-
-async def test_a_stop_that_fails_is_told_and_the_sandbox_still_goes(stage: Stage) -> None:
-    run = stage.pod("run")
-    stage.cri.fail["stop c0:0 30"] = PodwrightError("no answer")
-    task = asyncio.create_task(run.run())
-    await stage.cri.called("start c0:0")
-    run.stop()
-    outcome = await task
-    assert outcome.error == "no answer"
-    assert stage.cri.calls[-2:] == ["stop sandbox", "remove sandbox"]
-    assert not run.directory.path.exists()
+async def test_a_program_that_cannot_be_started_has_ended_with_128(tmp_path: Path) -> None:
+    script = {"containers": [{"match": {"container": "c0"}, "start_error": "no such program"}]}
+    async with _stage(tmp_path, script) as stage:
+        outcome = await stage.outcome(stage.pod("x", "exit 0"))
+        assert codes(outcome) == [128, 0]
+        assert "c0: Error: no such program" in stage.ear.events
 
 
 async def test_keep_leaves_the_stopped_sandbox_and_its_logs(stage: Stage) -> None:
-    run = stage.pod("exit 0")
-    await run.run(keep=True)
-    assert stage.cri.calls[-1] == "stop sandbox"
-    assert run.directory.log("c0", 0).exists()
-    await run.remove()
-    assert not run.directory.path.exists()
+    await stage.outcome(stage.pod("echo here"), keep=True)
+    assert stage.asked()[-1] == "StopPodSandbox"
+    assert b"here" in stage.runs[0].directory.log("c0", 0).read_bytes()
+    await stage.runs[0].remove()
+    assert not stage.runs[0].directory.path.exists()
 
 
 async def test_detach_returns_when_all_are_started_and_stops_nothing(stage: Stage) -> None:
-    outcome = await stage.pod("run", "run").run(detach=True)
-    assert stage.cri.calls[-1] == "start c1:0"
-    assert [one.id for one in outcome.containers] == ["c0:0", "c1:0"]
-    assert sorted(stage.ear.lines) == ["hello from c0:0", "hello from c1:0"]
+    outcome = await stage.outcome(stage.pod(FOREVER, FOREVER, init=("exit 0",)), detach=True)
+    assert stage.asked()[-1] == "StartContainer c1:0"
+    assert all(one.id for one in outcome.containers) and outcome.error == ""
 
 
-@pytest.mark.parametrize(
-    ("policy", "present", "pulls", "error"),
-    [
-        ("IfNotPresent", True, 0, ""),
-        ("IfNotPresent", False, 1, ""),
-        ("Always", True, 1, ""),
-        ("Never", True, 0, ""),
-        ("Never", False, 0, "ErrImageNeverPull"),
-    ],
-)
-async def test_pull_policies(stage: Stage, policy: str, present: bool, pulls: int, error: str) -> None:
-    run = stage.pod("exit 0")
-    run.manifest.containers[0].imagePullPolicy = policy
-    if not present:
-        stage.cri.images.clear()
-    outcome = await run.run()
-    assert stage.cri.calls.count(f"pull {IMAGE}") == pulls
-    assert error in outcome.error and bool(error) == bool(outcome.error)
+async def test_detach_gives_up_what_cannot_be_started(stage: Stage) -> None:
+    made = stage.pod("exit 0", FOREVER)
+    made.containers[0].image, made.containers[0].imagePullPolicy = "example.test/none:1", "Never"
+    outcome = await stage.outcome(made, detach=True)
+    assert outcome.error.startswith("container 'c0': ErrImageNeverPull: ") and outcome.exit_code == 1
+    assert stage.asked()[-1] == "RemovePodSandbox"
 
 
-async def test_run_as_non_root_is_enforced_with_the_images_user(stage: Stage) -> None:
-    outcome = await stage.pod("exit 0", securityContext={"runAsNonRoot": True}).run()
-    assert "container has runAsNonRoot and image will run as root" in outcome.error
-    assert outcome.exit_code == 1
+async def test_another_worker_takes_over_what_it_finds(stage: Stage) -> None:
+    made = stage.pod(FOREVER, "exit 1", policy="Always", init=("exit 0",))
+    first = stage.worker(made)
+    life = asyncio.create_task(first.run())
+    await stage.until(stage.started("c1:1"))
+    life.cancel()
+    await asyncio.wait({life})
+    before = stage.asked()
+    second = stage.worker(stage.pod(FOREVER, "exit 1", policy="Always", init=("exit 0",)))
+    life = asyncio.create_task(second.run())
+    await stage.until(stage.started("c1:2"))
+    more = stage.asked()[len(before) :]
+    assert not [one for one in more if "c0" in one or "i0" in one or "Sandbox" in one]
+    assert {one.reason for one in second.events} >= {"Created", "Started"}
+    assert (
+        next(one for one in second.events if one.object.endswith("{c0}") and one.reason == "Started").count
+        == 1
+    )
+    second.delete()
+    await stage.ended(life)
+    await second.remove()
 
 
-async def test_several_pods_run_side_by_side(stage: Stage, tmp_path: Path) -> None:
-    other = Stage(tmp_path / "other")
-    outcomes = await run_pods([stage.pod("exit 0"), other.pod("exit 2")])
+async def test_a_pod_is_followed_on_a_runtime_that_tells_no_events(stage: Stage) -> None:
+    class Mute:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stage.fake.cri, name)
+
+        async def get_container_events(self, _: cri.GetEventsRequest) -> AsyncIterator[Any]:
+            raise Unimplemented("no events")
+            yield
+
+    task = asyncio.create_task(stage.run(stage.pod("sleep 5; exit 2"), Mute()).run())
+    outcome = await stage.ended(task)
+    assert outcome.exit_code == 2
+    assert stage.fake.world.clock.monotonic() < 15
+
+
+async def test_status_events_and_manifest_can_be_read_from_elsewhere(stage: Stage) -> None:
+    worker = stage.worker(stage.pod(FOREVER))
+    life = asyncio.create_task(worker.run())
+    await stage.until(lambda: worker.status.phase == "Running" and worker.idle.is_set())
+    directory = worker.directory
+    assert records.read_status(directory) == worker.status
+    assert [one.reason for one in records.read_events(directory)] == ["Pulled", "Created", "Started"]
+    pod = records.read_manifest(directory)
+    assert pod is not None and pod.metadata is not None and pod.metadata.name == "web"
+    worker.delete()
+    await stage.ended(life)
+    assert records.read_events(directory)[-1].reason == "Killing"
+    await worker.remove()
+
+
+async def test_a_log_that_grows_is_rotated_and_read_to_its_end(stage: Stage) -> None:
+    stage.node = Node(root=stage.node.root, container_log_max_size=2000, container_log_max_files=3)
+    program = "for i in $(seq 60); do echo line $i; seq 100 110; sleep 1; done"
+    await stage.outcome(stage.pod(program), keep=True)
+    assert [one for one in stage.ear.lines if one.startswith("line")] == [f"line {n}" for n in range(1, 61)]
+    logs = sorted(path.name for path in stage.runs[0].directory.logs("c0").iterdir())
+    # At least; the pod may have ended in the middle of a rotation.
+    assert logs[0] == "0.log" and 2 <= len(logs) <= 3 and logs[1].endswith(".gz")
+    with gzip.open(stage.runs[0].directory.logs("c0") / logs[1]) as old:
+        assert b"line" in old.read()
+    await stage.runs[0].remove()
+
+
+async def test_a_volume_follows_the_manifest_of_its_pod(stage: Stage) -> None:
+    items = [{"path": "app", "fieldRef": {"fieldPath": "metadata.labels['app']"}}]
+    volumes = [{"name": "v", "downwardAPI": {"items": items}}]
+
+    def pod(label: str) -> Manifest:
+        made = stage.pod(FOREVER, volumes=volumes)
+        made.containers[0].volumeMounts = [VolumeMount(name="v", mountPath="/v")]
+        assert made.pod.metadata is not None
+        made.pod.metadata.labels = {"app": label}
+        return made
+
+    worker = stage.worker(pod("one"))
+    life = asyncio.create_task(worker.run())
+    await stage.until(lambda: worker.status.phase == "Running")
+    worker.update(pod("two"))
+    file = worker.directory.volume("downward-api", "v") / "app"
+    await stage.until(lambda: file.read_text() == "two")
+    seen = await look(stage.fake.cri, worker.manifest.uid)
+    assert [one.attempt for one in seen.containers] == [0]
+    worker.delete()
+    await stage.ended(life)
+    await worker.remove()
+
+
+async def test_several_pods_run_side_by_side(stage: Stage) -> None:
+    one, two = stage.pod("exit 0"), stage.pod("exit 2")
+    assert two.pod.metadata is not None
+    two.pod.metadata.name, two.pod.metadata.uid = "other", "other-uid"
+    outcomes = await stage.ended(asyncio.create_task(run_pods([stage.run(one), stage.run(two)])))
     assert [one.exit_code for one in outcomes] == [0, 2]
 
 
 async def test_the_end_of_the_log_stands_in_for_a_termination_message(stage: Stage) -> None:
-    run = stage.pod("exit 1")
-    run.manifest.containers[0].terminationMessagePolicy = "FallbackToLogsOnError"
-    assert (await run.run()).containers[0].message == "hello from c0:0"
+    made = stage.pod("echo last words; exit 1")
+    made.containers[0].terminationMessagePolicy = "FallbackToLogsOnError"
+    assert (await stage.outcome(made)).containers[0].message == "last words\n"
 
 
-@pytest.mark.parametrize(
-    ("policy", "code", "init", "again"),
-    [
-        ("Always", 0, False, True),
-        ("Always", 1, False, True),
-        ("Always", 0, True, False),
-        ("Always", 1, True, True),
-        ("OnFailure", 0, False, False),
-        ("OnFailure", 1, False, True),
-        ("Never", 1, False, False),
-        ("Never", 1, True, False),
-    ],
-)
-def test_restart_policies(policy: str, code: int, init: bool, again: bool) -> None:
-    assert restarts(policy, code, init=init) is again
-
-
-@given(st.lists(st.floats(0, 599), min_size=2, max_size=30))
-def test_delays_grow_to_the_limit_and_never_beyond(runs: list[float]) -> None:
-    delay: float | None = None
-    delays = [delay := RestartDelays().delay(delay, ran) for ran in runs]
-    assert delays[:2] == [0, 10]
-    assert delays == sorted(delays) and delays[-1] <= 300
-
-
-def test_a_long_run_begins_anew() -> None:
-    assert RestartDelays().delay(160, 599) == 300
-    assert RestartDelays().delay(160, 600) == 0
+async def test_run_as_non_root_is_enforced_with_the_images_user(stage: Stage) -> None:
+    task = asyncio.create_task(stage.run(stage.pod("exit 0", securityContext={"runAsNonRoot": True})).run())
+    await stage.until(lambda: any("runAsNonRoot" in one for one in stage.ear.events))
+    stage.runs[0].stop()
+    outcome = await stage.ended(task)
+    assert "container has runAsNonRoot and image will run as root" in outcome.error
+    assert outcome.exit_code == 1

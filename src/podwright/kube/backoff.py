@@ -10,6 +10,8 @@ from podwright.clock import SYSTEM, Clock
 
 FIRST, LIMIT, RESET = 10.0, 300.0, 600.0
 """Seconds: the first delay, the longest, and the quiet after which the delays begin anew."""
+TICK = 0.001
+"""Seconds that are no delay any more: a timer may fire a little before its moment."""
 
 
 @dataclass(slots=True)
@@ -41,7 +43,8 @@ class Backoff:
         entry = self._entries.get(key)
         if entry is None or self._expired(entry, event):
             return 0.0
-        return max(0.0, entry.delay - (self._clock.now() - event) / 1e9)
+        left = entry.delay - (self._clock.now() - event) / 1e9
+        return left if left >= TICK else 0.0
 
     def within(self, key: str) -> float:
         """Seconds that are left of the delay since it was last raised."""

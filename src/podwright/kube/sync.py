@@ -242,7 +242,8 @@ async def _start(
     except Failure as error:
         pod.waiting[name] = Waiting(error.reason, error.message)
         left = starting.backoff_left(pod, container, seen)
-        done.retry(left if error.reason == starting.CRASH_LOOP and left > 0 else ERROR_PAUSE)
+        crashed = error.reason == starting.CRASH_LOOP
+        done.retry(left if crashed else ERROR_PAUSE)
         tell()
         return False
     pod.waiting.pop(name, None)
