@@ -79,6 +79,17 @@ async def test_the_ids_inside_are_others_on_the_host(bench: Bench) -> None:
     assert "LOOPBACK,UP" in await bench.exec(container, "ip", "link", "show", "lo")
 
 
+async def test_an_image_as_a_volume_has_the_pods_owners(bench: Bench) -> None:
+    sandbox, ids, config = await bench.sandbox(config=pod()), mapped(), cri.ContainerConfig()
+    # A kubelet gives every mount of such a pod its ids.
+    mount = config.mounts.add(
+        container_path="/img", readonly=True, uidMappings=ids.uids, gidMappings=ids.gids
+    )
+    mount.image.image = "localhost/busybox:test"
+    container = await bench.container(sandbox, "sleep", "1000", config=config)
+    assert (await bench.exec(container, "stat", "-c", "%u:%g", "/img/etc/passwd")).strip() == "0:0"
+
+
 async def test_files_have_one_owner_inside_and_another_outside(
     bench: Bench, place: Config, tmp_path: Path
 ) -> None:

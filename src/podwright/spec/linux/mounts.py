@@ -261,8 +261,11 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
             raise InvalidArgument(f"{field}.uidMappings", "and gidMappings must be given together")
         if not request.handler.idmapped_mounts:
             raise FailedPrecondition(f"{field}: the runtime handler has no id-mapped mounts")
-        entry["uidMappings"] = id_mappings(mount.uidMappings, f"{field}.uidMappings")
-        entry["gidMappings"] = id_mappings(mount.gidMappings, f"{field}.gidMappings")
+        uids = id_mappings(mount.uidMappings, f"{field}.uidMappings")
+        gids = id_mappings(mount.gidMappings, f"{field}.gidMappings")
+        if not _shows_image(mount):
+            entry["uidMappings"], entry["gidMappings"] = uids, gids
+        # An overlay cannot be id-mapped: the engine shows the image's layers mapped as the pod is.
     draft.note(f"mounts[{destination}]", f"request: {field}")
     return entry
 
