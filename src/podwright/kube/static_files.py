@@ -171,7 +171,8 @@ class ManifestFiles:
     def _together(self, names: list[str]) -> Reading:
         """Pods find the objects of all files. Of two of one name the first file's counts."""
         pods: dict[Key, Manifest] = {}
-        faults = {str(self.directory / name): one.fault for name in names if (one := self._known[name]).fault}
+        faults = {str(self.directory / name): self._known[name].fault for name in names}
+        faults = {path: fault for path, fault in faults.items() if fault}
         files = [(str(self.directory / name), said) for name in names if (said := self._known[name].said)]
         beside = Objects()
         for path, said in files:

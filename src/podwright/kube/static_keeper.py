@@ -174,11 +174,15 @@ class Keeper:
         slot, task = self._slots.get(key, (None, None))
         if slot is not None and task is not None and not task.done():
             slot.want(manifest)
-        elif manifest is None and not begun:
-            self._slots.pop(key, None)
-        else:
+        elif manifest is not None or begun:
             slot = Slot(self._runtime, node, self._records, self._clock, feed, begun, manifest)
-            self._slots[key] = slot, asyncio.get_running_loop().create_task(slot.run())
+            task = asyncio.get_running_loop().create_task(slot.run())
+            self._slots[key] = slot, task
+            task.add_done_callback(lambda ended: self._ended(key, ended))
+
+    def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
+        if key in self._slots and self._slots[key][1] is task:
+            del self._slots[key]
 
     async def _leave(self) -> None:
         """Let go of all pods; they go on."""
