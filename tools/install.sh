@@ -31,6 +31,7 @@ needs() {
         echo "openssl openssl"
         echo "gpg gnupg"
         echo "gpg-agent gnupg"
+        echo "dockerd docker.io"
         ;;
     bench)
         echo "containerd containerd"

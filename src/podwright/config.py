@@ -282,14 +282,37 @@ class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     """Pods may have other limits by the annotation log-limits.podwright.io."""
 
 
+class DockerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The Docker Engine of `engine = "docker"`."""
+
+    endpoint: str = ""
+    """Where it listens: "unix:///PATH" or "tcp://HOST:PORT". Empty: as DOCKER_HOST says, else
+    unix:///var/run/docker.sock."""
+    tls_ca: str = ""
+    """PEM file with the authorities that sign the Docker Engine's certificate."""
+    tls_cert: str = ""
+    """PEM file with the certificate that it wants of us, and tls_key its key."""
+    tls_key: str = ""
+    request_timeout: float = 120.0
+    """Seconds for one request; pulls and stops take the time they need."""
+    sandbox_image: str = ""
+    """Image of the container that holds a pod together, pulled when it is absent. Empty: one that is made of
+    the host's catatonit."""
+    network: str = "cni"
+    """Where pods' networks come from: "cni", or "docker:NAME", a network of the Docker Engine's own."""
+    default_runtime: str = ""
+    """The Docker runtime of pods without a runtime handler; empty: the Docker Engine's own default."""
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     root: str = "/var/lib/podwright"
     """Persistent state: the database, images, writable layers."""
     run: str = "/run/podwright"
     """Volatile state: namespaces, bundles, mounts, exit files. A reboot must empty it."""
     listen: str = "/run/podwright/podwright.sock"
-    engine: Literal["oci", "fake"] = "oci"
-    """What runs the containers: "oci" is the embedded engine; "fake" keeps them in memory."""
+    engine: Literal["oci", "docker", "fake"] = "oci"
+    """What runs the containers: "oci" is the embedded engine, "docker" a Docker Engine; "fake" keeps them in
+    memory."""
     default_handler: str = "crun"
     handlers: dict[str, HandlerConfig] = msgspec.field(default_factory=_default_handlers)
     cgroup_driver: Literal["cgroupfs", "systemd"] = "cgroupfs"
@@ -316,6 +339,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     logs: LogsConfig = LogsConfig()
     node: NodeConfig = NodeConfig()
     tracing: TracingConfig = TracingConfig()
+    docker: DockerConfig = DockerConfig()
 
     @property
     def root_path(self) -> Path:

@@ -1,0 +1,1 @@
+"""The docker engine: pods on a Docker Engine, through its API."""
