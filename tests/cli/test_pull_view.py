@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -25,26 +26,35 @@ class Screen(io.StringIO):
         super().__init__()
         self.columns = columns
         self.lines = [""]
-        self.row = 0
+        self.row = self.column = 0
+
+    @property
+    def buffer(self) -> Any:
+        return self
 
     def isatty(self) -> bool:
         return True
 
-    def write(self, text: str) -> int:
+    def write(self, given: str | bytes) -> int:
+        text = given.decode() if isinstance(given, bytes) else given
         for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
             if part == "\n":
-                self.row += 1
+                self.row, self.column = self.row + 1, 0
                 if self.row == len(self.lines):
                     self.lines.append("")
             elif part == "\r":
-                pass
+                self.column = 0
             elif up := re.fullmatch(r"\x1b\[(\d+)A", part):
                 self.row -= int(up[1])
                 assert self.row >= 0
             elif part == "\x1b[J":
-                self.lines[self.row :] = [""]
+                self.lines[self.row :] = [self.lines[self.row][: self.column]]
+            elif part == "\x1b[K":
+                self.lines[self.row] = self.lines[self.row][: self.column]
             elif part[0] != "\x1b":
-                self.lines[self.row] += part
+                before = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = before[: self.column] + part + before[self.column + len(part) :]
+                self.column += len(part)
         return len(text)
 
     def narrow(self, columns: int) -> None:
@@ -52,6 +62,7 @@ class Screen(io.StringIO):
         for line in self.lines:
             folded += [line[at : at + columns] for at in range(0, max(1, len(line)), columns)]
         self.lines, self.row, self.columns = folded, len(folded) - 1, columns
+        self.column = len(folded[-1])
 
 
 class Sized(Region):

@@ -12,14 +12,15 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from podwright.cli import fake as fake_commands
 from podwright.cli import images as image_commands
 from podwright.cli.door import Door, run_async
-from podwright.cli.output import Format, in_words
+from podwright.cli.output import Document, Format, in_words
 
 if TYPE_CHECKING:
     from podwright.streaming.client import Options
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 PODS, IMAGES, NODE = "Pods", "Images", "Node"
 FAKE = "Of the fake engine"
+BESIDE, DRY = "Beside the manifests", "Only looking"
 app.add_typer(image_commands.app, name="image", rich_help_panel=IMAGES)
 app.add_typer(fake_commands.app, name="fake", rich_help_panel=NODE)
 
@@ -104,6 +106,11 @@ class FakeClock(enum.StrEnum):
     VIRTUAL = "virtual"
 
 
+class Wait(enum.StrEnum):
+    READY = "ready"
+    COMPLETED = "completed"
+
+
 class TraceForm(enum.StrEnum):
     WATERFALL = "waterfall"
     JSON = "json"
@@ -157,30 +164,162 @@ def options(
     context.obj = Door(config, root, run, socket)
 
 
-@app.command(rich_help_panel=PODS)
+class OptionalValues(TyperCommand):
+    """`--wait` and `--dry-run` may stand without a value, and never take the next word for theirs."""
+
+    VALUES: ClassVar = {"--wait": "ready", "--dry-run": "text"}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        given = [f"{one}={self.VALUES[one]}" if one in self.VALUES else one for one in args[:end]]
+        return super().parse_args(ctx, given + args[end:])
+
+
+@app.command(rich_help_panel=PODS, cls=OptionalValues)
 def run(
     context: typer.Context,
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="Pod manifests, YAML or JSON; - is standard input."),
-    ],
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the ended pods to be looked at.")] = False,
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE...",
+            help="Manifests, YAML or JSON: Pods, workloads, what they need. A directory stands for its"
+            " manifests, - is standard input.",
+        ),
+    ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Option("--filename", "-f", metavar="FILE", help="The same, as kubectl has it."),
+    ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Leave them running, and print their ids.")
+        bool,
+        typer.Option("--detach", "-d", help="Leave them running once they are started; print their ids."),
+    ] = False,
+    wait: Annotated[
+        Wait | None,
+        typer.Option(
+            metavar="[=ready|completed]",
+            help="Detached, but only when all are so. Exits with 124 when time is over.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long to wait: 30s, 2m; 0 is any time (ready: 5m)."),
+    ] = None,
+    keep: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep/--rm",
+            help="Whether what has ended stays to be looked at (in the foreground it is removed).",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but what the containers write.")
     ] = False,
     endpoint: Annotated[
         str | None,
         typer.Option(help="Run them at this CRI server, podwright's or another's.", metavar="ADDRESS"),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but what the containers write.")
+    configmap: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=…",
+            help="A ConfigMap: a file, a directory, or KEY=VALUE; may be repeated.",
+            rich_help_panel=BESIDE,
+        ),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=…", help="A Secret, likewise.", rich_help_panel=BESIDE),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLAIM=PATH",
+            help="A directory or file of this host for a persistent volume claim, or for a volume.",
+            rich_help_panel=BESIDE,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        Document | None,
+        typer.Option(
+            "--dry-run",
+            metavar="[=text|json|yaml]",
+            help="Print the CRI calls that would be made; change nothing.",
+            rich_help_panel=DRY,
+        ),
+    ] = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Print the values of Secrets, too.", rich_help_panel=DRY)
     ] = False,
 ) -> None:
-    """Run Pod manifests, print what their containers write, exit with their status."""
-    from podwright.cli.run import run_command
+    """Run Pods as a kubelet does: print what their containers write, exit with their status.
 
-    status = run_command(files, context.obj, endpoint=endpoint, keep=keep, detach=detach, quiet=quiet)
-    raise typer.Exit(status)
+    On a terminal the pods are drawn below their output. Ctrl-C stops them gracefully, a second one kills.
+    """
+    from podwright.cli.run_inputs import Inputs
+
+    inputs = Inputs([*(files or ()), *(more or ())], configmap or (), secret or (), volume or ())
+    if not inputs.files:
+        raise typer.BadParameter(
+            "what shall run? give a manifest, or - for standard input", param_hint="FILE"
+        )
+    if dry_run is not None:
+        from podwright.cli import dry_run as room
+
+        run_async(room.dry_run(inputs, context.obj, dry_run, endpoint=endpoint, show_secrets=show_secrets))
+        return
+    from podwright.cli.output import seconds
+    from podwright.cli.run import Options, run_command
+
+    options = Options(
+        endpoint=endpoint,
+        keep=keep,
+        detach=detach,
+        wait=None if wait is None else wait.value,
+        timeout=None if timeout is None else seconds("--timeout", timeout),
+        quiet=quiet,
+    )
+    raise typer.Exit(run_command(inputs, context.obj, options))
+
+
+@app.command(rich_help_panel=PODS)
+def describe(
+    context: typer.Context,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="POD...", help="By name, NAMESPACE/NAME, uid, id, or the beginning of one."),
+    ],
+    output: Annotated[
+        Document, typer.Option("--output", "-o", help="json, yaml: the Pod of the API, with its status.")
+    ] = Document.TEXT,
+) -> None:
+    """Tell all that is known of pods: containers and their states, conditions, volumes, events.
+
+    Values that come from Secrets are not shown. A pod that another client runs through the CRI is told as
+    far as the CRI knows it.
+    """
+    from podwright.cli import describe as room
+
+    run_async(room.describe(context.obj, names, output))
+
+
+@app.command(rich_help_panel=PODS)
+def events(
+    context: typer.Context,
+    pod: Annotated[
+        str | None, typer.Argument(metavar="[POD]", help="Only of this one.", show_default=False)
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
+    since: Annotated[
+        str, typer.Option(help="Only from then on: 10m, 2h, or an RFC 3339 time.", metavar="TIME")
+    ] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """List what has happened to the pods that podwright runs, the newest last."""
+    from podwright.cli import events as room
+
+    run_async(room.events(context.obj, pod, follow=follow, since=since, output=output))
 
 
 @app.command(rich_help_panel=PODS)

@@ -7,13 +7,18 @@ columns are aligned. They are drawn here and not by rich, which takes as long as
 from __future__ import annotations
 
 import enum
+import errno
 import os
+import re
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from podwright.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -47,6 +52,14 @@ class Format(enum.StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class Document(enum.StrEnum):
+    """How one thing is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -104,7 +117,12 @@ def age(nanoseconds: int) -> str:
     """How long ago a moment was, as kubectl writes it: "45s", "3m20s", "59m", "5h", "4d"; "-" for none."""
     if nanoseconds <= 0:
         return "-"
-    seconds = max(0, int(time.time()) - nanoseconds // 1_000_000_000)
+    return span(int(time.time()) - nanoseconds // 1_000_000_000)
+
+
+def span(seconds: int) -> str:
+    """A length of time in the same way; "0s" for what lies ahead."""
+    seconds = max(0, seconds)
     if seconds < 120:
         return f"{seconds}s"
     if seconds < 600 and seconds % 60:
@@ -112,6 +130,29 @@ def age(nanoseconds: int) -> str:
     if seconds < 3 * 3600:
         return f"{seconds // 60}m"
     return f"{seconds // 3600}h" if seconds < 48 * 3600 else f"{seconds // 86400}d"
+
+
+def seconds(option: str, text: str) -> float:
+    """A length of time as people type it: "90", "30s", "1h30m". InvalidArgument names `option`."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    if parts is None or not text:
+        raise InvalidArgument(f"{option} {text}", "is no length of time: 30s, 2m, 1h30m")
+    hours, minutes, rest = (float(one or 0) for one in parts.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+@contextmanager
+def unread(stream: TextIO) -> Iterator[None]:
+    """Write in the block for somebody who may read no more (`| head`, a terminal that was closed): then what
+    is written goes nowhere, and the command goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def size(octets: int) -> str:

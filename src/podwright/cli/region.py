@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 WITHOUT_WRAP, WITH_WRAP = "\x1b[?7l", "\x1b[?7h"
-BELOW = "\x1b[J"
+BELOW, REST = "\x1b[J", "\x1b[K"
+"""Clear what is below the cursor; what is right of it."""
 
 
 class Region:
@@ -27,27 +28,33 @@ class Region:
             found = os.terminal_size((0, 0))
         return found if found.columns > 0 and found.lines > 0 else os.terminal_size((80, 24))
 
-    def draw(self, lines: Sequence[str], widths: Sequence[int]) -> None:
-        """Let `lines` be what is there. `widths` are their columns, less than the terminal has."""
-        self._write(self._erased() + WITHOUT_WRAP + "\n".join(lines) + WITH_WRAP)
+    def draw(self, lines: Sequence[str], widths: Sequence[int], above: bytes = b"") -> None:
+        """Let `lines` be what is there, and `above`, whole lines, what was said before them. `widths` are
+        their columns, less than the terminal has."""
+        text = above + WITHOUT_WRAP.encode() + (REST + "\n").join(lines).encode() + REST.encode()
+        # Drawn over, not cleared first: nothing flickers. But what is said needs the place.
+        self._write(
+            (self._top() + BELOW if above else self._top()).encode() + text + (BELOW + WITH_WRAP).encode()
+        )
         self._widths = list(widths)
 
-    def erase(self) -> None:
-        """Let nothing be there; what is written next begins where the region began."""
-        if self._widths:
-            self._write(self._erased())
+    def erase(self, above: bytes = b"") -> None:
+        """Let nothing be there; what is written next, or `above`, begins where the region began."""
+        if self._widths or above:
+            self._write((self._top() + BELOW if self._widths else "").encode() + above)
             self._widths = []
 
-    def _erased(self) -> str:
+    def _top(self) -> str:
+        """To the beginning of the first line that is there."""
         if not self._widths:
             return ""
         # A terminal that became narrower has folded the lines.
         columns = self.size().columns
         rows = sum(max(1, -(-width // columns)) for width in self._widths)
-        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "") + BELOW
+        return "\r" + (f"\x1b[{rows - 1}A" if rows > 1 else "")
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: bytes) -> None:
         # At once: a terminal shows no half of it.
         self._stream.flush()
-        self._stream.write(text)
-        self._stream.flush()
+        self._stream.buffer.write(text)
+        self._stream.buffer.flush()

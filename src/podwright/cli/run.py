@@ -1,119 +1,218 @@
-"""`podwright run`: the body of the command. Output of containers goes where they sent it, with their names in
-front; what podwright has to say goes to standard error; the pod's exit status becomes the command's.
+"""`podwright run`: the body of the command. What is seen of it is `run_screen`'s; the pod's exit status
+becomes the command's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from podwright.cli.output import span
+from podwright.cli.run_screen import Screen
+from podwright.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from podwright.api import Cri
     from podwright.cli.door import Door
+    from podwright.cli.pod_view import Shown
     from podwright.cli.pull_display import Display
+    from podwright.cli.run_inputs import Inputs
     from podwright.kube.manifest import Manifest
-    from podwright.kube.outcome import ContainerOutcome, PodOutcome
+    from podwright.kube.outcome import PodOutcome
     from podwright.kube.runner import PodRun
-    from podwright.logs.lines import Line
 
-COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-"""ANSI foreground colours, one a container, again from the first when there are more containers."""
 WATCH_AGAIN = 1.0
 """Seconds after which a server whose stream of pulls has ended is asked again."""
-DIM, RED, RESET = "\x1b[2m", "\x1b[31m", "\x1b[0m"
+TIMED_OUT = 124
+"""The exit status of timeout(1)."""
+READY_LIMIT = 300.0
+"""Seconds that `--wait=ready` takes at most where nobody says how long."""
 
 
-def run_command(
-    files: Sequence[Path],
-    door: Door,
-    *,
-    endpoint: str | None = None,
-    keep: bool = False,
-    detach: bool = False,
-    quiet: bool = False,
-) -> int:
-    """Run the Pods of `files` side by side; the exit status: the first of a container that is not 0.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, beside what."""
 
-    They run at `endpoint` (any CRI server's address) or through `door`: at a podwright server that answers,
-    else in this process, which answers other commands meanwhile. With `keep` the ended pods are left to be
-    looked at; with `detach` they are left running once they are started, and their ids are printed. `quiet`
-    leaves out what is not the containers' own output. Ctrl-C stops gracefully, a second one at once. Raises
-    InvalidArgument for bad manifests.
+    endpoint: str | None = None
+    """Any CRI server's address; None: a podwright server that answers, or this process."""
+    keep: bool | None = None
+    """Whether what has ended stays; None: as is usual for the way to run."""
+    detach: bool = False
+    wait: Literal["ready", "completed"] | None = None
+    timeout: float | None = None
+    """Seconds for `wait`; 0: any time."""
+    quiet: bool = False
+
+    def check(self) -> None:
+        """InvalidArgument for options that contradict each other."""
+        if self.timeout is not None and self.wait is None:
+            raise InvalidArgument("--timeout", "is how long --wait takes at most; say --wait, too")
+        if self.detached and self.keep is False and self.wait != "completed":
+            raise InvalidArgument(
+                "--rm", "nobody is left to remove a detached pod when it ends: use --wait=completed, or no -d"
+            )
+
+    @property
+    def detached(self) -> bool:
+        """Nobody follows the containers' output."""
+        return self.detach or self.wait is not None
+
+
+def run_command(inputs: Inputs, door: Door, options: Options) -> int:
+    """Run the Pods of `inputs` side by side; the exit status: the first of a container that is not 0, or
+    TIMED_OUT when what was waited for did not come in time.
+
+    In the foreground they run to their end and are removed, unless they are kept; Ctrl-C stops gracefully, a
+    second one at once. Detached they are left running once they are started, or as they are when what was
+    waited for has come, and their ids are printed. Raises InvalidArgument for bad manifests and options.
     """
-    from podwright.kube import manifest
+    from podwright.cli.run_inputs import read
 
-    manifests = [one for file in files for one in manifest.read(file)]
-    names = [(one.namespace, one.name) for one in manifests]
-    for namespace, name in names:
-        if names.count((namespace, name)) > 1:
-            from podwright.errors import InvalidArgument
-
-            raise InvalidArgument("manifests", f"Pod {namespace}/{name} is in more than one file")
+    options.check()
+    manifests = read(inputs)
     screen = Screen(
-        [
-            (one.name, container.name)
-            for one in manifests
-            for container in [*one.init_containers, *one.containers]
-        ],
-        quiet=quiet,
-        out=sys.stderr if detach else None,  # `id=$(podwright run -d …)` wants the ids alone
+        [(one.name, container.name) for one in manifests for container in one.all_containers()],
+        quiet=options.quiet,
+        silent=options.wait is not None,
+        out=sys.stderr if options.detached else None,  # `id=$(podwright run -d …)` wants the ids alone
     )
     for one in manifests:
         for note in one.notes:
             screen.event(one.name, "", note)
-    return asyncio.run(_main(manifests, door, endpoint, keep, detach, screen))
+    return asyncio.run(_main(manifests, door, options, screen))
 
 
-async def _main(
-    manifests: Sequence[Manifest], door: Door, endpoint: str | None, keep: bool, detach: bool, screen: Screen
-) -> int:
+async def _main(manifests: Sequence[Manifest], door: Door, options: Options, screen: Screen) -> int:
     from podwright.cli.share import lasting
     from podwright.kube.node import observe
     from podwright.kube.runner import PodRun, run_pods
     from podwright.kube.wakes import Feed
 
-    async with lasting(door, endpoint) as runtime, Feed(runtime) as feed:
+    begun = time.monotonic()
+    late: list[str] = []
+    async with lasting(door, options.endpoint) as runtime, Feed(runtime) as feed:
         node = await observe(runtime, door.config())
         runs = [PodRun(runtime, one, node, reporter=screen, feed=feed) for one in manifests]
-        async with _pulls_shown(runtime, manifests, screen):
-            with _stopped_by_signals(runs, screen):
-                outcomes = await run_pods(runs, keep=keep, detach=detach)
-    if detach and not any(one.error for one in outcomes):
+        for one in runs:
+            one.terse = screen.live
+        async with _drawn(runtime, runs, screen):
+            with _stopped_by_signals(runs, screen) as stopped, _limited(runs, options, late):
+                outcomes = await run_pods(
+                    runs,
+                    keep=options.keep is True or options.wait is not None,
+                    detach=options.detached,
+                    until=options.wait or "started",
+                )
+            if options.wait is not None and not late and (stopped or options.keep is False):
+                await asyncio.gather(*(one.remove() for one in runs))
+    if late:
+        screen.fault(
+            f"{options.wait} was waited for {span(int(time.monotonic() - begun))}: {'; '.join(late)}"
+        )
         _print_ids(outcomes)
-    else:
-        screen.summary(outcomes, keep)
+        return TIMED_OUT
+    if options.detached and not stopped and not any(one.error for one in outcomes):
+        _print_ids(outcomes)
+    if not options.detached or options.wait == "completed" or any(one.error for one in outcomes):
+        screen.summary(outcomes, options.keep is True and not options.detached)
     return next((one.exit_code for one in outcomes if one.exit_code), 0)
 
 
-@asynccontextmanager
-async def _pulls_shown(runtime: Cri, manifests: Sequence[Manifest], screen: Screen) -> AsyncIterator[None]:
-    """While the block runs, show how far the pulls of the pods' images are."""
-    from podwright.cli.pull_display import display
+# Waiting
 
-    if screen.quiet:
+
+@contextmanager
+def _limited(runs: Sequence[PodRun], options: Options, late: list[str]) -> Iterator[None]:
+    """When the time is over nobody waits any more, and `late` says for what."""
+    limit = options.timeout
+    if limit is None:
+        limit = READY_LIMIT if options.wait == "ready" else 0
+    if not options.wait or not limit:
         yield
         return
-    images = {one.image or "" for each in manifests for one in [*each.init_containers, *each.containers]}
-    async with display(screen.err, screen.note) as shown:
-        screen.display = shown
-        following = asyncio.ensure_future(_follow_pulls(runtime, images, shown))
+
+    def leave() -> None:
+        from podwright.cli.run_pods import missing
+
+        late.extend(text for one in runs if (text := missing(one, options.wait or "")))
+        for one in runs:
+            one.leave()
+
+    timer = asyncio.get_running_loop().call_later(limit, leave)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _stopped_by_signals(runs: Sequence[PodRun], screen: Screen) -> Iterator[list[bool]]:
+    """While the block runs; what it gets is not empty when somebody has stopped the pods."""
+    loop = asyncio.get_running_loop()
+    seen: list[bool] = []
+
+    def on_signal() -> None:
+        seen.append(True)
+        if len(seen) == 1:
+            screen.note("stopping; once more to kill")
+        for one in runs:
+            if len(seen) == 1:
+                one.stop()
+            else:
+                one.kill()
+
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signals.append(signal.SIGHUP)
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield seen
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+# What is drawn meanwhile
+
+
+@asynccontextmanager
+async def _drawn(runtime: Cri, runs: Sequence[PodRun], screen: Screen) -> AsyncIterator[None]:
+    """While the block runs, show the pods, and how far the pulls of their images are."""
+    from podwright.cli.run_pods import shown
+
+    def pods() -> list[Shown]:
+        return [one for one in map(shown, runs) if one is not None]
+
+    images = {
+        reference
+        for each in runs
+        for reference in (
+            *(one.image for one in each.manifest.all_containers()),
+            *(one.image.reference for one in each.manifest.spec.volumes or [] if one.image is not None),
+        )
+        if reference
+    }
+    async with screen.drawing(pods) as display:
+        if display is None:
+            yield
+            return
+        following = asyncio.ensure_future(_follow_pulls(runtime, images, display))
         try:
             yield
         finally:
-            screen.display = None
             following.cancel()
             await asyncio.wait({following})
 
 
 async def _follow_pulls(runtime: Cri, images: set[str], shown: Display) -> None:
-    from podwright.errors import InvalidArgument, PodwrightError, Unimplemented
+    from podwright.errors import PodwrightError, Unimplemented
     from podwright.images.references import full_name
     from podwright.pulls import watch
 
@@ -135,141 +234,9 @@ async def _follow_pulls(runtime: Cri, images: set[str], shown: Display) -> None:
         await asyncio.sleep(WATCH_AGAIN)
 
 
-@contextmanager
-def _stopped_by_signals(runs: Sequence[PodRun], screen: Screen) -> Iterator[None]:
-    loop, seen = asyncio.get_running_loop(), []
-
-    def on_signal() -> None:
-        seen.append(True)
-        if len(seen) == 1:
-            screen.event("", "", "stopping; once more to kill")
-        for one in runs:
-            if len(seen) == 1:
-                one.stop()
-            else:
-                one.kill()
-
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        signals.append(signal.SIGHUP)
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
-class Screen:
-    """What the user sees: a `runner.Reporter`. Colours where a terminal shows them."""
-
-    def __init__(
-        self,
-        containers: Sequence[tuple[str, str]],
-        *,
-        quiet: bool = False,
-        out: TextIO | None = None,
-        err: TextIO | None = None,
-    ) -> None:
-        """`containers`: (pod, container) of all that will run; pods are named only where there are more."""
-        self.quiet = quiet
-        self.display: Display | None = None
-        """What is drawn at the end of the terminal meanwhile."""
-        self._out, self.err = out or sys.stdout, err or sys.stderr
-        self._several = len({pod for pod, _ in containers}) > 1
-        labels = {pair: self._label(*pair) for pair in containers}
-        self._width = max(map(len, labels.values()), default=0)
-        self._colours = {pair: COLOURS[index % len(COLOURS)] for index, pair in enumerate(labels)}
-
-    def output(self, pod: str, container: str, line: Line) -> None:
-        stream = self._out if line.stream == "stdout" else self.err
-        prefix = f"{self._label(pod, container):<{self._width}} | "
-        if _coloured(stream):
-            prefix = f"\x1b[{self._colours[pod, container]}m{prefix}{RESET}"
-        self._make_room()
-        # Bytes, not text: what a program writes need not be UTF-8.
-        with _unread(stream):
-            stream.flush()
-            stream.buffer.write(prefix.encode() + line.text + b"\n")
-            stream.buffer.flush()
-
-    def event(self, pod: str, container: str, text: str) -> None:
-        if self.quiet:
-            return
-        label = self._label(pod, container) if container else pod if self._several else ""
-        self._say(f"podwright: {label + ': ' if label else ''}{text}", DIM)
-
-    def note(self, text: str) -> None:
-        """Something that belongs to no pod alone."""
-        self.event("", "", text)
-
-    def summary(self, outcomes: Sequence[PodOutcome], kept: bool) -> None:
-        """How every container ended; why a pod could not run is said even when quiet."""
-        for pod in outcomes:
-            if pod.error:
-                self._say(f"podwright: {pod.name}: {pod.error}", RED)
-        if self.quiet:
-            return
-        rows: list[tuple[str, ...]] = [("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")]
-        rows += [_row(self._label(pod.name, one.name), one) for pod in outcomes for one in pod.containers]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for index, row in enumerate(rows):
-            text = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            failed = index > 0 and row[1] not in ("0", "-")
-            self._say(text, DIM if index == 0 else RED if failed else "")
-        if kept:
-            for pod in outcomes:
-                self._say(f"podwright: kept sandbox {pod.sandbox_id}", DIM)
-
-    def _label(self, pod: str, container: str) -> str:
-        return f"{pod}/{container}" if self._several else container
-
-    def _say(self, text: str, colour: str) -> None:
-        self._make_room()
-        if colour and _coloured(self.err):
-            text = f"{colour}{text}{RESET}"
-        with _unread(self.err):
-            print(text, file=self.err, flush=True)
-
-    def _make_room(self) -> None:
-        if self.display is not None:
-            with _unread(self.err):
-                self.display.hide()
-
-
-@contextmanager
-def _unread(stream: TextIO) -> Iterator[None]:
-    """Nobody reads any more (`| head`, a terminal that was closed): the pod goes on, or is stopped in order,
-    as it would with its logs unread."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-
-
-def _row(label: str, one: ContainerOutcome) -> tuple[str, ...]:
-    return (
-        label,
-        "-" if one.exit_code is None else str(one.exit_code),
-        one.reason or "-",
-        str(one.restarts),
-        f"{one.seconds:.1f} s",
-        " ".join(one.message.split()) or "-",
-    )
-
-
 def _print_ids(outcomes: Sequence[PodOutcome]) -> None:
     for pod in outcomes:
         print(pod.sandbox_id)
         for container in pod.containers:
             if not container.init:
                 print(f"  {container.name} {container.id}")
-
-
-def _coloured(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR")

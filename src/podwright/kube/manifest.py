@@ -189,7 +189,7 @@ def from_dict(
     document: Any = None,
 ) -> Manifest:
     """The Pod that `tree`, parsed YAML or JSON, describes. `tree` is left as it is. A `static` one has passed
-    no API server. `document`: what it was made of, the Pod or a workload; it tells the lines of what is wrong."""
+    no API server. `document`: what it was made of, itself or a workload; it tells where faults stand."""
     document = tree if document is None else document
     if kinds.role(tree, source) != "pod":
         raise InvalidArgument(source, f"kind {tree.get('kind')!r} is no Pod")
@@ -233,12 +233,12 @@ def _refusal(source: str, document: Any, faults: Sequence[str]) -> InvalidArgume
 
 def _bound(spec: PodSpec, bindings: Mapping[str, Path]) -> dict[str, Path]:
     """By volume: a binding names one, or the claim of one."""
-    found = {}
+    found: dict[str, Path] = {}
     for volume in spec.volumes or []:
         claim = volume.persistentVolumeClaim
-        for name in (volume.name, claim.claimName if claim is not None else None):
-            if name in bindings and volume.name not in found:
-                found[volume.name] = bindings[name]
+        for name in (volume.name, *([claim.claimName] if claim is not None else [])):
+            if name in bindings:
+                found.setdefault(volume.name, bindings[name])
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from podwright.kube import id_ranges, translate, volumes
 from podwright.kube.directory import PodDirectory
+from podwright.kube.failures import Failure
 from podwright.kube.node import PodFacts
 from podwright.wire import cri_pb2 as cri
 
@@ -39,7 +40,7 @@ def plan(
 
     `images`: those that the node has, by the manifest's references; others are pulled (without credentials
     here), once, and their users are not known. Raises ConfigError or SandboxConfigError for what could not be
-    asked for at all.
+    asked for at all; a note names the container.
     """
     own = facts or _facts(manifest, node)
     known = dict(images or {})
@@ -52,7 +53,11 @@ def plan(
             calls += _pull(volume.image.reference or "", volume.image.pullPolicy or "", config, known)
     for container in [*manifest.init_containers, *manifest.containers]:
         calls += _pull(container.image or "", container.imagePullPolicy or "", config, known)
-        calls += _start(manifest, container, node, own, directory, config, known)
+        try:
+            calls += _start(manifest, container, node, own, directory, config, known)
+        except Failure as error:
+            error.add_note(container.name)
+            raise
     return calls
 
 
@@ -92,7 +97,7 @@ def _pull(
     reference: str, policy: str, config: cri.PodSandboxConfig, known: dict[str, cri.Image]
 ) -> Iterator[Call]:
     if policy == "Always" or (policy == "IfNotPresent" and reference not in known):
-        spec = cri.ImageSpec(image=_complete(reference), annotations=config.annotations)
+        spec = cri.ImageSpec(image=complete(reference), annotations=config.annotations)
         yield "PullImage", cri.PullImageRequest(image=spec, sandbox_config=config)
     known.setdefault(reference, cri.Image(id=f"IMAGE_ID:{reference}"))
 
@@ -126,7 +131,7 @@ def _start(
         yield "ExecSync", cri.ExecSyncRequest(container_id=name, cmd=hook.exec.command or [])
 
 
-def _complete(reference: str) -> str:
+def complete(reference: str) -> str:
     """With a tag, as the kubelet asks for it."""
     last = reference.rpartition("/")[2]
     return reference if "@" in last or ":" in last else f"{reference}:latest"

@@ -30,8 +30,8 @@ class LinedList(list[Any]):
 
 
 def where(document: Any, path: str) -> str:
-    """ "pod.yaml:17", where the field at `path` ("spec.containers[0].image") of the document's Pod stands; the
-    nearest thing around it where there is no such field. "" when nobody noted the lines, as in JSON."""
+    """ "pod.yaml:17", where the field at `path` ("spec.containers[0].image") of the document's Pod stands, or
+    the nearest thing around it. "" when nobody noted the lines, as in JSON."""
     if not isinstance(document, LinedMap) or not document.source:
         return ""
     prefix = "" if document.get("kind") == "Pod" else "spec.template."

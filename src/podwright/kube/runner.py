@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from podwright.api import Cri
 from podwright.clock import SYSTEM, Clock
@@ -29,8 +30,13 @@ from podwright.logs.reader import Line
 
 QUIET = ("Created",)
 """Events that nobody who watches needs to hear of."""
+HERE_ALREADY = "already present on machine"
 TOLD_AGAIN = ("Started", "Killing", "Unhealthy", "SandboxChanged")
 """Events that are told each time; others only when they are new."""
+
+
+Until = Literal["started", "ready", "completed"]
+"""What a detached run waits for."""
 
 
 class Reporter(Protocol):
@@ -55,6 +61,9 @@ class _Log:
 
     task: asyncio.Task[None]
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def _nothing() -> None: ...
 
 
 class PodRun:
@@ -83,8 +92,15 @@ class PodRun:
         self._stopped = self._killed = False
         self._logs: dict[tuple[str, int], _Log] = {}
         self._up = asyncio.Event()
-        """All containers have been started, or one of them cannot be."""
+        """What a detached run waits for has come, or cannot come."""
+        self._until: Until = "started"
         self._fault = ""
+        self.up: Callable[[], None] = _nothing
+        """Called when that has come, or will not any more."""
+        self.hold: asyncio.Event | None = None
+        """What a detached run waits for besides, keeping its pod: that the others are as far."""
+        self.terse = False
+        """Of events only those are told that are new and tell of something wrong."""
 
     @property
     def directory(self) -> PodDirectory:
@@ -103,14 +119,21 @@ class PodRun:
         if self.worker is not None:
             self.worker.kill()
 
-    async def run(self, *, keep: bool = False, detach: bool = False) -> PodOutcome:
+    def leave(self) -> None:
+        """Let a detached `run` return now, whatever has become of the pod; it goes on."""
+        self._fault = ""
+        self._up.set()
+
+    async def run(self, *, keep: bool = False, detach: bool = False, until: Until = "started") -> PodOutcome:
         """Run the pod to its end and say how it went. What goes wrong with the pod is tried again as a
         kubelet does, until the pod has ended by its own rules or `stop` is called.
 
         With `keep` the stopped sandbox, its containers and files stay; with `detach` the call returns when
         all containers are started, and they go on, though nobody starts them again; one that cannot be
-        started ends the pod. Cancellation stops and removes everything at once.
+        started ends the pod. Or it returns when the pod is ready, or has completed (`until`); what fails is
+        tried again meanwhile. Cancellation stops and removes everything at once.
         """
+        self._until = until
         if not self._observed:
             self.node = await observe(self._runtime, Config(root=str(self.node.root)))
             self._observed = True
@@ -126,6 +149,8 @@ class PodRun:
         settled = False
         try:
             if detach and await self._is_up(life):
+                self.up()
+                await self._held(life)
                 life.cancel()
                 await asyncio.wait({life})
                 await self._drain()
@@ -140,6 +165,7 @@ class PodRun:
                 found = replace(found, error=found.error or left)
             return found
         finally:
+            self.up()
             if not settled:
                 await asyncio.shield(self._abandon(life, keep))
 
@@ -157,6 +183,8 @@ class PodRun:
             await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             up.cancel()
+        if life.done():
+            life.result()
         if life.done() or self._stopped:
             return life.done() and not self._stopped and not self._outcome().error
         if self._fault:
@@ -165,6 +193,16 @@ class PodRun:
             return False
         return True
 
+    async def _held(self, life: asyncio.Task[PodStatus]) -> None:
+        """Until the others are as far, or this pod has come to its end."""
+        if self.hold is None:
+            return
+        held = asyncio.ensure_future(self.hold.wait())
+        try:
+            await asyncio.wait({life, held}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            held.cancel()
+
     def _saw(self, seen: Seen, status: PodStatus) -> None:
         for one in reversed(seen.containers):
             if one.running or one.exited:
@@ -172,6 +210,10 @@ class PodRun:
                 if one.exited:
                     log.ended.set()
         assert self.worker is not None
+        if self._until != "started":
+            if self._until == "ready" and is_ready(status):
+                self._up.set()
+            return
         waiting = self.worker.pod.waiting
         faults = [
             f"container {name!r}: {one.reason}: {one.message}"
@@ -188,11 +230,18 @@ class PodRun:
     # What is told
 
     def _heard(self, event: Event) -> None:
-        if event.reason in QUIET or (event.count > 1 and event.reason not in TOLD_AGAIN):
+        if (
+            event.reason in QUIET
+            or HERE_ALREADY in event.message
+            or (event.count > 1 and event.reason not in TOLD_AGAIN)
+        ):
             return
-        if event.reason in ("FailedMount", "FailedCreatePodSandBox") and not self._fault:
+        failed = event.reason in ("FailedMount", "FailedCreatePodSandBox")
+        if failed and self._until == "started" and not self._fault:
             self._fault = f"{event.reason}: {event.message}"
             self._up.set()
+        if self.terse and (event.type == "Normal" or event.count > 1 or event.reason == "BackOff"):
+            return
         container = event.object.partition("{")[2].removesuffix("}")
         self._reporter.event(self.manifest.name, container, event.message)
 
@@ -254,8 +303,23 @@ class PodRun:
             await self.worker.discard(keep=keep)
 
 
-async def run_pods(runs: Sequence[PodRun], *, keep: bool = False, detach: bool = False) -> list[PodOutcome]:
-    """Run several pods side by side to the end of all."""
+def is_ready(status: PodStatus) -> bool:
+    return any(one.type == "Ready" and one.status == "True" for one in status.conditions or [])
+
+
+async def run_pods(
+    runs: Sequence[PodRun], *, keep: bool = False, detach: bool = False, until: Until = "started"
+) -> list[PodOutcome]:
+    """Run several pods side by side to the end of all; detached ones are left when all are as they should."""
+    hold, waited_for = asyncio.Event(), set(range(len(runs)))
+
+    def is_up(index: int) -> None:
+        waited_for.discard(index)
+        if not waited_for:
+            hold.set()
+
+    for index, one in enumerate(runs):
+        one.hold, one.up = hold, partial(is_up, index)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one.run(keep=keep, detach=detach)) for one in runs]
+        tasks = [group.create_task(one.run(keep=keep, detach=detach, until=until)) for one in runs]
     return [task.result() for task in tasks]
