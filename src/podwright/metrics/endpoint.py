@@ -21,6 +21,7 @@ from podwright.core.runtime import Runtime
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.metrics.meter import Meter
 from podwright.metrics.state import Gauges, read
+from podwright.metrics.static_pods import Keeping, StaticPods
 from podwright.server.endpoint import claimed, private_umask, socket_path
 from podwright.streaming.http import Connections, Limits, Request, Response
 
@@ -39,13 +40,16 @@ log = logging.getLogger("podwright.metrics")
 
 
 @asynccontextmanager
-async def serving(runtime: Runtime) -> AsyncIterator[str]:
-    """Count from now on, and answer at `metrics.address`, until the block is left: where it listens.
+async def serving(runtime: Runtime, keeping: Keeping | None = None) -> AsyncIterator[str]:
+    """Count from now on, and answer at `metrics.address`, until the block is left: where it listens. Of the
+    pods of `keeping` it tells, too.
 
     InvalidArgument for what is no address, FailedPrecondition when it cannot be had.
     """
     registry = CollectorRegistry()
     meter, gauges = Meter(registry), Gauges(registry)
+    if keeping is not None:
+        StaticPods(registry, keeping)
     ProcessCollector(registry=registry)
     endpoint = _Endpoint(runtime, registry, gauges)
     operations = runtime.operations

@@ -111,10 +111,11 @@ async def serve(
                 # The runtime in this process has it; a house may be another.
                 if (listen := getattr(runtime, "listen", None)) is not None:
                     await listen()
-                async with _metered(runtime):
+                other = beside(runtime)
+                async with _metered(runtime, other):
                     tuning.settle()
                     gate.open(runtime)
-                    async with beside(runtime):
+                    async with other:
                         ready()
                         notify("READY=1")
                         await stop.wait()
@@ -128,16 +129,17 @@ async def serve(
             log.warning("stopped before the end of recovery or of the drain")
 
 
-def _metered(runtime: Cri) -> AbstractAsyncContextManager[object]:
-    """The endpoint for Prometheus, where one is configured."""
+def _metered(runtime: Cri, other: object) -> AbstractAsyncContextManager[object]:
+    """The endpoint for Prometheus, where one is configured; with the static pods, if `other` keeps any."""
     config = getattr(runtime, "config", None)
     if config is None or not config.metrics.address:
         return nullcontext()
     # Loads a library, which nobody else needs.
     from podwright.core.runtime import Runtime
     from podwright.metrics.endpoint import serving
+    from podwright.metrics.static_pods import Keeping
 
-    return serving(cast(Runtime, runtime))
+    return serving(cast(Runtime, runtime), other if isinstance(other, Keeping) else None)
 
 
 def notify(state: str) -> None:
