@@ -31,6 +31,9 @@ OK, WARNING, MISSING = "ok", "warning", "missing"
 VERSION_TIMEOUT = 10.0
 """Seconds that a program gets to tell its version."""
 
+SYSTEMD = Path("/run/systemd/system")
+"""Is there where systemd runs (sd_booted(3))."""
+
 NEEDED_CAPS = ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID")
 PLUGINS = {
     "bridge": "pods of the built-in network",
@@ -104,7 +107,7 @@ def _host(config: Config) -> Iterator[Check]:
     name = os.uname()
     yield Check("kernel", OK, f"{name.release} ({name.machine})")
     yield _capabilities()
-    yield _cgroups()
+    yield _cgroups(config)
     yield _namespaces()
     yield _overlay(Path(config.root))
     yield _seccomp(Path(config.seccomp_profile))
@@ -126,7 +129,11 @@ def _capabilities() -> Check:
     return Check("privileges", OK, f"{len(held)} capabilities")
 
 
-def _cgroups() -> Check:
+def _cgroups(config: Config) -> Check:
+    if config.cgroup_driver == "systemd" and not SYSTEMD.is_dir():
+        return Check(
+            "cgroups", MISSING, 'cgroup_driver is "systemd", which does not run here: no container can'
+        )
     try:
         layout = cgroups.layout()
     except PodwrightError as error:

@@ -337,7 +337,7 @@ class Tasks:
     def _supervisor_gone(self, id: str, pid: int) -> None:
         if self._places.exit_file(id).exists() or not self._places.bundle(id).exists():
             return
-        log.warning("the supervisor of %s is gone: its output is lost, its exit code will be", id)
+        log.warning("the supervisor of %s is gone: its output is lost, and so will its exit code be", id)
         task = asyncio.ensure_future(self._wait_unsupervised(id, pid))
         self._lost.add(task)
         task.add_done_callback(self._lost.discard)
