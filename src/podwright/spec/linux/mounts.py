@@ -53,7 +53,7 @@ def absent(lookup: Lookup, place: int) -> FailedPrecondition:
 
 def _lookup(mount: cri.Mount, place: int, kept: Container[str]) -> Lookup:
     _check(mount, f"config.mounts[{place}]")
-    image = mount.image if _shows_image(mount) else None
+    image = mount.image if shows_image(mount) else None
     make = clean(mount.host_path) not in kept
     return Lookup(mount.host_path, image, mount.image_sub_path, mount.propagation != _PRIVATE, make)
 
@@ -64,7 +64,7 @@ def volumes_needed(config: cri.ContainerConfig, image: ImageConfig, policy: Poli
     if not image.volumes or not policy.image_volumes:
         return []
     covered = {clean(mount.container_path) for mount in config.mounts}
-    paths = (_absolute(volume) for volume in image.volumes)
+    paths = (absolute(volume) for volume in image.volumes)
     return [path for path in paths if clean(path) not in covered]
 
 
@@ -246,15 +246,15 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
     field = f"config.mounts[{place}]"
     _check(mount, field)
     source = request.mount_sources[place] if request.mount_sources else None
-    if source is None and _shows_image(mount):
+    if source is None and shows_image(mount):
         raise Unimplemented(f"{field}.image: this engine cannot mount images")
     # The OCI demands absolute paths; runc refuses others soon.
-    destination = _absolute(mount.container_path)
+    destination = absolute(mount.container_path)
     entry: dict[str, Json] = {
         "destination": destination,
         "type": "bind",
         "source": source.path if source else mount.host_path,
-        "options": ["rbind", _propagation(mount, field, source), _access(mount, field, request)],
+        "options": ["rbind", propagation(mount, field, source), _access(mount, field, request)],
     }
     if mount.uidMappings or mount.gidMappings:
         if not (mount.uidMappings and mount.gidMappings):
@@ -263,7 +263,7 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
             raise FailedPrecondition(f"{field}: the runtime handler has no id-mapped mounts")
         uids = id_mappings(mount.uidMappings, f"{field}.uidMappings")
         gids = id_mappings(mount.gidMappings, f"{field}.gidMappings")
-        if not _shows_image(mount):
+        if not shows_image(mount):
             entry["uidMappings"], entry["gidMappings"] = uids, gids
         # An overlay cannot be id-mapped: the engine shows the image's layers mapped as the pod is.
     draft.note(f"mounts[{destination}]", f"request: {field}")
@@ -290,7 +290,7 @@ def _check(mount: cri.Mount, field: str) -> None:
 
 def check_source(mount: cri.Mount, field: str) -> None:
     """A mount shows an image, read-only, or a path of the host: InvalidArgument for neither and for both."""
-    if _shows_image(mount):
+    if shows_image(mount):
         if mount.host_path:
             raise InvalidArgument(f"{field}.host_path", "must be empty in a mount of an image")
         if not mount.readonly:
@@ -299,12 +299,12 @@ def check_source(mount: cri.Mount, field: str) -> None:
         raise InvalidArgument(f"{field}.host_path", f"is empty (mount at {mount.container_path})")
 
 
-def _shows_image(mount: cri.Mount) -> bool:
+def shows_image(mount: cri.Mount) -> bool:
     # The kubelet sends an empty ImageSpec with ordinary mounts of some versions.
     return mount.HasField("image") and bool(mount.image.image)
 
 
-def _propagation(mount: cri.Mount, field: str, source: MountSource | None) -> str:
+def propagation(mount: cri.Mount, field: str, source: MountSource | None) -> str:
     if mount.propagation == _PRIVATE:
         return "rprivate"
     checked = source if source and source.mountpoint else None
@@ -397,7 +397,7 @@ def _file(destination: str, source: str, access: str) -> dict[str, Json]:
     return {"destination": destination, "type": "bind", "source": source, "options": options}
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 

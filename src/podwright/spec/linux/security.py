@@ -37,12 +37,12 @@ _SECCOMP_ANNOTATIONS = (
     ("container.seccomp.security.alpha.kubernetes.io", "seccomp.security.alpha.kubernetes.io/pod"),
     ("security.alpha.kubernetes.io/seccomp/container", "security.alpha.kubernetes.io/seccomp/pod"),
 )
-_APPARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io"
+APPARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
-_RUNTIME_DEFAULT = ("runtime/default", "docker/default")
-_UNCONFINED = "unconfined"
-_LOCALHOST = "localhost/"
+RUNTIME_DEFAULT = ("runtime/default", "docker/default")
+UNCONFINED = "unconfined"
+LOCALHOST = "localhost/"
 
 
 def privileged(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
@@ -92,16 +92,16 @@ def localhost_path(
     """
     if security.privileged:
         return ""
-    chosen, origin = _chosen_seccomp(security, policy, pod_annotations, container)
-    if not chosen.startswith(_LOCALHOST):
+    chosen, origin = chosen_seccomp(security, policy, pod_annotations, container)
+    if not chosen.startswith(LOCALHOST):
         return ""
-    path = chosen.removeprefix(_LOCALHOST)
+    path = chosen.removeprefix(LOCALHOST)
     if not policy.seccomp_root:
         return path
     root = posixpath.normpath(policy.seccomp_root)
     full = posixpath.normpath(posixpath.join(root, path))
     if not full.startswith(f"{root.rstrip('/')}/"):
-        raise InvalidArgument(_field_of(origin), f"the profile {path} is not below {root}")
+        raise InvalidArgument(field_of(origin), f"the profile {path} is not below {root}")
     return full
 
 
@@ -112,9 +112,9 @@ def seccomp(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
         return
     artifact = _artifact(request)
     annotations, name = request.sandbox.annotations, request.config.metadata.name
-    chosen = _chosen_seccomp(request.security, host.policy, annotations, name)
-    if artifact and chosen[0] in ("", _UNCONFINED):
-        chosen = _LOCALHOST + artifact.value, f"request: {artifact.field}, allowed by the handler"
+    chosen = chosen_seccomp(request.security, host.policy, annotations, name)
+    if artifact and chosen[0] in ("", UNCONFINED):
+        chosen = LOCALHOST + artifact.value, f"request: {artifact.field}, allowed by the handler"
     _seccomp(draft, chosen, request.seccomp_profile, host)
 
 
@@ -124,7 +124,7 @@ def artifact_reference(request: ContainerInput, policy: Policy) -> str:
     if request.privileged:
         return ""
     annotations, name = request.sandbox.annotations, request.config.metadata.name
-    if _chosen_seccomp(request.security, policy, annotations, name)[0] not in ("", _UNCONFINED):
+    if chosen_seccomp(request.security, policy, annotations, name)[0] not in ("", UNCONFINED):
         return ""
     found = _artifact(request)
     return found.value if found else ""
@@ -138,17 +138,17 @@ def _artifact(request: ContainerInput) -> allowed.Annotation | None:
 
 def pause_seccomp(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     if not request.security.privileged:
-        chosen = _chosen_seccomp(request.security, host.policy, request.config.annotations, "")
+        chosen = chosen_seccomp(request.security, host.policy, request.config.annotations, "")
         _seccomp(draft, chosen, request.seccomp_profile, host)
 
 
 def _seccomp(draft: Draft, choice: tuple[str, str], content: bytes | None, host: HostFacts) -> None:
     chosen, origin = choice
-    if chosen in ("", _UNCONFINED):
+    if chosen in ("", UNCONFINED):
         return
     if not host.seccomp:
         raise FailedPrecondition(f"seccomp: {chosen!r} is asked for, but this kernel has no seccomp")
-    if chosen in _RUNTIME_DEFAULT:
+    if chosen in RUNTIME_DEFAULT:
         profile = host.default_seccomp
         if profile is None:
             raise FailedPrecondition(
@@ -156,16 +156,16 @@ def _seccomp(draft: Draft, choice: tuple[str, str], content: bytes | None, host:
                 "containers-common (golang-github-containers-common) or set seccomp_profile"
             )
     else:
-        path = chosen.removeprefix(_LOCALHOST)
+        path = chosen.removeprefix(LOCALHOST)
         if content is None:
-            raise InvalidArgument(_field_of(origin), f"the profile {path!r} cannot be read")
+            raise InvalidArgument(field_of(origin), f"the profile {path!r} cannot be read")
         profile = SeccompProfile.parse(content, path)
     granted = draft.process["capabilities"]["bounding"]
     draft.linux["seccomp"] = profile.convert(host.architecture, granted, host.kernel)
     draft.note("linux.seccomp", origin)
 
 
-def _chosen_seccomp(
+def chosen_seccomp(
     security: Security, policy: Policy, pod_annotations: Mapping[str, str], container: str
 ) -> tuple[str, str]:
     """In the string form ("" is none), with its origin: the profile field wins over the deprecated string,
@@ -177,10 +177,10 @@ def _chosen_seccomp(
         text, origin = _annotated_seccomp(pod_annotations, container)
     if not text:
         text, origin = policy.unset_seccomp_profile, "node: unset_seccomp_profile"
-    if text in ("", _UNCONFINED, *_RUNTIME_DEFAULT) or text.startswith(_LOCALHOST):
+    if text in ("", UNCONFINED, *RUNTIME_DEFAULT) or text.startswith(LOCALHOST):
         return text, origin
     raise InvalidArgument(
-        _field_of(origin),
+        field_of(origin),
         f"invalid profile {text!r}: it must be runtime/default, docker/default, unconfined or localhost/PATH",
     )
 
@@ -194,7 +194,7 @@ def _annotated_seccomp(annotations: Mapping[str, str], container: str) -> tuple[
     return "", ""
 
 
-def _field_of(origin: str) -> str:
+def field_of(origin: str) -> str:
     """The name of what was set, for messages: "request: FIELD" -> "FIELD"."""
     return origin.partition(": ")[2]
 
@@ -204,14 +204,14 @@ def _from_profile(profile: cri.SecurityProfile, kind: str) -> str:
     if profile.localhost_ref and profile.profile_type != _PROFILE.Localhost:
         raise InvalidArgument(f"{field}.localhost_ref", "must only be set if profile_type is Localhost")
     if profile.profile_type == _PROFILE.RuntimeDefault:
-        return _RUNTIME_DEFAULT[0]
+        return RUNTIME_DEFAULT[0]
     if profile.profile_type == _PROFILE.Unconfined:
-        return _UNCONFINED
+        return UNCONFINED
     if profile.profile_type == _PROFILE.Localhost:
-        name = profile.localhost_ref.removeprefix(_LOCALHOST)
+        name = profile.localhost_ref.removeprefix(LOCALHOST)
         if not name:
             raise InvalidArgument(f"{field}.localhost_ref", "is empty: Localhost needs a profile")
-        return _LOCALHOST + name
+        return LOCALHOST + name
     raise InvalidArgument(f"{field}.profile_type", f"{profile.profile_type} is no profile type")
 
 
@@ -221,41 +221,44 @@ def _from_profile(profile: cri.SecurityProfile, kind: str) -> str:
 def apparmor(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """The host's default profile unless the request says otherwise. A privileged container has none, save a
     Localhost profile that it asks for by name."""
-    security = request.security
-    if security.HasField("apparmor"):
-        chosen = _from_profile(security.apparmor, "apparmor")
-        origin = f"request: {_FIELD}.apparmor"
-    elif security.apparmor_profile:
-        chosen, origin = security.apparmor_profile, f"request: {_FIELD}.apparmor_profile"
-    else:
-        key = f"{_APPARMOR_ANNOTATION}/{request.config.metadata.name}"
-        chosen = request.sandbox.annotations.get(key, "") or request.config.annotations.get(key, "")
-        origin = f"request: annotations[{key}]"
-    if chosen == _UNCONFINED or request.privileged:
+    key = f"{APPARMOR_ANNOTATION}/{request.config.metadata.name}"
+    annotated = request.sandbox.annotations.get(key, "") or request.config.annotations.get(key, "")
+    chosen, origin = chosen_apparmor(request.security, key, annotated)
+    if chosen == UNCONFINED or request.privileged:
         draft.drop(draft.process, "apparmorProfile", "process.apparmorProfile")
-    if chosen == _UNCONFINED:
+    if chosen == UNCONFINED:
         return
     if not host.apparmor:
         if chosen:
-            raise FailedPrecondition(f"{_field_of(origin)}: apparmor is not supported on this host")
+            raise FailedPrecondition(f"{field_of(origin)}: apparmor is not supported on this host")
         return
-    if chosen in ("", _RUNTIME_DEFAULT[0]):
+    if chosen in ("", RUNTIME_DEFAULT[0]):
         if request.privileged or (not chosen and not host.apparmor_default):
             return
         if not host.apparmor_default:
             raise FailedPrecondition(
-                f"{_field_of(origin)}: RuntimeDefault is asked for, but this node has no default profile; "
+                f"{field_of(origin)}: RuntimeDefault is asked for, but this node has no default profile; "
                 "load one and ask for it with Localhost, or ask for Unconfined"
             )
         draft.process["apparmorProfile"] = host.apparmor_default
         origin = origin if chosen else "default: the node's AppArmor profile"
-    elif chosen.startswith(_LOCALHOST):
-        name = chosen.removeprefix(_LOCALHOST)
+    elif chosen.startswith(LOCALHOST):
+        name = chosen.removeprefix(LOCALHOST)
         if name not in host.apparmor_profiles:
             raise FailedPrecondition(
-                f"{_field_of(origin)}: apparmor profile not found: {name!r} is not loaded"
+                f"{field_of(origin)}: apparmor profile not found: {name!r} is not loaded"
             )
         draft.process["apparmorProfile"] = name
     else:
-        raise InvalidArgument(_field_of(origin), f"invalid apparmor profile {chosen!r}")
+        raise InvalidArgument(field_of(origin), f"invalid apparmor profile {chosen!r}")
     draft.note("process.apparmorProfile", origin)
+
+
+def chosen_apparmor(security: Security, key: str = "", annotated: str = "") -> tuple[str, str]:
+    """In the string form ("" is none), with its origin: the field, else the deprecated string, else the
+    annotation `key` with its value `annotated`."""
+    if security.HasField("apparmor"):
+        return _from_profile(security.apparmor, "apparmor"), f"request: {_FIELD}.apparmor"
+    if security.apparmor_profile:
+        return security.apparmor_profile, f"request: {_FIELD}.apparmor_profile"
+    return annotated, f"request: annotations[{key}]"

@@ -33,12 +33,12 @@ class _Account(NamedTuple):
 def user(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
     """The request's user, else the image's USER, else root."""
     security = request.security
-    asked, origin = _asked(security, request.image.user)
+    asked, origin = asked_user(security, request.image.user)
     found = resolve_user(
         asked,
         request.rootfs,
         supplemental=security.supplemental_groups,
-        strict=_is_strict(security.supplemental_groups_policy),
+        strict=is_strict(security.supplemental_groups_policy),
         field=origin.partition(": ")[2] or "config",
     )
     _write(draft, found, origin)
@@ -53,7 +53,7 @@ def user(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
 def pause_user(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     security = request.security
     if security.HasField("run_as_group") and not security.HasField("run_as_user"):
-        raise _group_without_user(security.run_as_group.value)
+        raise group_without_user(security.run_as_group.value)
     if security.HasField("run_as_user"):
         uid = _number(security.run_as_user.value, f"{_SECURITY}.run_as_user")
         gid = _number(security.run_as_group.value, f"{_SECURITY}.run_as_group")
@@ -94,14 +94,14 @@ def resolve_user(
     return User(uid, gid, tuple(sorted(groups)))
 
 
-def _asked(security: cri.LinuxContainerSecurityContext, image_user: str) -> tuple[str, str]:
+def asked_user(security: cri.LinuxContainerSecurityContext, image_user: str) -> tuple[str, str]:
     """The user string and its origin."""
     if security.run_as_username:
         asked, origin = security.run_as_username, f"request: {_SECURITY}.run_as_username"
     elif security.HasField("run_as_user"):
         asked, origin = str(security.run_as_user.value), f"request: {_SECURITY}.run_as_user"
     elif security.HasField("run_as_group"):
-        raise _group_without_user(security.run_as_group.value)
+        raise group_without_user(security.run_as_group.value)
     elif image_user:
         return image_user, "image: User"
     else:
@@ -111,13 +111,13 @@ def _asked(security: cri.LinuxContainerSecurityContext, image_user: str) -> tupl
     return asked, origin
 
 
-def _group_without_user(group: int) -> InvalidArgument:
+def group_without_user(group: int) -> InvalidArgument:
     return InvalidArgument(
         f"{_SECURITY}.run_as_group", f"user group {group} is specified without user: give run_as_user as well"
     )
 
 
-def _is_strict(policy: int) -> bool:
+def is_strict(policy: int) -> bool:
     if policy not in (cri.SupplementalGroupsPolicy.Merge, cri.SupplementalGroupsPolicy.Strict):
         raise InvalidArgument(
             f"{_SECURITY}.supplemental_groups_policy", f"{policy} is neither Merge (0) nor Strict (1)"
