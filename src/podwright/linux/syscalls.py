@@ -54,6 +54,10 @@ _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 0x1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
+# fallocate(2)
+_FALLOC_FL_KEEP_SIZE = 0x1
+_FALLOC_FL_PUNCH_HOLE = 0x2
+
 _PathLike = str | os.PathLike[str]
 
 
@@ -137,6 +141,13 @@ def sethostname(name: str) -> None:
     raw = name.encode()
     if _libc.sethostname(raw, ctypes.c_size_t(len(raw))) != 0:
         raise _error(f"sethostname {name!r}")
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2), FALLOC_FL_PUNCH_HOLE: the blocks are freed, the size stays, zeros are read there."""
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+        raise _error(f"fallocate: punch {length} bytes at {offset}")
 
 
 def inotify_init1(flags: int) -> int:

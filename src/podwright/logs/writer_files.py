@@ -39,6 +39,12 @@ class LogFile:
         size = os.fstat(self._fd).st_size
         self.keeper = Keeper(limits, size=size, marked=any(marks_full(each) for each in _records(tail)))
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Device, inode and size of the file that is written now."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino, status.st_size
+
     def take(self, records: bytes) -> None:
         """Write what the limits leave of `records`. What the file system refuses is dropped and counted: a
         full disk must not hold up a container."""
