@@ -258,13 +258,21 @@ def _mounts_of_runtime(seen: Seen, name: str) -> list[str]:
 # Conditions, volumes, events
 
 
+_ORDER = {
+    name: index
+    for index, name in enumerate(
+        ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+    )
+}
+
+
 def _conditions(pod: Pod) -> Iterator[str]:
     found = pod.status.conditions if pod.status is not None else None
     if not found:
         return
     yield "Conditions:"
     rows = [("Type", "Status", "Since", "Reason")]
-    for one in found:
+    for one in sorted(found, key=lambda one: _ORDER.get(one.type, len(_ORDER))):
         why = ": ".join(filter(None, (one.reason, one.message)))
         rows.append((one.type, one.status, _clock(one.lastTransitionTime), why))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -295,7 +303,7 @@ def _events(one: Described, width: int | None, coloured: bool) -> Iterator[str]:
             each.reason,
             how_old(each),
             each.object.partition("{")[2].rstrip("}") or "pod",
-            each.message,
+            " ".join(each.message.split()),
         )
         for each in sorted(one.events, key=lambda each: (each.last, each.first))
     ]

@@ -134,12 +134,13 @@ def _print_line(one: Told, output: Format) -> None:
     event = one.event
     clock = datetime.fromisoformat(event.last).astimezone().strftime("%H:%M:%S")
     again = f" (x{event.count})" if event.count > 1 else ""
-    print(f"{clock}  {event.type:<7}  {event.reason:<12}  {one.object}: {event.message}{again}", flush=True)
+    message = " ".join(event.message.split())
+    print(f"{clock}  {event.type:<7}  {event.reason:<12}  {one.object}: {message}{again}", flush=True)
 
 
 def _row(one: Told) -> tuple[str, ...]:
     event = one.event
-    return (how_old(event), event.type, event.reason, one.object, event.message)
+    return (how_old(event), event.type, event.reason, one.object, " ".join(event.message.split()))
 
 
 def how_old(event: Event) -> str:

@@ -296,8 +296,7 @@ def describe(
 ) -> None:
     """Tell all that is known of pods: containers and their states, conditions, volumes, events.
 
-    Values that come from Secrets are not shown. A pod that another client runs through the CRI is told as
-    far as the CRI knows it.
+    Values that come from Secrets are not shown. Of pods that other clients run it tells what the CRI knows.
     """
     from podwright.cli import describe as room
 

@@ -38,6 +38,10 @@ _COLOURS = {
     "ok": _GREEN,
     "yes": _GREEN,
     "created": _YELLOW,
+    "Running": _GREEN,
+    "Succeeded": _GREEN,
+    "Pending": _YELLOW,
+    "Failed": _RED,
     "warning": _YELLOW,
     "not ready": _RED,
     "missing": _RED,
@@ -62,22 +66,34 @@ class Document(enum.StrEnum):
     YAML = "yaml"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None) -> None:
     """Print `rows` under their headings. On a terminal wide columns fold rather than lose their ends."""
-    terminal = sys.stdout.isatty()
+    file = file or sys.stdout
+    terminal = file.isatty()
     coloured = terminal and not os.environ.get("NO_COLOR")
     widths, gap = [max(map(len, column)) for column in zip(columns, *rows, strict=True)], GAP
     if terminal:
-        widths, gap = fitted(widths, shutil.get_terminal_size().columns)
+        widths, gap = fitted(widths, terminal_width(file))
     for index, row in enumerate((columns, *rows)):
         folded = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
         for line in range(max(map(len, folded))):
             text = ""
             for column, cell, width, whole in zip(columns, folded, widths, row, strict=True):
                 part = cell[line] if line < len(cell) else ""
-                colour = _BOLD if index == 0 else _colour(whole) if column == "STATE" else ""
+                colour = _BOLD if index == 0 else _colour(column, whole)
                 text += painted(part, colour if coloured else "") + " " * (width - len(part) + gap)
-            print(text.rstrip())
+            print(text.rstrip(), file=file)
+
+
+def terminal_width(file: TextIO) -> int:
+    """Columns of the terminal that `file` is, which may be another one than that of standard output."""
+    told = shutil.get_terminal_size().columns
+    if file is sys.stdout:
+        return told
+    try:
+        return os.get_terminal_size(file.fileno()).columns or told
+    except OSError:
+        return told
 
 
 def fitted(widths: Sequence[int], room: int) -> tuple[list[int], int]:
@@ -170,7 +186,11 @@ def short(id: str) -> str:
     return id.removeprefix("sha256:")[:SHORT_ID]
 
 
-def _colour(cell: str) -> str:
+def _colour(column: str, cell: str) -> str:
+    if column in ("EXIT CODE", "TYPE"):
+        return _RED if cell.isdecimal() and cell != "0" else _YELLOW if cell == "Warning" else ""
+    if column not in ("STATE", "PHASE"):
+        return ""
     if cell.startswith("exited (") and cell != "exited (0)":
         return _RED
     return _COLOURS.get(cell, "")

@@ -19,6 +19,8 @@ class Region:
         self._stream = stream
         self._widths: list[int] = []
         """Of the lines that are there."""
+        self._columns = 0
+        """Of the terminal, when they were drawn."""
 
     def size(self) -> os.terminal_size:
         """Columns and lines of the terminal; one that nobody has told its size has 80 and 24."""
@@ -32,11 +34,12 @@ class Region:
         """Let `lines` be what is there, and `above`, whole lines, what was said before them. `widths` are
         their columns, less than the terminal has."""
         text = above + WITHOUT_WRAP.encode() + (REST + "\n").join(lines).encode() + REST.encode()
-        # Drawn over, not cleared first: nothing flickers. But what is said needs the place.
-        self._write(
-            (self._top() + BELOW if above else self._top()).encode() + text + (BELOW + WITH_WRAP).encode()
-        )
-        self._widths = list(widths)
+        # Drawn over, not cleared first: nothing flickers. But what is said needs the place, and lines that
+        # a new width has folded would be joined again by the next one.
+        columns = self.size().columns
+        top = self._top() + (BELOW if above or columns != self._columns else "")
+        self._write(top.encode() + text + (BELOW + WITH_WRAP).encode())
+        self._widths, self._columns = list(widths), columns
 
     def erase(self, above: bytes = b"") -> None:
         """Let nothing be there; what is written next, or `above`, begins where the region began."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from podwright.cli.output import unread
+from podwright.cli.output import table, unread
 
 if TYPE_CHECKING:
     from podwright.cli.board import Board
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 """ANSI foreground colours, one a container, again from the first when there are more containers."""
+COLUMNS = ("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")
 DIM, RED, RESET = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 
 
@@ -105,13 +106,10 @@ class Screen:
                 self.fault(f"{pod.name}: {pod.error}")
         if self.quiet:
             return
-        rows: list[tuple[str, ...]] = [("CONTAINER", "EXIT CODE", "REASON", "RESTARTS", "TIME", "MESSAGE")]
-        rows += [_row(self._label(pod.name, one.name), one) for pod in outcomes for one in pod.containers]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for index, row in enumerate(rows):
-            text = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            failed = index > 0 and row[1] not in ("0", "-")
-            self._say(text, DIM if index == 0 else RED if failed else "")
+        rows = [_row(self._label(pod.name, one.name), one) for pod in outcomes for one in pod.containers]
+        with unread(self.err):
+            table(COLUMNS, rows, self.err)
+            self.err.flush()
         if kept:
             for pod in outcomes:
                 self._say(f"podwright: kept sandbox {pod.sandbox_id}", DIM)

@@ -86,11 +86,10 @@ def _unstarted(worker: PodWorker) -> str:
 
 
 def _container(worker: PodWorker, container: AnyContainer, *, init: bool) -> ContainerOutcome:
-    newest = worker.seen.container(container.name)
+    newest, waiting = worker.seen.container(container.name), worker.pod.waiting.get(container.name)
     if newest is None:
-        return ContainerOutcome(container.name, init, "", None, "", "", 0, 0.0)
+        return ContainerOutcome(container.name, init, "", None, waiting.reason if waiting else "", "", 0, 0.0)
     status = newest.status
-    waiting = worker.pod.waiting.get(container.name)
     unstarted = not newest.exited and not newest.running
     return ContainerOutcome(
         name=container.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,8 @@ from podwright.logs.reader import Line
 QUIET = ("Created",)
 """Events that nobody who watches needs to hear of."""
 HERE_ALREADY = "already present on machine"
+ECHO = re.compile(r"Error: [A-Z]\w+")
+"""The reason alone, of what another event has told in full."""
 TOLD_AGAIN = ("Started", "Killing", "Unhealthy", "SandboxChanged")
 """Events that are told each time; others only when they are new."""
 
@@ -240,6 +243,8 @@ class PodRun:
         if failed and self._until == "started" and not self._fault:
             self._fault = f"{event.reason}: {event.message}"
             self._up.set()
+        if ECHO.fullmatch(event.message):
+            return
         if self.terse and (event.type == "Normal" or event.count > 1 or event.reason == "BackOff"):
             return
         container = event.object.partition("{")[2].removesuffix("}")

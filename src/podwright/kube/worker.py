@@ -237,6 +237,7 @@ class PodWorker:
                 return
             if done.changed:
                 return
+            await self._report()  # the round has found out why something does not start
         except (PodwrightError, OSError) as error:
             logging.getLogger("podwright.kube").info("%s: %s", self.pod.title, error)
             again = min(again, sync.ERROR_PAUSE)
