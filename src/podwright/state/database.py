@@ -35,7 +35,9 @@ class Database:
             connection.execute(f"PRAGMA synchronous={'NORMAL' if lasting else 'OFF'}")
             connection.execute("PRAGMA foreign_keys=ON")
         except sqlite3.Error as error:
-            raise FailedPrecondition(f"cannot open the state database {path}: {error}") from error
+            raise FailedPrecondition(
+                f"cannot open the state database {path}: {error}{_advice(error)}"
+            ) from error
         path.chmod(0o600)
         return cls(connection)
 
@@ -69,7 +71,7 @@ class Database:
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
             kind = ResourceExhausted if full else PodwrightError
-            raise kind(f"the state database cannot be used: {error}") from error
+            raise kind(f"the state database cannot be used: {error}{_advice(error)}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -88,3 +90,12 @@ class Database:
             self._connection.execute("COMMIT")
         finally:
             self._depth -= 1
+
+
+def _advice(error: sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return ""
+    return (
+        "; when it is moved away an empty one is made, images have to be pulled again, and"
+        " `podwright doctor --fix` ends and removes what is left of the pods"
+    )
