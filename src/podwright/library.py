@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from podwright.api import Cri, Node
+from podwright.clock import SYSTEM, Clock
 from podwright.config import Config, load
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.references import with_absolute_path
@@ -28,9 +29,11 @@ from podwright.wire import podwright_pb2 as own
 if TYPE_CHECKING:
     from podwright.engines.streams import Connection, Streams
     from podwright.kube.manifest import Manifest
+    from podwright.kube.objects import Objects
     from podwright.kube.outcome import PodOutcome
     from podwright.kube.runner import Reporter
     from podwright.logs.lines import Line
+    from podwright.pods import Pod
     from podwright.processes import PodConnection, Process
     from podwright.streaming.client import Options
     from podwright.wire.podwright_pb2 import PullProgress
@@ -78,10 +81,12 @@ async def open(
 class Runtime:
     """Images, sandboxes and whole pods. Errors of all methods are those of `podwright.errors`."""
 
-    def __init__(self, cri: Cri, config: Config) -> None:
+    def __init__(self, cri: Cri, config: Config, *, clock: Clock = SYSTEM) -> None:
+        """`clock`: the time that pods live by."""
         self.cri = cri
         """Every CRI call, with the CRI's own messages."""
         self.config = config
+        self._clock = clock
 
     async def version(self) -> cri.VersionResponse:
         """Name and versions of the runtime."""
@@ -250,6 +255,28 @@ class Runtime:
 
     # Pods
 
+    async def pod(
+        self,
+        manifest: str | Path | Mapping[str, Any] | Manifest,
+        *,
+        objects: Objects | Path | str | Sequence[Mapping[str, Any]] | None = None,
+        bindings: Mapping[str, str | Path] | None = None,
+    ) -> Pod:
+        """A pod of a manifest, not started yet: `async with await runtime.pod("pod.yaml") as pod:`.
+
+        `manifest` is a file's path, text, a document or a parsed manifest; one that stands for a single Pod
+        (a Deployment of one replica) will do. `objects` are ConfigMaps, Secrets and others that it refers to
+        and that do not stand in the same file: documents, a file, or text. `bindings` are directories or
+        files of the host for volumes that a cluster would provide. Raises InvalidArgument for a manifest that
+        cannot be run.
+        """
+        from podwright.kube.manifest_sources import one_manifest
+        from podwright.kube.node import observe
+        from podwright.pods import Pod
+
+        parsed = await asyncio.to_thread(one_manifest, manifest, objects, bindings)
+        return Pod(self.cri, parsed, await observe(self.cri, self.config), clock=self._clock)
+
     async def run_pod(
         self,
         manifest: str | Path | Mapping[str, Any] | Manifest,
@@ -259,15 +286,17 @@ class Runtime:
     ) -> PodOutcome:
         """Run one Kubernetes Pod to its end and say how it went; everything is removed unless `keep`.
 
-        `manifest` is a file's path, the manifest's text, or a parsed manifest. `reporter` hears of events and
-        output. Cancelling the call ends the pod at once. For a graceful stop use
-        `podwright.kube.runner.PodRun` itself. Raises InvalidArgument for a manifest that cannot be run.
+        `manifest` is what `pod` takes. `reporter` hears of events and output. Cancelling the call ends the
+        pod at once; who wants to watch it or to end it gracefully uses `pod`. Raises InvalidArgument for a
+        manifest that cannot be run.
         """
+        from podwright.kube.manifest_sources import one_manifest
         from podwright.kube.node import observe
         from podwright.kube.runner import PodRun
 
+        parsed = await asyncio.to_thread(one_manifest, manifest)
         node = await observe(self.cri, self.config)
-        run = PodRun(self.cri, _one_manifest(manifest), node, reporter=reporter)
+        run = PodRun(self.cri, parsed, node, reporter=reporter, clock=self._clock)
         return await run.run(keep=keep)
 
     async def restore_pod(self, archive: str | Path, *, name: str = "") -> Sandbox:
@@ -567,20 +596,6 @@ def _container_config(
         run_as_user=None if user is None else cri.Int64Value(value=user),
     )
     return cri.ContainerConfig(linux=cri.LinuxContainerConfig(security_context=security))
-
-
-def _one_manifest(source: str | Path | Mapping[str, Any] | Manifest) -> Manifest:
-    from podwright.errors import InvalidArgument
-    from podwright.kube import manifest as manifests
-
-    if isinstance(source, manifests.Manifest):
-        return source
-    if isinstance(source, Mapping):
-        return manifests.from_dict(dict(source))
-    read = manifests.parse(source) if isinstance(source, str) and "\n" in source else manifests.read(source)
-    if len(read) != 1:
-        raise InvalidArgument("manifest", f"holds {len(read)} Pods, one is wanted")
-    return read[0]
 
 
 async def _tidy(house: Cri) -> None:

@@ -122,7 +122,7 @@ class FakeNode:
         """The library's objects over `cri`."""
         from podwright import library
 
-        return library.Runtime(self.cri, self.config)
+        return library.Runtime(self.cri, self.config, clock=self.world.clock)
 
     @asynccontextmanager
     async def serve(self, path: Path | str) -> AsyncIterator[Path]:
