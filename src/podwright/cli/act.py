@@ -38,7 +38,8 @@ async def rm(door: Door, words: Sequence[str], force: bool) -> None:
             return await stack.enter_async_context(open(config=config, endpoint=address))
 
         runtime = (await patient(enter)).cri
-        found = await find_all(runtime, words)
+        only_files = await _without_sandboxes(runtime, config)
+        found = await find_all(runtime, [one for one in words if one not in only_files])
         if not force:
             for item in found:
                 if item.is_up:
@@ -47,6 +48,9 @@ async def rm(door: Door, words: Sequence[str], force: bool) -> None:
                         "stop it first, or use --force"
                     )
         await _each(_remove(runtime, item, config) for item in found)
+        for one in dict.fromkeys(only_files[word] for word in words if word in only_files):
+            await _remove_files(config, cri.PodSandboxMetadata(namespace=one[0], name=one[1], uid=one[2]))
+            print(one[2])
 
 
 async def rmi(door: Door, references: Sequence[str]) -> None:
@@ -79,18 +83,41 @@ async def _remove(runtime: Cri, item: Found, config: Config) -> None:
     if item.kind == "container":
         await runtime.remove_container(cri.RemoveContainerRequest(container_id=item.id))
     else:
-        from podwright.kube import pod_cgroups, volumes
-        from podwright.kube.node import look
-
         request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
         metadata = (await runtime.pod_sandbox_status(request)).status.metadata
         await runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=item.id))
         await runtime.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=item.id))
-        # What `podwright run` made for it, if it was one of its pods.
-        node = await asyncio.to_thread(look, config)
-        await asyncio.to_thread(volumes.discard, node.root, metadata, node.logs)
-        await asyncio.to_thread(pod_cgroups.discard, node, metadata.uid)
+        await _remove_files(config, metadata)
     print(item.id)
+
+
+async def _remove_files(config: Config, metadata: cri.PodSandboxMetadata) -> None:
+    """What `podwright run` made for a pod, if it was one of its pods."""
+    from podwright.kube import pod_cgroups, volumes
+    from podwright.kube.node import look
+
+    node = await asyncio.to_thread(look, config)
+    await asyncio.to_thread(volumes.discard, node.root, metadata, node.logs)
+    await asyncio.to_thread(pod_cgroups.discard, node, metadata.uid)
+
+
+async def _without_sandboxes(runtime: Cri, config: Config) -> dict[str, tuple[str, str, str]]:
+    """Namespace, name and uid of the pods that never got a sandbox, or have lost it, by all their names."""
+    from podwright.cli import pod_notes
+
+    noted = await asyncio.to_thread(pod_notes.read, config.root_path)
+    if not noted:
+        return {}
+    made = (await runtime.list_pod_sandbox(cri.ListPodSandboxRequest())).items
+    uids, names = {one.metadata.uid for one in made}, {one.metadata.name for one in made}
+    found = {}
+    for uid, one in noted.items():
+        if uid not in uids:
+            title = (one.namespace, one.name, uid)
+            found |= {uid: title} | (
+                {one.name: title, f"{one.namespace}/{one.name}": title} if one.name not in names else {}
+            )
+    return found
 
 
 async def _each(calls: Iterable[Awaitable[object]]) -> None:

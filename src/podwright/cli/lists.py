@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from podwright.cli import pod_notes
 from podwright.cli.output import Format, age, json, plain, short, size, table
 
 if TYPE_CHECKING:
@@ -61,21 +62,30 @@ async def pods(door: Door, quiet: bool, output: Format) -> None:
         return
     running = [one.pod_sandbox_id for one in containers if one.state == cri.CONTAINER_RUNNING]
     everyone = [one.pod_sandbox_id for one in containers]
-    table(
-        ("ID", "NAME", "NAMESPACE", "STATE", "RUNNING", "AGE", "ATTEMPT"),
+    columns = ["ID", "NAME", "NAMESPACE", "STATE", "RUNNING", "AGE", "ATTEMPT"]
+    rows = [
         [
-            (
-                short(pod.id),
-                pod.metadata.name,
-                pod.metadata.namespace,
-                "ready" if pod.state == cri.SANDBOX_READY else "not ready",
-                f"{running.count(pod.id)}/{everyone.count(pod.id)}",
-                age(pod.created_at),
-                str(pod.metadata.attempt),
-            )
-            for pod in items
-        ],
-    )
+            short(pod.id),
+            pod.metadata.name,
+            pod.metadata.namespace,
+            "ready" if pod.state == cri.SANDBOX_READY else "not ready",
+            f"{running.count(pod.id)}/{everyone.count(pod.id)}",
+            age(pod.created_at),
+            str(pod.metadata.attempt),
+        ]
+        for pod in items
+    ]
+    if notes := await asyncio.to_thread(pod_notes.read, door.config().root_path):
+        live = {one.id for one in containers if one.state == cri.CONTAINER_RUNNING}
+        columns += pod_notes.COLUMNS
+        for pod, row in zip(items, rows, strict=True):
+            row += pod_notes.cells(notes.pop(pod.metadata.uid, None), live)
+        # Those that have no sandbox yet, or none any more.
+        rows += [
+            ["-", one.name, one.namespace, "-", "0/0", age(one.since), "-", *pod_notes.cells(one, live)]
+            for one in notes.values()
+        ]
+    table(columns, rows)
 
 
 async def images(door: Door, quiet: bool, output: Format) -> None:

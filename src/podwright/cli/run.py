@@ -112,9 +112,8 @@ async def _main(manifests: Sequence[Manifest], door: Door, options: Options, scr
             if options.wait is not None and not late and (stopped or options.keep is False):
                 await asyncio.gather(*(one.remove() for one in runs))
     if late:
-        screen.fault(
-            f"{options.wait} was waited for {span(int(time.monotonic() - begun))}: {'; '.join(late)}"
-        )
+        limit = span(round(time.monotonic() - begun))
+        screen.fault("\n  ".join([f"not {options.wait} after {limit}:", *late]))
         _print_ids(outcomes)
         return TIMED_OUT
     if options.detached and not stopped and not any(one.error for one in outcomes):
@@ -236,7 +235,8 @@ async def _follow_pulls(runtime: Cri, images: set[str], shown: Display) -> None:
 
 def _print_ids(outcomes: Sequence[PodOutcome]) -> None:
     for pod in outcomes:
-        print(pod.sandbox_id)
+        if pod.sandbox_id:
+            print(pod.sandbox_id)
         for container in pod.containers:
-            if not container.init:
+            if container.id and not container.init:
                 print(f"  {container.name} {container.id}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from podwright.kube.pod_state import SeenContainer
     from podwright.kube.worker import PodWorker
 
+LONGEST = 300
+"""Characters that a reason may have in an error."""
 POD_FAULTS = ("FailedMount", "FailedCreatePodSandBox")
 """Events of what keeps a pod from having any container."""
 
@@ -51,7 +53,8 @@ def missing(run: PodRun, wanted: str) -> str:
     for row in found.rows:
         if row.ready is False or (wanted == "completed" and row.tone in ("good", "busy", "bad")):
             why.append(f"{row.name}: {row.state}" + (f" ({row.note})" if row.note else ""))
-    return f"{worker.manifest.name} is {phase}" + (f", {', '.join(why)}" if why else "")
+    words = [pod_view.fitted(one, LONGEST) for one in why]
+    return f"{worker.manifest.name} is {phase}" + (f": {', '.join(words)}" if words else "")
 
 
 def _again(worker: PodWorker) -> dict[str, float]:
