@@ -122,7 +122,10 @@ def _archive(root: Path, name: str, config: Mapping[str, object], file: Path) ->
 
 def _remove_cgroups(parent: str) -> None:
     """The parent that pods were given: a client makes it and removes it."""
-    for folder in sorted(Path("/sys/fs/cgroup").glob(f"**/{parent}/**/"), reverse=True):
+    root = Path("/sys/fs/cgroup")
+    # Not by a glob from the root: cgroups of others come and go meanwhile.
+    ours = [one / parent for one in (root, *root.iterdir()) if (one / parent).is_dir()]
+    for folder in sorted((each for one in ours for each in one.glob("**/")), reverse=True):
         try:
             folder.rmdir()
         except OSError:
