@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from podwright.config import Config
+from podwright.engines import forward
 from podwright.engines.base import Json, Sandbox, SandboxFacts
-from podwright.engines.oci import forward, labels, node_files
+from podwright.engines.oci import labels, node_files
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.image_mounts import ImageMounts
 from podwright.engines.oci.places import Places
@@ -52,6 +53,10 @@ log = logging.getLogger(__name__)
 _HOSTS, _RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
 
 _NODE = cri.NamespaceMode.NODE
+_NETWORK_OF_ITS_OWN = (
+    "its handler gives gVisor a network stack of its own, whose localhost cannot be dialled from"
+    " outside: use --network=host there"
+)
 
 
 class Sandboxes:
@@ -178,7 +183,8 @@ class Sandboxes:
         runtime = self._runtimes.of_existing(sandbox.handler)
         metadata = sandbox.config.metadata
         pod = f"{metadata.namespace}/{metadata.name}"
-        await forward.forward(pod, namespace, runtime, port, connection)
+        apart = runtime is not None and runtime.sandboxed and not runtime.shares_network
+        await forward.forward(pod, namespace, port, connection, hint=_NETWORK_OF_ITS_OWN if apart else "")
 
     # For its containers
 

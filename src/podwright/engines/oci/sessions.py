@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from podwright.engines import refusals
 from podwright.engines.oci import conmon, executions, flow
 from podwright.engines.oci.executions import Execution, Files, Place
 from podwright.engines.streams import Size, Streams
@@ -30,8 +30,6 @@ HANGUP_GRACE = 5.0
 """Seconds that a program has to end itself after SIGHUP."""
 KILL_GRACE = 5.0
 """Seconds that its end may take to be reported after SIGKILL."""
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-"""Exit codes by which shells tell a command that is not there from one that cannot be run."""
 
 
 async def run(place: Place, argv: Sequence[str], streams: Streams, *, patient: bool = True) -> int:
@@ -215,7 +213,7 @@ class _Session:
         await self._stop()
         text = b"".join(flow.at_hand(each) for each in said)
         words = conmon.plain_words(text.decode(errors="replace"))
-        code = _code(words)
+        code = refusals.code(words)
         if code is None or self._streams.complaints is None or not self._patient:
             raise CommandFailed(self._place.runtime.kind, 1, words)
         await self._streams.refuse(words)
@@ -271,22 +269,3 @@ def _theirs() -> Iterator[list[int]]:
     finally:
         for each in files:
             os.close(each)
-
-
-_ABSENT = re.compile(
-    r"executable file .*not found|executable file .*no such file|exec: .*: no such file or directory"
-    r"|failed to load .*: no such file or directory|finding executable",
-    re.IGNORECASE | re.DOTALL,
-)
-_UNFIT = re.compile(
-    r"open executable: |exec: .*: (permission denied|is a directory)|exec format error"
-    r"|failed to load .*: (permission denied|exec format error|is a directory)",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def _code(words: str) -> int | None:
-    """What crun, runc and gVisor say when there is no such command, or it is none."""
-    if _ABSENT.search(words):
-        return NOT_FOUND
-    return NOT_EXECUTABLE if _UNFIT.search(words) else None

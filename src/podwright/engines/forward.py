@@ -7,7 +7,6 @@ import socket
 import struct
 from pathlib import Path
 
-from podwright.engines.oci.runtimes import Runtime
 from podwright.engines.streams import Connection, Sink, Source
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import sockets
@@ -19,11 +18,12 @@ _LINGER = struct.Struct("ii")
 
 
 async def forward(
-    pod: str, namespace: Path | None, runtime: Runtime | None, port: int, connection: Connection
+    pod: str, namespace: Path | None, port: int, connection: Connection, *, hint: str = ""
 ) -> None:
     """Connect `connection` with `port` on localhost in the network `namespace` (None: the host's) of `pod`.
 
-    Each direction ends by itself; returns when both have. When cancelled or when the client's side fails the
+    Each direction ends by itself; returns when both have. `hint`: what else may be the reason when nobody
+    listens. When cancelled or when the client's side fails the
     listener sees a reset, not an end. Raises InvalidArgument, and FailedPrecondition when nobody listens or
     the listener resets.
     """
@@ -32,7 +32,7 @@ async def forward(
     try:
         peer = await sockets.dial_localhost(port, namespace)
     except OSError as error:
-        raise FailedPrecondition(_unreachable(pod, namespace, runtime, port, error)) from error
+        raise FailedPrecondition(_unreachable(pod, namespace, port, error, hint)) from error
     try:
         directions = [
             asyncio.ensure_future(_send(connection.source, peer)),
@@ -94,14 +94,9 @@ async def _receive(peer: socket.socket, sink: Sink) -> None:
     await sink.close()
 
 
-def _unreachable(pod: str, namespace: Path | None, runtime: Runtime | None, port: int, error: OSError) -> str:
+def _unreachable(pod: str, namespace: Path | None, port: int, error: OSError, hint: str) -> str:
     if error.filename is not None:
         return f"pod {pod} has no network any more: {error}"
     where = "on the host, whose network it shares" if namespace is None else "inside"
     words = f"nothing listens on port {port} of pod {pod} {where} ({error.strerror})"
-    if runtime is not None and runtime.sandboxed and not runtime.shares_network:
-        words += (
-            "; its handler gives gVisor a network stack of its own, whose localhost cannot be dialled from"
-            " outside: use --network=host there"
-        )
-    return words
+    return f"{words}; {hint}" if hint else words
