@@ -50,7 +50,7 @@ HUGE = {"cpu": "1", "hugepages-2Mi": "4Mi"}
             "spec.serviceAccount: 'a' is not serviceAccountName",
         ),
         ({"serviceAccountName": "A"}, "spec.serviceAccountName: 'A' is not a DNS name"),
-        ({"activeDeadlineSeconds": 0}, "spec.activeDeadlineSeconds: 0 is less than 1"),
+        ({"activeDeadlineSeconds": 0}, "spec.activeDeadlineSeconds: 0 is not between 1 and"),
         ({"terminationGracePeriodSeconds": -1}, "spec.terminationGracePeriodSeconds: -1 is less than 0"),
         (
             {"securityContext": {"sysctls": [{"name": "A", "value": "1"}]}},
@@ -69,11 +69,11 @@ HUGE = {"cpu": "1", "hugepages-2Mi": "4Mi"}
         ({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}, "requests[cpu]: 2 is more than"),
         ({"overhead": {"cpu": "x"}}, "spec.overhead.limits[cpu]: 'x' is not a quantity"),
         ({"metadata": {"labels": {"a": "b c"}}}, "metadata.labels[a]: 'b c' is no label's value"),
-        ({"metadata": {"labels": {"-a": "b"}}}, "metadata.labels[-a]: is no key"),
+        ({"metadata": {"labels": {"-a": "b"}}}, "metadata.labels[-a]: '-a' is no key"),
         ({"metadata": {"annotations": {"a": "x" * (1 << 18)}}}, "metadata.annotations: are 262145 bytes"),
         (
             {"readinessGates": [{"conditionType": "a b"}]},
-            "readinessGates[0].conditionType: 'a b' is no condition",
+            "readinessGates[0].conditionType: 'a b' is no key",
         ),
         (
             {"ephemeralContainers": [{"name": "d", "image": "x", "targetContainerName": "z"}]},
@@ -105,7 +105,7 @@ def test_pods(spec: dict[str, Any], words: str) -> None:
         ({"livenessProbe": {"exec": {}}}, "livenessProbe.exec.command: is needed"),
         ({"livenessProbe": {**EXEC, "successThreshold": 2}}, "livenessProbe.successThreshold: must be 1"),
         ({"livenessProbe": {**EXEC, "periodSeconds": -1}}, "livenessProbe.periodSeconds: -1 is less than 1"),
-        ({"livenessProbe": {"httpGet": {"port": "web"}}}, "no port of the container is named 'web'"),
+        ({"livenessProbe": {"httpGet": {"port": "Web"}}}, "'Web' is neither a port nor the name of one"),
         ({"livenessProbe": {"httpGet": {"port": 70000}}}, "livenessProbe.httpGet.port: 70000 is not a port"),
         ({"livenessProbe": {"httpGet": {"port": 1, "scheme": "http"}}}, "'http' is none of HTTP, HTTPS"),
         (

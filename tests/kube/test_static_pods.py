@@ -109,6 +109,8 @@ def test_what_the_node_refuses(spec: dict[str, Any], node: Node, refusal: tuple[
 
 
 def test_sysctls_of_namespaces_that_are_the_hosts_are_refused() -> None:
-    sysctls = {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}
-    found = admission.refusal(static(securityContext=sysctls, hostNetwork=True), NODE)
-    assert found is not None and "not allowed with host net enabled" in found.message
+    """A file with them is no Pod to a kubelet; one that has come by another way is not taken."""
+    found = static(securityContext={"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]})
+    found.spec.hostNetwork = True
+    refused = admission.refusal(found, NODE)
+    assert refused is not None and "not allowed with host net enabled" in refused.message

@@ -36,7 +36,8 @@ SAFE_SYSCTLS = (
     "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
 )  # fmt: skip
 """What pods may set on any node."""
-_IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+"""How the names of sysctls begin that belong to an IPC namespace."""
 
 
 def admit(pod: models.Pod, objects: Objects) -> Iterator[Finding]:
@@ -205,7 +206,7 @@ def _sysctl_fault(name: str, spec: models.PodSpec, node: Node) -> str:
         return f'forbidden sysctl: "{name}" not allowlisted'
     if name.startswith("net.") and spec.hostNetwork:
         return f'forbidden sysctl: "{name}" not allowed with host net enabled'
-    if name.startswith(_IPC_SYSCTLS) and spec.hostIPC:
+    if name.startswith(IPC_SYSCTLS) and spec.hostIPC:
         return f'forbidden sysctl: "{name}" not allowed with host ipc enabled'
     return ""
 

@@ -19,6 +19,7 @@ SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([
 PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _NAME_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 MAX_ANNOTATIONS = 256 << 10
 """Bytes of all annotations together."""
 
@@ -38,26 +39,48 @@ def label(path: str, value: str) -> Faults:
         yield path, f"{value!r} is not a DNS label (up to 63 lower-case letters, digits and -)"
 
 
-def port(path: str, value: object, names: Sequence[str] | None = None) -> Faults:
-    """A number, or where `names` are given one of these."""
+def port(path: str, value: object, *, named: bool = False) -> Faults:
+    """A number, or where it may be `named` what could be a name: that the container has such a port nobody
+    asks before it is looked for."""
     if isinstance(value, str):
-        if names is None or not PORT_NAME.fullmatch(value):
+        if not named or not PORT_NAME.fullmatch(value):
             yield path, f"{value!r} is neither a port nor the name of one"
-        elif value not in names:
-            yield path, f"no port of the container is named {value!r}"
     elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
         yield path, f"{value} is not a port"
 
 
-def ids(path: str, *numbers: int | None) -> Faults:
-    for number in numbers:
-        if number is not None and not 0 <= number < 1 << 31:
-            yield path, f"{number} is not a user or group id"
+def between(path: str, value: int | None, least: int, most: int) -> Faults:
+    if value is not None and not least <= value <= most:
+        yield path, f"{value} is not between {least} and {most}"
+
+
+def ids(place: str, context: object, *names: str) -> Faults:
+    """Users and groups of a security context, by the names of their fields; one may be a list."""
+    for name in names:
+        said = getattr(context, name)
+        several = isinstance(said, list)
+        for index, number in enumerate(said if several else [said]):
+            if number is not None and not 0 <= number < 1 << 31:
+                path = f"{place}.{name}[{index}]" if several else f"{place}.{name}"
+                yield path, f"{number} is not a user or group id"
+
+
+def qualified(path: str, value: str) -> Faults:
+    """A key of labels, or what is written like one."""
+    prefix, slash, name = value.rpartition("/")
+    if not _NAME_PART.fullmatch(name) or (slash and not SUBDOMAIN.fullmatch(prefix)):
+        yield path, f"{value!r} is no key: a name, or a domain, / and a name"
 
 
 def mode(path: str, value: int | None) -> Faults:
     if value is not None and not 0 <= value <= 0o777:
         yield path, f"{value} is no file mode between 0 and 0777 (in YAML, 0644 is octal and 644 is not)"
+
+
+def key(path: str, value: str) -> Faults:
+    """A key of a ConfigMap or Secret."""
+    if not _KEY.fullmatch(value) or value == "." or value.startswith(".."):
+        yield path, f"{value!r} is no key: letters, digits, -, _ and . are allowed"
 
 
 def relative(path: str, value: str) -> Faults:
@@ -89,15 +112,16 @@ def amounts(place: str, sides: dict[str, dict[str, object] | None], allowed: Seq
                 yield where, f"{value} is more than the limit"
             if huge and side == "requests" and limit != amount:
                 yield where, "huge pages are not shared out: the limit must be the same"
+            if huge and (size := resources.page_bytes(name)) and amount % size:
+                yield where, f"{value} is no multiple of the pages' size"
 
 
 def strings(path: str, tree: dict[str, object] | None, *, labels: bool) -> Faults:
     """Labels or annotations."""
     size = 0
     for key, value in (tree or {}).items():
-        prefix, slash, name = key.rpartition("/")
-        if not _NAME_PART.fullmatch(name) or (slash and not SUBDOMAIN.fullmatch(prefix)):
-            yield f"{path}[{key}]", "is no key: a name, or a domain, / and a name"
+        # The API server looks at an annotation's key in small letters.
+        yield from qualified(f"{path}[{key}]", key if labels else key.lower())
         if not isinstance(value, str):
             yield f"{path}[{key}]", f"{value!r} is not a string: put it in quotes"
         elif labels and not _LABEL_VALUE.fullmatch(value):

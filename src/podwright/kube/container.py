@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from podwright.kube import env, resources, security
-from podwright.kube.failures import ConfigError
+from podwright.kube.failures import ConfigError, CreateError
 from podwright.kube.sandbox import identity
 from podwright.wire import cri_pb2 as cri
 
@@ -48,16 +48,17 @@ def container_config(
     """The configuration of one container, `attempt` starting with 0.
 
     `target_id`: the id of the container that an ephemeral one targets. Raises ConfigError where its user
-    breaks runAsNonRoot, or its stop signal is none that the CRI knows.
+    breaks runAsNonRoot, or its stop signal is none that the CRI knows; CreateError where an argument refers
+    to a variable that is no text.
     """
     words = container.image or "" if user_specified_image is None else user_specified_image
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=container.name, attempt=attempt),
         image=cri.ImageSpec(image=image.id, user_specified_image=words),
-        command=[env.expand(one, environment) for one in container.command or []],
-        args=[env.expand(one, environment) for one in container.args or []],
+        command=[_argument(one, environment) for one in container.command or []],
+        args=[_argument(one, environment) for one in container.args or []],
         working_dir=container.workingDir or "",
-        envs=[cri.KeyValue(key=key, value=value.encode()) for key, value in environment.items()],
+        envs=[cri.KeyValue(key=key, value=_bytes(value)) for key, value in environment.items()],
         mounts=mounts,
         labels={"io.kubernetes.container.name": container.name, **identity(manifest)},
         annotations=_annotations(manifest, container, attempt),
@@ -85,6 +86,21 @@ def container_hash(container: AnyContainer) -> str:
     for byte in printed.encode():
         value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
     return f"{value:x}"
+
+
+def _argument(text: str, environment: Mapping[str, str]) -> str:
+    expanded = env.expand(text, environment)
+    try:
+        expanded.encode()
+    except UnicodeEncodeError as error:
+        # A kubelet fails as it writes the call down.
+        raise CreateError(f"the argument {text!r} would not be UTF-8: a CRI takes only text there") from error
+    return expanded
+
+
+def _bytes(value: str) -> bytes:
+    """A variable may hold any bytes, as Secrets do."""
+    return value.encode(errors="surrogateescape")
 
 
 def _annotations(manifest: Manifest, container: AnyContainer, attempt: int) -> dict[str, str]:

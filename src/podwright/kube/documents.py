@@ -13,6 +13,8 @@ import yaml
 from podwright.errors import InvalidArgument
 from podwright.kube.positions import LinedList, LinedMap
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""Halves of characters, as escapes can name them."""
 _MAX_NODES = 200_000
 """How many values a document may have once its aliases are followed: a short text can stand for billions."""
 
@@ -34,7 +36,7 @@ def documents(text: str, source: str) -> list[tuple[Any, str]]:
     found: list[tuple[Any, str]] = []
     for number, tree in enumerate(trees, 1):
         place = f"{source}, document {number}" if len(trees) > 1 else source
-        _check_size(tree, place)
+        check(tree, place)
         for item in _items(tree, place):
             if isinstance(item[0], LinedMap):
                 item[0].source = source
@@ -42,6 +44,27 @@ def documents(text: str, source: str) -> list[tuple[Any, str]]:
     if not found:
         raise InvalidArgument(source, "holds no Pod")
     return found
+
+
+def check(tree: Any, place: str) -> None:
+    """Refuse what is no tree of YAML or JSON, wherever it was read: keys that are no text, halves of
+    characters, more values than anybody writes. Aliases make one value stand at many places; it costs each of
+    them."""
+    left, waiting = _MAX_NODES, [(tree, "")]
+    while waiting:
+        value, path = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise InvalidArgument(place, f"has more than {_MAX_NODES} values")
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str) or _HALF.search(key):
+                    raise InvalidArgument(place, f"{path or 'a document'}: key {key!r} is no text")
+            waiting += [(each, f"{path}.{key}" if path else key) for key, each in value.items()]
+        elif isinstance(value, list):
+            waiting += [(each, f"{path}[{index}]") for index, each in enumerate(value)]
+        elif isinstance(value, str) and _HALF.search(value):
+            raise InvalidArgument(place, f"{path}: {value!r:.60} holds half a character (\\ud800 to \\udfff)")
 
 
 def _trees(text: str, source: str) -> Iterator[Any]:
@@ -89,20 +112,6 @@ def _items(tree: Any, place: str) -> list[tuple[Any, str]]:
             if isinstance(item, dict):
                 item.update({key: value for key, value in said.items() if key not in item})
     return [each for item in items for each in _items(item, place)]
-
-
-def _check_size(tree: Any, place: str) -> None:
-    """Aliases make one value stand at many places; it costs each of them."""
-    left, waiting = _MAX_NODES, [tree]
-    while waiting:
-        value = waiting.pop()
-        left -= 1
-        if left < 0:
-            raise InvalidArgument(place, f"has more than {_MAX_NODES} values")
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
 
 
 def _fault(error: yaml.YAMLError) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from podwright.errors import InvalidArgument
 from podwright.kube import env_file, resources, service_env
+from podwright.kube.checks import qualified
 from podwright.kube.failures import ConfigError
 
 if TYPE_CHECKING:
@@ -100,8 +101,10 @@ def is_field(path: str, *, volume: bool = False) -> bool:
     """Whether a variable, or a file of a `volume`, may name the field."""
     if volume and path in ("metadata.labels", "metadata.annotations"):
         return True
-    allowed = FIELDS[:3] if volume else FIELDS
-    return path in allowed or _SUBSCRIPT.fullmatch(path) is not None
+    if match := _SUBSCRIPT.fullmatch(path):
+        key = match[2] if match[1] == "labels" else match[2].lower()
+        return not list(qualified(path, key))
+    return path in (FIELDS[:3] if volume else FIELDS)
 
 
 def is_amount(resource: str) -> bool:

@@ -33,7 +33,10 @@ def role(tree: Any, place: str) -> str:
     kind, version = tree.get("kind"), tree.get("apiVersion")
     if not isinstance(kind, str) or not isinstance(version, str) or not kind or not version:
         raise InvalidArgument(place, "is not a Kubernetes object: it has no kind and apiVersion")
-    key = (version, kind)
+    metadata = tree.get("metadata")
+    if not isinstance(metadata, dict | None):
+        raise InvalidArgument(place, f"{kind}: metadata: Expected `object | null`, got {metadata!r:.40}")
+    key, name = (version, kind), (metadata or {}).get("name", "")
     if key == ("v1", "Pod"):
         return "pod"
     if key in workloads.KINDS:
@@ -49,10 +52,9 @@ def role(tree: Any, place: str) -> str:
             place, f"kind {kind!r} of apiVersion {version!r} is not supported: {versions[0]} is"
         )
     if kind in _WITHOUT_EFFECT.get(version, ()) or "." in version.partition("/")[0]:
-        name = (tree.get("metadata") or {}).get("name", "")
         return f"{kind} {name} has no effect here"
     near = difflib.get_close_matches(kind, [name for _, name in known], n=1, cutoff=0.75)
     hint = f"; is it {near[0]}?" if near else ""
     if version.partition("/")[0] in ("autoscaling", "policy", "extensions") and not near:
-        return f"{kind} {(tree.get('metadata') or {}).get('name', '')} has no effect here"
+        return f"{kind} {name} has no effect here"
     raise InvalidArgument(place, f"kind {kind!r} of apiVersion {version!r} is not supported{hint}")

@@ -24,7 +24,7 @@ from podwright.kube import (
     validation,
     workloads,
 )
-from podwright.kube.documents import documents, read_text
+from podwright.kube.documents import check, documents, read_text
 from podwright.kube.models import AnyContainer, Container, EphemeralContainer, Pod, PodSpec, Volume
 from podwright.kube.objects import Objects
 
@@ -155,6 +155,7 @@ def from_trees(
     directories or files of this host, by the name of a volume or of its claim."""
     known, notes, wanted = beside or Objects(), [], []
     for tree, place in trees:
+        check(tree, place)
         match kinds.role(tree, place):
             case "object":
                 known = known.adding(objects.from_tree(tree, place))
@@ -191,6 +192,7 @@ def from_dict(
     """The Pod that `tree`, parsed YAML or JSON, describes. `tree` is left as it is. A `static` one has passed
     no API server. `document`: what it was made of, itself or a workload; it tells where faults stand."""
     document = tree if document is None else document
+    check(tree, source)
     if kinds.role(tree, source) != "pod":
         raise InvalidArgument(source, f"kind {tree.get('kind')!r} is no Pod")
     known, tree = beside or Objects(), fields.wanted(tree)

@@ -42,19 +42,21 @@ _SUFFIXES = {
 }
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d{1,3})|([numkKMGTPE]i?|))", re.ASCII)
 _ZERO = Fraction(0)
+_MOST = (1 << 63) - 1
 
 
 def parse_quantity(value: object, field: str = "") -> Fraction:
     """A Kubernetes quantity ("250m", "64Mi", "1e3", 2) as an exact number.
 
-    Raises InvalidArgument; `field` is the place.
+    What is more than 63 bits hold counts as much as they hold, as in Kubernetes. Raises InvalidArgument;
+    `field` is the place.
     """
     text = repr(value) if isinstance(value, float) else str(value)
     match = _QUANTITY.fullmatch(text) if not isinstance(value, bool) else None
     if match is None or (match[3] or "") not in _SUFFIXES:
         raise InvalidArgument(field, f"{text!r} is not a quantity (such as 500m, 2, 64Mi)")
     exponent = Fraction(10) ** int(match[2]) if match[2] else _SUFFIXES[match[3] or ""]
-    return Fraction(match[1]) * exponent
+    return max(Fraction(-_MOST), min(Fraction(_MOST), Fraction(match[1]) * exponent))
 
 
 def amount(owner: AnyContainer | PodSpec, side: str, resource: str) -> Fraction | None:
@@ -83,7 +85,7 @@ def effective_limit(spec: PodSpec, container: AnyContainer, resource: str) -> Fr
 
 def milli_cpu(quantity: Fraction) -> int:
     """Thousandths of a CPU, rounded up."""
-    return math.ceil(quantity * 1000)
+    return min(_MOST, math.ceil(quantity * 1000))
 
 
 def shares(milli: int) -> int:
@@ -93,7 +95,7 @@ def shares(milli: int) -> int:
 
 def quota(milli: int) -> int:
     """Microseconds each CPU_PERIOD for a limit of `milli` thousandths of a CPU; 0 means no limit."""
-    return max(MIN_QUOTA, milli * CPU_PERIOD // 1000) if milli else 0
+    return min(_MOST, max(MIN_QUOTA, milli * CPU_PERIOD // 1000)) if milli else 0
 
 
 def qos_class(spec: PodSpec) -> str:
@@ -228,7 +230,7 @@ def _linux(request: Fraction, limit: Fraction, memory: Fraction) -> cri.LinuxCon
         cpu_period=CPU_PERIOD,
         cpu_quota=quota(milli_cpu(limit)),
         cpu_shares=shares(milli_cpu(request or limit)),
-        memory_limit_in_bytes=math.ceil(memory),
+        memory_limit_in_bytes=min(_MOST, math.ceil(memory)),
     )
 
 

@@ -11,17 +11,21 @@ import re
 from collections.abc import Callable, Iterator
 
 from podwright.kube import resources, validation_containers, validation_volumes
+from podwright.kube.admission import IPC_SYSCTLS
 from podwright.kube.checks import (
     SUBDOMAIN,
     Faults,
     amounts,
     at_least,
+    between,
     ids,
     label,
     one_of,
+    qualified,
     strings,
 )
 from podwright.kube.models import Pod, PodSpec, Sysctl
+from podwright.kube.sandbox import dotted
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("Default", "ClusterFirst", "ClusterFirstWithHostNet", "None")
@@ -53,9 +57,9 @@ def _check_names(pod: Pod) -> Faults:
     assert metadata is not None
     if not SUBDOMAIN.fullmatch(metadata.name or ""):
         yield "metadata.name", f"{metadata.name!r} is not a DNS name (lower-case letters, digits, - and .)"
-    for name in ("namespace", "uid"):
-        if not _OBJECT_ID.fullmatch(getattr(metadata, name)):
-            yield f"metadata.{name}", f"{getattr(metadata, name)!r} must be letters, digits and -"
+    yield from label("metadata.namespace", metadata.namespace or "")
+    if not _OBJECT_ID.fullmatch(metadata.uid or ""):
+        yield "metadata.uid", f"{metadata.uid!r} must be letters, digits and -"
     yield from strings("metadata.labels", metadata.labels, labels=True)
     yield from strings("metadata.annotations", metadata.annotations, labels=False)
     for name in ("hostname", "subdomain"):
@@ -76,7 +80,7 @@ def _check_pod(pod: Pod) -> Faults:
         yield "spec.os.name", f"{spec.os.name!r} cannot run here"
     yield from one_of("spec.restartPolicy", spec.restartPolicy, RESTART_POLICIES)
     yield from at_least("spec.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds, 0)
-    yield from at_least("spec.activeDeadlineSeconds", spec.activeDeadlineSeconds, 1)
+    yield from between("spec.activeDeadlineSeconds", spec.activeDeadlineSeconds, 1, (1 << 31) - 1)
     if spec.serviceAccount and spec.serviceAccount != spec.serviceAccountName:
         yield "spec.serviceAccount", f"{spec.serviceAccount!r} is not serviceAccountName"
     if spec.hostPID and spec.shareProcessNamespace:
@@ -92,8 +96,7 @@ def _check_pod(pod: Pod) -> Faults:
         if len(spec.hostnameOverride) > MAX_HOSTNAME or not SUBDOMAIN.fullmatch(spec.hostnameOverride):
             yield "spec.hostnameOverride", f"{spec.hostnameOverride!r} is no DNS name of {MAX_HOSTNAME} bytes"
     for index, gate in enumerate(spec.readinessGates or []):
-        if not re.fullmatch(r"[-A-Za-z0-9_./]+", gate.conditionType):
-            yield f"spec.readinessGates[{index}].conditionType", f"{gate.conditionType!r} is no condition"
+        yield from qualified(f"spec.readinessGates[{index}].conditionType", gate.conditionType)
     sides: dict[str, dict[str, object] | None] = {
         side: getattr(spec.resources, side, None) for side in ("limits", "requests")
     }
@@ -150,12 +153,12 @@ def _check_network(pod: Pod) -> Faults:
 
 
 def _check_security(pod: Pod) -> Faults:
-    context = _spec(pod).securityContext
+    spec = _spec(pod)
+    context = spec.securityContext
     if context is None:
         return
     where = "spec.securityContext"
-    yield from ids(where, context.runAsUser, context.runAsGroup, context.fsGroup,
-                   *(context.supplementalGroups or []))  # fmt: skip
+    yield from ids(where, context, "runAsUser", "runAsGroup", "fsGroup", "supplementalGroups")
     yield from one_of(
         f"{where}.supplementalGroupsPolicy", context.supplementalGroupsPolicy, (None, "Merge", "Strict")
     )
@@ -163,10 +166,10 @@ def _check_security(pod: Pod) -> Faults:
         f"{where}.fsGroupChangePolicy", context.fsGroupChangePolicy, (None, "Always", "OnRootMismatch")
     )
     yield from validation_containers.check_profiles(where, context)
-    yield from _check_sysctls(context.sysctls or [], f"{where}.sysctls")
+    yield from _check_sysctls(spec, context.sysctls or [], f"{where}.sysctls")
 
 
-def _check_sysctls(sysctls: list[Sysctl], place: str) -> Faults:
+def _check_sysctls(spec: PodSpec, sysctls: list[Sysctl], place: str) -> Faults:
     seen: set[str] = set()
     for index, sysctl in enumerate(sysctls):
         if not _SYSCTL.fullmatch(sysctl.name):
@@ -174,6 +177,11 @@ def _check_sysctls(sysctls: list[Sysctl], place: str) -> Faults:
         if sysctl.name in seen:
             yield f"{place}[{index}].name", f"{sysctl.name!r} comes twice"
         seen.add(sysctl.name)
+        name = dotted(sysctl.name)
+        if spec.hostNetwork and name.startswith("net."):
+            yield f"{place}[{index}].name", f"{sysctl.name!r} cannot be combined with hostNetwork"
+        if spec.hostIPC and name.startswith(IPC_SYSCTLS):
+            yield f"{place}[{index}].name", f"{sysctl.name!r} cannot be combined with hostIPC"
 
 
 def _check_parts(pod: Pod) -> Faults:

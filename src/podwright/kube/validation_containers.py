@@ -9,7 +9,18 @@ from typing import Any
 
 from podwright.errors import InvalidArgument
 from podwright.kube import env, resources, validation_probes
-from podwright.kube.checks import PORT_NAME, Faults, amounts, ids, label, one_of, port, relative
+from podwright.kube.checks import (
+    PORT_NAME,
+    SUBDOMAIN,
+    Faults,
+    amounts,
+    ids,
+    key,
+    label,
+    one_of,
+    port,
+    relative,
+)
 from podwright.kube.models import AnyContainer, Container, EnvVar, EnvVarSource, Pod, PodSpec
 from podwright.wire import cri_pb2 as cri
 
@@ -17,6 +28,11 @@ PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 RULE_OPERATORS = ("In", "NotIn")
 MAX_RULES, MAX_EXIT_CODES = 20, 255
+
+MAX_PROFILE = 4095
+"""Characters of the name of an AppArmor profile."""
+CPU_DIVISORS = ("1", "1m")
+DIVISORS = ("1", *(f"1{unit}" for unit in "kMGTPE"), *(f"1{unit}i" for unit in "KMGTPE"))
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
 _SIGNALS = frozenset(cri.Signal.DESCRIPTOR.values_by_name) - {"RUNTIME_DEFAULT"}
@@ -33,8 +49,11 @@ def check(pod: Pod) -> Faults:
     spec = pod.spec
     assert spec is not None
     seen: set[str] = set()
-    host_ports: set[tuple[int, str, str]] = set()
+    together: set[tuple[int, str, str]] = set()
+    initial = [id(one) for one in spec.initContainers or []]
     for place, container in containers(spec):
+        # Init containers run by themselves: they may have a port that another has later.
+        host_ports = set() if id(container) in initial else together
         yield from label(f"{place}.name", container.name)
         if container.name in seen:
             yield f"{place}.name", f"{container.name!r} is taken by another container"
@@ -81,6 +100,12 @@ def check_profiles(place: str, context: Any) -> Faults:
             yield f"{place}.{name}.localhostProfile", "belongs to the type Localhost, and only to it"
         elif profile.localhostProfile and name == "seccompProfile":
             yield from relative(f"{place}.{name}.localhostProfile", profile.localhostProfile)
+        elif profile.localhostProfile and (
+            profile.localhostProfile != profile.localhostProfile.strip()
+            or len(profile.localhostProfile) > MAX_PROFILE
+        ):
+            text = f"{profile.localhostProfile[:40]!r} begins or ends with a space, or is too long"
+            yield f"{place}.{name}.localhostProfile", text
 
 
 def _check_ports(
@@ -127,6 +152,8 @@ def _check_env(pod: Pod, container: AnyContainer, place: str) -> Faults:
             yield where, "one of configMapRef and secretRef is needed"
         elif not said[0].name:
             yield where, "the name of the object is needed"
+        elif not SUBDOMAIN.fullmatch(said[0].name):
+            yield where, f"{said[0].name!r} is no name of an object"
         if source.prefix and not _ENV_NAME.fullmatch(source.prefix):
             yield f"{where}.prefix", f"{source.prefix!r} is not of printable ASCII without ="
 
@@ -137,6 +164,8 @@ def _check_value_source(pod: Pod, variable: EnvVar, source: EnvVarSource, place:
     said = [name for name in source.__struct_fields__ if getattr(source, name) is not None]
     if len(said) != 1:
         yield place, f"one source is needed, not {len(said)}"
+    if source.fieldRef is not None:
+        yield from check_version(source.fieldRef, f"{place}.fieldRef")
     if source.fieldRef is not None and not env.is_field(source.fieldRef.fieldPath):
         known = ", ".join([*env.FIELDS, "metadata.labels['KEY']", "metadata.annotations['KEY']"])
         text = f"{source.fieldRef.fieldPath!r} cannot be referred to; these can: {known}"
@@ -145,8 +174,14 @@ def _check_value_source(pod: Pod, variable: EnvVar, source: EnvVarSource, place:
         yield from check_resource_field(pod.spec, source.resourceFieldRef, f"{place}.resourceFieldRef")
     for name in ("configMapKeyRef", "secretKeyRef"):
         reference = getattr(source, name)
-        if reference is not None and not (reference.name and reference.key):
+        if reference is None:
+            continue
+        if not (reference.name and reference.key):
             yield f"{place}.{name}", "name and key are needed"
+            continue
+        if not SUBDOMAIN.fullmatch(reference.name):
+            yield f"{place}.{name}.name", f"{reference.name!r} is no name of an object"
+        yield from key(f"{place}.{name}.key", reference.key)
     if (file := source.fileKeyRef) is not None:
         yield from relative(f"{place}.fileKeyRef.path", file.path)
         volumes = (pod.spec.volumes if pod.spec is not None else None) or []
@@ -165,11 +200,20 @@ def check_resource_field(spec: PodSpec | None, selector: Any, place: str) -> Fau
     name = selector.containerName
     if name and not any(one.name == name for _, one in containers(spec)):
         yield f"{place}.containerName", f"there is no container {name!r}"
+    allowed = CPU_DIVISORS if selector.resource.endswith(".cpu") else DIVISORS
     try:
-        if resources.parse_quantity(selector.divisor or "1") < 0:
-            yield f"{place}.divisor", f"{selector.divisor} is negative"
+        divisor = resources.parse_quantity(selector.divisor or "0")
     except InvalidArgument as error:
         yield f"{place}.divisor", str(error)
+    else:
+        if divisor and divisor not in map(resources.parse_quantity, allowed):
+            yield f"{place}.divisor", f"{selector.divisor!r} is none of {', '.join(allowed)}"
+
+
+def check_version(selector: Any, place: str) -> Faults:
+    """A fieldRef, of a variable or of a file."""
+    if selector.apiVersion not in (None, "", "v1"):
+        yield f"{place}.apiVersion", f"{selector.apiVersion!r} is not v1"
 
 
 def _check_security(spec: PodSpec, container: AnyContainer, place: str) -> Faults:
@@ -177,15 +221,13 @@ def _check_security(spec: PodSpec, container: AnyContainer, place: str) -> Fault
     if context is None:
         return
     where = f"{place}.securityContext"
-    yield from ids(where, context.runAsUser, context.runAsGroup)
+    yield from ids(where, context, "runAsUser", "runAsGroup")
     yield from one_of(f"{where}.procMount", context.procMount, (None, "Default", "Unmasked"))
     if context.procMount == "Unmasked" and spec.hostUsers is not False:
         yield f"{where}.procMount", "Unmasked needs hostUsers: false"
-    added = [
-        name.upper().removeprefix("CAP_")
-        for name in (context.capabilities and context.capabilities.add) or []
-    ]
-    if context.allowPrivilegeEscalation is False and (context.privileged or "SYS_ADMIN" in added):
+    # SYS_ADMIN by its short name the API server lets through.
+    added = (context.capabilities and context.capabilities.add) or []
+    if context.allowPrivilegeEscalation is False and (context.privileged or "CAP_SYS_ADMIN" in added):
         yield f"{where}.allowPrivilegeEscalation", "false cannot be combined with privileged or CAP_SYS_ADMIN"
     yield from check_profiles(where, context)
 
@@ -222,6 +264,8 @@ def _check_signal(spec: PodSpec, container: AnyContainer, place: str) -> Faults:
     name = container.lifecycle and container.lifecycle.stopSignal
     if name and name not in _SIGNALS:
         yield f"{place}.lifecycle.stopSignal", f"{name!r} is not a signal"
+    if name and spec.os is None:
+        yield f"{place}.lifecycle.stopSignal", "needs spec.os.name, for signals differ"
 
 
 def _check_targets(spec: PodSpec) -> Faults:

@@ -21,7 +21,7 @@ def check(spec: PodSpec, container: Container, place: str) -> Faults:
             continue
         if plain_init:
             yield f"{place}.{name}", "an init container that ends cannot have it (restartPolicy: Always may)"
-        yield from _check_probe(container, probe, f"{place}.{name}", name)
+        yield from _check_probe(probe, f"{place}.{name}", name)
     lifecycle = container.lifecycle
     for name in ("postStart", "preStop"):
         handler: LifecycleHandler | None = getattr(lifecycle, name, None)
@@ -29,11 +29,11 @@ def check(spec: PodSpec, container: Container, place: str) -> Faults:
             continue
         if plain_init:
             yield f"{place}.lifecycle.{name}", "an init container that ends cannot have it"
-        yield from _check_handler(spec, container, handler, f"{place}.lifecycle.{name}")
+        yield from _check_handler(spec, handler, f"{place}.lifecycle.{name}")
 
 
-def _check_probe(container: Container, probe: Probe, place: str, name: str) -> Faults:
-    yield from _check_actions(container, probe, place, ("exec", "httpGet", "tcpSocket", "grpc"))
+def _check_probe(probe: Probe, place: str, name: str) -> Faults:
+    yield from _check_actions(probe, place, ("exec", "httpGet", "tcpSocket", "grpc"))
     yield from at_least(f"{place}.initialDelaySeconds", probe.initialDelaySeconds, 0)
     for number in ("timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
         yield from at_least(f"{place}.{number}", getattr(probe, number), 1)
@@ -46,8 +46,8 @@ def _check_probe(container: Container, probe: Probe, place: str, name: str) -> F
         yield from port(f"{place}.grpc.port", probe.grpc.port)
 
 
-def _check_handler(spec: PodSpec, container: Container, handler: LifecycleHandler, place: str) -> Faults:
-    yield from _check_actions(container, handler, place, ("exec", "httpGet", "tcpSocket", "sleep"))
+def _check_handler(spec: PodSpec, handler: LifecycleHandler, place: str) -> Faults:
+    yield from _check_actions(handler, place, ("exec", "httpGet", "tcpSocket", "sleep"))
     if handler.sleep is not None:
         grace = spec.terminationGracePeriodSeconds or 0
         if not 0 <= handler.sleep.seconds <= grace:
@@ -55,22 +55,21 @@ def _check_handler(spec: PodSpec, container: Container, handler: LifecycleHandle
             yield f"{place}.sleep.seconds", text
 
 
-def _check_actions(container: Container, owner: Any, place: str, names: tuple[str, ...]) -> Faults:
+def _check_actions(owner: Any, place: str, names: tuple[str, ...]) -> Faults:
     said = [name for name in names if getattr(owner, name) is not None]
     if len(said) != 1:
         what = f", not {' and '.join(said)}" if said else ""
         yield place, f"one of {', '.join(names)} is needed{what}"
     if owner.exec is not None and not owner.exec.command:
         yield f"{place}.exec.command", "is needed"
-    ports = [one.name for one in container.ports or [] if one.name]
     if owner.httpGet is not None:
-        yield from _check_http(owner.httpGet, ports, f"{place}.httpGet")
+        yield from _check_http(owner.httpGet, f"{place}.httpGet")
     if owner.tcpSocket is not None:
-        yield from port(f"{place}.tcpSocket.port", owner.tcpSocket.port, ports)
+        yield from port(f"{place}.tcpSocket.port", owner.tcpSocket.port, named=True)
 
 
-def _check_http(action: HTTPGetAction, ports: list[str], place: str) -> Faults:
-    yield from port(f"{place}.port", action.port, ports)
+def _check_http(action: HTTPGetAction, place: str) -> Faults:
+    yield from port(f"{place}.port", action.port, named=True)
     yield from one_of(f"{place}.scheme", action.scheme, ("HTTP", "HTTPS"))
     for index, header in enumerate(action.httpHeaders or []):
         if not _HEADER.fullmatch(header.name):

@@ -18,8 +18,14 @@ from podwright.kube.models import (
     ProjectedVolumeSource,
     Volume,
     VolumeMount,
+    VolumeProjection,
 )
-from podwright.kube.validation_containers import PULL_POLICIES, check_resource_field, containers
+from podwright.kube.validation_containers import (
+    PULL_POLICIES,
+    check_resource_field,
+    check_version,
+    containers,
+)
 
 HOST_PATH_TYPES = (
     "", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"
@@ -112,6 +118,8 @@ def _check_fields(spec: PodSpec, items: Sequence[DownwardAPIVolumeFile], place: 
         yield from _check_file(item.path, item.mode, where)
         if (item.fieldRef is None) == (item.resourceFieldRef is None):
             yield where, "one of fieldRef and resourceFieldRef is needed"
+        if item.fieldRef is not None:
+            yield from check_version(item.fieldRef, f"{where}.fieldRef")
         if item.fieldRef is not None and not env.is_field(item.fieldRef.fieldPath, volume=True):
             yield f"{where}.fieldRef.fieldPath", f"{item.fieldRef.fieldPath!r} cannot be in a volume"
         if item.resourceFieldRef is not None:
@@ -122,8 +130,10 @@ def _check_fields(spec: PodSpec, items: Sequence[DownwardAPIVolumeFile], place: 
 
 def _check_projected(spec: PodSpec, source: ProjectedVolumeSource, place: str) -> Faults:
     yield from mode(f"{place}.defaultMode", source.defaultMode)
+    paths: set[str] = set()
     for index, one in enumerate(source.sources or []):
         where = f"{place}.sources[{index}]"
+        yield from _check_collisions(one, where, paths)
         said = [name for name in one.__struct_fields__ if getattr(one, name) is not None]
         if len(said) != 1:
             yield where, f"one source is needed, not {len(said)}"
@@ -140,6 +150,19 @@ def _check_projected(spec: PodSpec, source: ProjectedVolumeSource, place: str) -
             if token.expirationSeconds is not None and token.expirationSeconds < MIN_TOKEN_SECONDS:
                 text = f"{token.expirationSeconds} is less than {MIN_TOKEN_SECONDS}"
                 yield f"{where}.serviceAccountToken.expirationSeconds", text
+
+
+def _check_collisions(one: VolumeProjection, place: str, taken: set[str]) -> Faults:
+    """Two sources that say the same path; what a whole object brings along only shows when it is mounted."""
+    for name in ("configMap", "secret", "downwardAPI"):
+        for index, item in enumerate(getattr(getattr(one, name), "items", None) or []):
+            if item.path in taken:
+                yield f"{place}.{name}.items[{index}].path", f"{item.path!r} comes twice"
+            taken.add(item.path)
+    if one.serviceAccountToken is not None:
+        if one.serviceAccountToken.path in taken:
+            yield f"{place}.serviceAccountToken.path", f"{one.serviceAccountToken.path!r} comes twice"
+        taken.add(one.serviceAccountToken.path)
 
 
 def _check_file(path: str, bits: int | None, place: str) -> Faults:
