@@ -90,7 +90,7 @@ async def take_over(
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 if status == 200:
-                    # Daemons answer so to whom they do not believe the upgrade; the bytes follow all the same.
+                    # So answers who sees no upgrade on its way here; the bytes follow all the same.
                     return Hijacked(reader, writer, http.trailing_data[0]), 200, b""
             elif isinstance(event, h11.Data):
                 said += bytes(event.data)

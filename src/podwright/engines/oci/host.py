@@ -95,6 +95,33 @@ def mount_source(lookup: Lookup, made: list[Path]) -> MountSource:
     return source_on(path, mounts.containing(path) if lookup.propagated else None)
 
 
+def foreseen_source(lookup: Lookup, place: int, to_come: Sequence[str]) -> tuple[MountSource, bool]:
+    """What `mount_source` would give, and whether it is there or below a path `to_come`; nothing is made.
+    FailedPrecondition when it cannot be made."""
+    path = Path(os.path.realpath(lookup.host_path))
+    there = _there(path) or any(path.is_relative_to(each) for each in to_come)
+    if not there:
+        check_source(lookup, place)
+    return source_on(path, _mount_below(path) if lookup.propagated else None), there
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True  # nobody can tell from here
+
+
+def _mount_below(path: Path) -> mounts.Mount | None:
+    """The mount that `path` lies on, or will once it is made."""
+    for each in (path, *path.parents):
+        try:
+            return mounts.containing(each)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+    return None
+
+
 def source_on(path: Path, below: mounts.Mount | None) -> MountSource:
     """The source `path`, with what counts of the mount it lies on; None where that does not matter."""
     if below is None:

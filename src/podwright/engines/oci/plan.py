@@ -6,12 +6,11 @@ beside a server that runs, and to users who are not root as far as they may read
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Container, Explanation, Image, Sandbox
@@ -31,7 +30,6 @@ from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
-from podwright.linux import mounts
 from podwright.spec.inputs import HostFacts, MountSource, NamespacePaths, RootfsFiles
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import Built, build_container, build_sandbox
@@ -172,7 +170,7 @@ class _Foreseen:
         self._places = places
         self._images = images
         self._levels = levels
-        self._to_come = [PurePosixPath(each) for each in to_come]
+        self._to_come = to_come
         self.warnings: list[str] = []
         self.unknown_names = ""
         """Users and groups that the image alone knows, when it cannot be read."""
@@ -185,7 +183,7 @@ class _Foreseen:
 
     def _unknown_users(self) -> RootfsFiles:
         """Databases with just the names that are asked for."""
-        user, group = _asked_names(self._container)
+        user, group = asked_names(self._container)
         self.unknown_names = " and ".join(filter(None, (user and f"user {user}", group and f"group {group}")))
         image = self._container.config.image.image or "the image"
         self.warnings.append(
@@ -221,13 +219,12 @@ class _Foreseen:
     async def source(self, place: int, wanted: mount_rules.Lookup) -> MountSource:
         if wanted.image is not None:
             return await self._image(place, wanted)
-        path = Path(os.path.realpath(wanted.host_path))
-        if not _there(path) and not any(path.is_relative_to(each) for each in self._to_come):
-            host.check_source(wanted, place)
+        source, there = host.foreseen_source(wanted, place, self._to_come)
+        if not there:
             self.warnings.append(
-                f"config.mounts[{place}].host_path: {path} is not there; a directory would be made"
+                f"config.mounts[{place}].host_path: {source.path} is not there; a directory would be made"
             )
-        return host.source_on(path, _mount_below(path) if wanted.propagated else None)
+        return source
 
     async def _image(self, place: int, wanted: mount_rules.Lookup) -> MountSource:
         field = f"config.mounts[{place}].image"
@@ -254,7 +251,7 @@ def _warnings(built: Built) -> Iterator[str]:
         yield f"{each.field}: {each.path} would be relabelled as {each.label}"
 
 
-def _asked_names(container: Container) -> tuple[str, str]:
+def asked_names(container: Container) -> tuple[str, str]:
     """The user and the group that are asked for by name, "" for those that are not."""
     security = container.config.linux.security_context
     asked: str = security.run_as_username
@@ -263,20 +260,3 @@ def _asked_names(container: Container) -> tuple[str, str]:
     user, _, group = asked.partition(":")
     group = "" if security.HasField("run_as_group") else group
     return "" if user.isdecimal() else user, "" if group.isdecimal() else group
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:
-        return True  # nobody can tell from here
-
-
-def _mount_below(path: Path) -> mounts.Mount | None:
-    """The mount that `path` lies on, or will once it is made."""
-    for each in (path, *path.parents):
-        try:
-            return mounts.containing(each)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-    return None

@@ -1,0 +1,189 @@
+"""Containers of the docker engine: made, started, signalled, changed, looked at and removed."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from podwright.config import Config
+from podwright.engines.base import Container, ContainerFacts, Json, Observation, Presence
+from podwright.engines.docker import creating, labels, limits, refused, security, states
+from podwright.engines.docker.api import Docker, refusal
+from podwright.engines.docker.container_config import Found, create_request, user_of
+from podwright.engines.docker.host import Host
+from podwright.engines.docker.logs import Logs
+from podwright.engines.docker.objects import DOCKER_ID, Objects
+from podwright.engines.docker.unified import write_unified
+from podwright.engines.docker.users import Users
+from podwright.engines.oci import host as files
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
+from podwright.linux.waiting import to_the_end
+from podwright.spec.inputs import MountSource
+from podwright.spec.linux import mounts as mount_rules
+from podwright.steps import step
+from podwright.wire import cri_pb2 as cri
+
+log = logging.getLogger(__name__)
+
+
+class Containers:
+    def __init__(self, config: Config, docker: Docker, objects: Objects, host: Host, logs: Logs) -> None:
+        self._config = config
+        self._docker = docker
+        self._objects = objects
+        self._host = host
+        self._logs = logs
+        self._users = Users(docker, objects.owner)
+
+    async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
+        if container.checkpoint is not None:
+            raise Unimplemented("config.image.image: the docker engine cannot restore checkpoints")
+        features = self._host.features
+        wanted = mount_rules.lookups(container.config, features.policy)
+        refused.of_container(container.config, features)
+        self._logs.check(container)
+        made: list[Path] = []
+        undo.push_async_callback(self._unmake, container, made)
+        found = await self._found(container, wanted, made)
+        body = create_request(container, features, self._objects.owner, found)
+        name = labels.container_name(container.sandbox.config, container.config)
+        with step("docker create", name):
+            # Cut short, it may be made all the same, after everybody has looked for it.
+            docker_id, warnings = await to_the_end(
+                creating.create(self._docker, name, body, self._objects.owner)
+            )
+        for warning in warnings:
+            log.info("container %s: %s", container.id, warning)
+        user = user_of(container, found.users)
+        return ContainerFacts(0, user.uid, user.gid, user.groups, {DOCKER_ID: docker_id})
+
+    async def start(self, container: Container) -> ContainerFacts:
+        docker_id = await self._objects.id(container)
+        await self._logs.begin(container, docker_id)
+        with step("docker start"):
+            status, body = await self._docker.request("POST", f"/containers/{docker_id}/start")
+        if status >= 400:
+            await self._logs.finish(container.id)
+            raise _start_refused(status, body, container)
+        inspected = await self._objects.inspect_docker(docker_id)
+        pid = states.running_pid(inspected)
+        if pid and (unified := container.config.linux.resources.unified):
+            write_unified(pid, dict(unified))
+        return replace(container.facts, pid=pid, own={**container.facts.own, DOCKER_ID: docker_id})
+
+    async def signal(self, container: Container, number: int) -> None:
+        try:
+            docker_id = await self._objects.id(container)
+        except NotFound:
+            return
+        with step("docker kill", signal.Signals(number).name if number in _NAMED else str(number)):
+            status, body = await self._docker.request(
+                "POST", f"/containers/{docker_id}/kill", {"signal": str(number)}
+            )
+        # 404 and 409: it is gone, or does not run.
+        if status >= 400 and status not in (404, 409) and "is not running" not in str(body):
+            raise refusal(status, body, f"signal container {container.id[:12]}")
+
+    async def remove(self, container: Container) -> None:
+        with step("docker remove"):
+            await self._objects.remove(container)
+        await self._logs.remove(container.id)
+
+    async def observe(self, container: Container) -> Observation:
+        inspected = await self._objects.inspect(container)
+        seen = states.observation(container.id, inspected)
+        if seen.presence in (Presence.RUNNING, Presence.EXITED):
+            await self._logs.follow(container, inspected["Id"])
+        if seen.presence is Presence.EXITED:
+            await self._logs.finish(container.id)
+        return seen
+
+    async def info(self, container: Container) -> Mapping[str, Json]:
+        inspected = await self._objects.inspect(container)
+        return {
+            "sandboxID": container.sandbox.id,
+            "dockerID": inspected["Id"] if inspected else "",
+            "pid": states.running_pid(inspected),
+            "runtimeHandler": container.sandbox.handler or self._host.default_runtime,
+            "docker": inspected,
+        }
+
+    # Limits
+
+    def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        refused.of_resources(resources, self._host.features, "linux")
+        limits.changed(resources, container.config.linux.resources, self._host.features)
+
+    async def update(
+        self,
+        container: Container,
+        resources: cri.LinuxContainerResources,
+        former: cri.LinuxContainerResources | None,
+    ) -> None:
+        body = limits.changed(resources, former if former is not None else resources, self._host.features)
+        docker_id = await self._objects.id(container)
+        if body:
+            status, answer = await self._docker.request("POST", f"/containers/{docker_id}/update", json=body)
+            if status == 404:
+                return  # it has just been removed
+            if status >= 400:
+                raise refusal(status, answer, f"update container {container.id[:12]}")
+        if resources.unified:
+            pid = states.running_pid(await self._objects.inspect_docker(docker_id))
+            if pid:
+                write_unified(pid, dict(resources.unified))
+
+    # Looking up
+
+    async def _found(
+        self, container: Container, wanted: Sequence[mount_rules.Lookup], made: list[Path]
+    ) -> Found:
+        config, features = container.config, self._host.features
+        for place, lookup in enumerate(wanted):
+            files.check_source(lookup, place)
+        for place, device in enumerate(config.devices):
+            if files.devices_at(device.host_path) is None:
+                field = f"config.devices[{place}].host_path"
+                raise InvalidArgument(field, f"{device.host_path}: no such file or directory")
+        path = security.profile_path(
+            config.linux.security_context,
+            features,
+            container.sandbox.config.annotations,
+            config.metadata.name,
+        )
+        target = await self._objects.id(container.target) if container.target is not None else ""
+        return Found(
+            sandbox=await self._objects.id(container.sandbox),
+            target=target,
+            users=await self._users.of_image(container.image.id),
+            sources=[_source(lookup, place, made) for place, lookup in enumerate(wanted)],
+            profile=files.seccomp_profile(path, self._config.seccomp_root) if path else None,
+            log=self._logs.log_config(container),
+        )
+
+    async def _unmake(self, container: Container, made: Sequence[Path]) -> None:
+        await self.remove(container)
+        files.unmake_directories(made)
+
+
+_NAMED = frozenset(int(each) for each in signal.Signals)
+
+
+def _source(lookup: mount_rules.Lookup, place: int, made: list[Path]) -> MountSource:
+    try:
+        return files.mount_source(lookup, made)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"config.mounts[{place}].host_path: {lookup.host_path} cannot be made: {error.strerror}"
+        ) from error
+
+
+def _start_refused(status: int, body: Json, container: Container) -> PodwrightError:
+    if status not in (400, 500):
+        return refusal(status, body, f"start container {container.id[:12]}")
+    words = body.get("message", "") if isinstance(body, dict) else str(body)
+    return PodwrightError(f"Docker cannot start container {container.name}: {states.start_error(words)}")

@@ -1,0 +1,77 @@
+"""Ends of containers, as Docker's stream of events tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from podwright.engines.base import Exit, Json, Presence
+from podwright.engines.docker import labels, states
+from podwright.engines.docker.api import Docker, filters
+from podwright.engines.docker.logs import Logs
+from podwright.engines.docker.objects import Objects
+from podwright.errors import PodwrightError, Unavailable
+
+
+class Exits:
+    def __init__(self, docker: Docker, objects: Objects, logs: Logs) -> None:
+        self._docker = docker
+        self._objects = objects
+        self._logs = logs
+        self._since = time.time_ns()
+        """Nanoseconds: what has been told up to then. Docker keeps some events for who comes late."""
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        """See `Engine.exits`. Raises Unavailable when Docker goes away."""
+        told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
+        following = asyncio.ensure_future(self._follow(told))
+        following.add_done_callback(lambda task: told.put_nowait(_end(task)))
+        try:
+            while True:
+                each = await told.get()
+                if isinstance(each, BaseException):
+                    raise each
+                yield each
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+
+    async def _follow(self, told: asyncio.Queue[Exit | BaseException]) -> None:
+        wanted = filters(type=["container"], event=["die"], label=[f"{labels.OWNER}={self._objects.owner}"])
+        since = f"{self._since // 10**9}.{self._since % 10**9:09d}"
+        # Each end is told by itself: one whose log takes long does not hold up the others.
+        async with (
+            asyncio.TaskGroup() as tellers,
+            self._docker.stream("GET", "/events", {"since": since, "filters": wanted}) as events,
+        ):
+            async for event in events:
+                self._since = max(self._since, int(event.get("timeNano") or 0))
+                tellers.create_task(self._tell(event, told))
+
+    async def _tell(self, event: Json, told: asyncio.Queue[Exit | BaseException]) -> None:
+        attributes = event["Actor"]["Attributes"]
+        id = attributes.get(labels.ID, "")
+        if not id:
+            return
+        exit = Exit(id, int(attributes.get("exitCode") or 0) & 0xFF, int(event["timeNano"]))
+        with suppress(PodwrightError):
+            # The event has the code; the state alone tells whether memory was short.
+            seen = states.observation(id, await self._objects.inspect_docker(event["Actor"]["ID"]))
+            if seen.presence is Presence.EXITED and seen.exit is not None:
+                exit = seen.exit
+        sandbox = attributes.get(labels.TYPE) == labels.SANDBOX
+        if not sandbox:
+            with suppress(PodwrightError):
+                await self._logs.finish(id)
+        told.put_nowait(Exit(id, exit.code, exit.finished_at, exit.oom_killed, sandbox))
+
+
+def _end(task: asyncio.Task[None]) -> BaseException:
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    if isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error or Unavailable("Docker has ended its stream of events")

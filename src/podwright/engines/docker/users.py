@@ -1,0 +1,101 @@
+"""The user databases of images: which numbers a name has, and which groups a user is in.
+
+Docker shows files of containers only. So one is made of the image, never started, and removed again: once for
+an image as long as podwright runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import posixpath
+import tarfile
+
+from podwright.engines.docker import labels
+from podwright.engines.docker.api import Docker
+from podwright.errors import NotFound
+from podwright.linux.waiting import to_the_end
+from podwright.spec.inputs import RootfsFiles
+from podwright.steps import step
+
+LINKS = 8
+"""Symbolic links that are followed from /etc/passwd."""
+LARGEST = 4 << 20
+"""Bytes of a database that are looked at."""
+
+
+class Users:
+    def __init__(self, docker: Docker, owner: str) -> None:
+        self._docker = docker
+        self._owner = owner
+        self._known: dict[str, asyncio.Future[RootfsFiles]] = {}
+
+    async def of_image(self, image_id: str) -> RootfsFiles:
+        """Raises NotFound when the image is gone."""
+        known = self._known.get(image_id)
+        if known is None:
+            known = self._known[image_id] = asyncio.ensure_future(self._look(image_id))
+        try:
+            return await asyncio.shield(known)
+        except Exception:
+            self._known.pop(image_id, None)
+            raise
+
+    async def _look(self, image_id: str) -> RootfsFiles:
+        with step("image users"):
+            body = {
+                "Image": image_id,
+                "Entrypoint": ["/never-started"],
+                "Labels": {labels.OWNER: self._owner},
+                "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "none"}},
+            }
+            made = await self._docker.call("POST", "/containers/create", json=body)
+            docker_id = made["Id"]
+            try:
+                return RootfsFiles(
+                    passwd=await self._file(docker_id, "/etc/passwd"),
+                    group=await self._file(docker_id, "/etc/group"),
+                )
+            finally:
+                await to_the_end(self._remove(docker_id))
+
+    async def _remove(self, docker_id: str) -> None:
+        try:
+            await self._docker.call("DELETE", f"/containers/{docker_id}", {"force": True, "v": True})
+        except NotFound:
+            pass
+
+    async def _file(self, docker_id: str, path: str) -> str | None:
+        for _ in range(LINKS):
+            try:
+                async with self._docker.response(
+                    "GET", f"/containers/{docker_id}/archive", {"path": path}
+                ) as answer:
+                    raw = await answer.content.read(LARGEST)
+            except NotFound:
+                return None
+            found = _first(raw)
+            if found is None or isinstance(found, str):
+                return found
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(path), found.target))
+        return None
+
+
+class _Link:
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+
+def _first(raw: bytes) -> str | _Link | None:
+    """The text of the one file in a tar, where the link there leads, None for anything else."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r|") as tar:
+            member = tar.next()
+            if member is None:
+                return None
+            if member.issym():
+                return _Link(member.linkname)
+            content = tar.extractfile(member) if member.isfile() else None
+            return content.read().decode(errors="replace") if content is not None else None
+    except tarfile.TarError:
+        return None

@@ -1,0 +1,212 @@
+"""dockerd for tests: all of its files below one directory, no bridge, no firewall rules, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import h11
+import pytest
+
+from podwright.linux import mounts
+
+START = 60.0
+"""Seconds."""
+
+BUSYBOX = "podwright.test/busybox:1"
+
+
+@dataclass
+class Daemon:
+    directory: Path
+    socket: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.socket}"
+
+    def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
+        """For fixtures: one request, the answer's body. Raises AssertionError for a status from 400 on."""
+        import socket
+
+        http = h11.Connection(h11.CLIENT)
+        headers = [("Host", "docker"), ("Content-Type", kind), ("Content-Length", str(len(body)))]
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(60)
+            stream.connect(str(self.socket))
+            for event in (
+                h11.Request(method=method, target=path, headers=headers),
+                *([h11.Data(data=body)] if body else []),
+                h11.EndOfMessage(),
+            ):
+                stream.sendall(http.send(event) or b"")
+            status, said = 0, b""
+            while True:
+                event = http.next_event()
+                if event is h11.NEED_DATA:
+                    http.receive_data(stream.recv(1 << 16))
+                elif isinstance(event, h11.Response):
+                    status = event.status_code
+                elif isinstance(event, h11.Data):
+                    said += bytes(event.data)
+                elif isinstance(event, h11.EndOfMessage):
+                    assert status < 400, f"{method} {path}: {status} {said!r}"
+                    return said
+
+    def containers(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(self.request("GET", "/containers/json?all=1"))
+        return found
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+
+@contextmanager
+def running(directory: Path, options: Sequence[str] = (), *, images: bool = True) -> Iterator[Daemon]:
+    """A dockerd that keeps everything below `directory`; a second one may go on where a first has stopped."""
+    if shutil.which("dockerd") is None:
+        pytest.skip("dockerd is not installed")
+    started = start(directory, options)
+    try:
+        if images:
+            load_busybox(started)
+        yield started
+    finally:
+        started.stop()
+        mounts.unmount_below(directory)
+
+
+def start(directory: Path, options: Sequence[str] = ()) -> Daemon:
+    config = directory / "daemon.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    wrapper = directory / "runc-wrapped"
+    wrapper.write_text(_WRAPPER)
+    wrapper.chmod(0o755)
+    config.write_text(
+        json.dumps({"runtimes": {"wrapped": {"path": str(wrapper)}, "crun": {"path": shutil.which("crun")}}})
+    )
+    # Paths of sockets are short: the kernel takes 107 bytes, and containerd adds its own to exec-root.
+    short = Path("/tmp") / f"pwd-{os.getpid()}-{abs(hash(str(directory))) % 10**8}"
+    socket = short / "d.sock"
+    short.mkdir(mode=0o700, exist_ok=True)
+    log = (directory / "dockerd.log").open("ab")
+    process = subprocess.Popen(
+        [
+            "dockerd",
+            *(f"--data-root={directory / 'data'}", f"--exec-root={short / 'x'}"),
+            *(f"--pidfile={short / 'pid'}", f"--host=unix://{socket}", f"--config-file={config}"),
+            *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"),
+            *("--ip-masq=false", "--exec-opt=native.cgroupdriver=cgroupfs", "--group=root"),
+            *options,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    log.close()
+    daemon = _Cleaning(directory, socket, process)
+    try:
+        _await_socket(daemon)
+    except BaseException:
+        daemon.stop()
+        raise
+    return daemon
+
+
+class _Cleaning(Daemon):
+    def stop(self) -> None:
+        super().stop()
+        short = self.socket.parent
+        mounts.unmount_below(short)
+        shutil.rmtree(short, ignore_errors=True)
+
+
+def _await_socket(daemon: Daemon) -> None:
+    give_up = time.monotonic() + START
+    pidfd = os.pidfd_open(daemon.process.pid)
+    try:
+        while time.monotonic() < give_up:
+            # There is nothing to wait for but its end: dockerd tells nobody else that it is ready.
+            if select.select([pidfd], [], [], 0.05)[0]:
+                words = (daemon.directory / "dockerd.log").read_text()[-2000:]
+                raise AssertionError(f"dockerd has ended: {words}")
+            if not daemon.socket.exists():
+                continue
+            try:
+                daemon.request("GET", "/_ping")
+                return
+            except (OSError, AssertionError):
+                continue
+    finally:
+        os.close(pidfd)
+    raise AssertionError("dockerd does not answer")
+
+
+def load_busybox(daemon: Daemon) -> None:
+    """The image BUSYBOX: the host's static busybox, with users and groups."""
+    raw = BytesIO()
+    program = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777), ("proc", 0o755), ("sys", 0o755)):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, mode
+            tar.addfile(entry)
+        for name, content, mode in (
+            ("bin/busybox", program, 0o755),
+            ("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1001:1002::/home:/bin/sh\n", 0o644),
+            ("etc/group", b"root:x:0:\nown:x:1002:\nextra:x:3003:app\n", 0o644),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, BytesIO(content))
+        for applet in ("sh", "sleep", "cat", "echo", "id", "ls", "true", "env", "stat", "mount", "hostname"):
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+    repository, _, tag = BUSYBOX.rpartition(":")
+    changes = "&".join(
+        f"changes={quote(each)}" for each in ("ENV PATH=/bin", 'CMD ["sh"]', "LABEL of-the-image=yes")
+    )
+    query = f"fromSrc=-&repo={quote(repository, safe='')}&tag={tag}&{changes}"
+    daemon.request("POST", f"/images/create?{query}", raw.getvalue(), "application/x-tar")
+
+
+_WRAPPER = """#!/usr/bin/python3
+# runc, without what a host without CAP_SYS_RESOURCE cannot give.
+import json, os, sys
+
+def spare(process):
+    process["oomScoreAdj"] = max(0, process.get("oomScoreAdj") or 0)
+    for names in (process.get("capabilities") or {}).values():
+        names[:] = [each for each in names if each != "CAP_SYS_RESOURCE"]
+
+arguments = sys.argv[1:]
+if "create" in arguments:
+    path = arguments[arguments.index("--bundle") + 1] + "/config.json"
+    spec = json.load(open(path))
+    spare(spec["process"])
+    json.dump(spec, open(path, "w"))
+elif "exec" in arguments:
+    path = arguments[arguments.index("--process") + 1]
+    process = json.load(open(path))
+    spare(process)
+    json.dump(process, open(path, "w"))
+os.execvp("runc", ["runc", *arguments])
+"""
