@@ -7,11 +7,12 @@ import os
 import select
 import shutil
 import signal
+import socket as socketlib
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,8 @@ from urllib.parse import quote
 import h11
 import pytest
 
+from podwright.config import DockerConfig
+from podwright.engines.docker.api import Docker
 from podwright.linux import mounts
 
 START = 60.0
@@ -38,13 +41,25 @@ class Daemon:
     def endpoint(self) -> str:
         return f"unix://{self.socket}"
 
+    @property
+    def root(self) -> Path:
+        return self.directory / "data"
+
+    @asynccontextmanager
+    async def docker(self) -> AsyncIterator[Docker]:
+        """The engine's own connection with it."""
+        docker = Docker(DockerConfig(endpoint=self.endpoint))
+        docker.open()
+        try:
+            yield docker
+        finally:
+            await docker.close()
+
     def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
         """For fixtures: one request, the answer's body. Raises AssertionError for a status from 400 on."""
-        import socket
-
         http = h11.Connection(h11.CLIENT)
         headers = [("Host", "docker"), ("Content-Type", kind), ("Content-Length", str(len(body)))]
-        with socket.socket(socket.AF_UNIX) as stream:
+        with socketlib.socket(socketlib.AF_UNIX) as stream:
             stream.settimeout(60)
             stream.connect(str(self.socket))
             for event in (
