@@ -17,6 +17,8 @@ from bench.daemons import Containerd
 from bench.stage import IMAGE as BENCH_IMAGE
 from bench.stage import open_stage
 from podwright.config import Config
+from podwright.kube.node import observe
+from podwright.kube.static_keeper import Keeper
 from podwright.library import Runtime
 from podwright.linux import mounts
 from podwright.server.calls import Gate
@@ -104,6 +106,34 @@ async def test_a_pod_in_this_process_and_at_a_servers_socket(runtime: Runtime, t
             await lives(remote, IMAGE)
 
 
+async def is_kept(runtime: Runtime, config: Config, endpoint: str, directory: Path) -> None:
+    """A file in a directory is a pod there, until it goes."""
+
+    async def wait(ready: list[str], other_than: str = "") -> None:
+        while True:
+            pods = keeper.pods
+            if [one.name for one in pods if one.ready and one.uid != other_than] == ready:
+                if len(pods) == len(ready):
+                    return
+            await asyncio.sleep(0.05)
+
+    directory.mkdir()
+    made = tree(BENCH_IMAGE)
+    (directory / "whole.json").write_bytes(msgspec.json.encode(made))
+    (directory / "words.json").write_bytes(msgspec.json.encode(WORDS))
+    node = await observe(runtime.cri, config)
+    async with asyncio.timeout(90), Keeper(runtime.cri, directory, config, endpoint=endpoint) as keeper:
+        await wait([f"whole-{node.name}"])
+        first = keeper.pods[0].uid
+    made["metadata"]["labels"] = {"edited": "yes"}
+    (directory / "whole.json").write_bytes(msgspec.json.encode(made))
+    async with asyncio.timeout(90), Keeper(runtime.cri, directory, config, endpoint=endpoint) as keeper:
+        await wait([f"whole-{node.name}"], other_than=first)
+        (directory / "whole.json").unlink()
+        await wait([])
+    assert await runtime.sandboxes() == []
+
+
 @asynccontextmanager
 async def containerd() -> AsyncIterator[Containerd]:
     with open_stage() as stage:
@@ -123,4 +153,5 @@ async def test_a_pod_on_containerd(tmp_path: Path) -> None:
         )
         async with podwright.open(endpoint=f"unix://{daemon.socket}", config=config) as remote:
             await lives(remote, BENCH_IMAGE)
+            await is_kept(remote, config, f"unix://{daemon.socket}", tmp_path / "manifests")
     assert mounts.mounts_below(tmp_path) == []

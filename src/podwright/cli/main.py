@@ -775,6 +775,22 @@ def serve(
     room.serve(door, log_level, options, manifests)
 
 
+@app.command(rich_help_panel=PODS)
+def keep(
+    context: typer.Context,
+    manifests: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of their manifests.")],
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Keep them at this CRI server, podwright's or another's.", metavar="ADDRESS"),
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="debug has more lines.")] = LogLevel.INFO,
+) -> None:
+    """Keep a directory's pods at a server that runs already, as `serve --manifests` does at its own."""
+    from podwright.cli import keep as room
+
+    room.keep(context.obj, manifests, endpoint, log_level)
+
+
 @app.command(rich_help_panel=NODE)
 def status(context: typer.Context, output: Output = Format.TABLE) -> None:
     """Print whether pods can run, and with which handlers. Exits with 1 when they cannot."""
