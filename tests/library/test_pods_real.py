@@ -112,9 +112,9 @@ async def is_kept(runtime: Runtime, config: Config, endpoint: str, directory: Pa
     async def wait(ready: list[str], other_than: str = "") -> None:
         while True:
             pods = keeper.pods
-            if [one.name for one in pods if one.ready and one.uid != other_than] == ready:
-                if len(pods) == len(ready):
-                    return
+            there = [one.name for one in pods if one.ready and one.uid != other_than]
+            if there == ready and len(pods) == len(ready):
+                return
             await asyncio.sleep(0.05)
 
     directory.mkdir()
