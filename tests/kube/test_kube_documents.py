@@ -85,7 +85,7 @@ def test_lists_of_a_kind_say_it_for_their_items() -> None:
         ('{"a": 1, "a": 2}', "key 'a' comes twice"),
         ("? [a]\n: 1", "is not a string"),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML"),
-        ("a: &a [*a]", "more than 200000 values"),
+        ("a: &a [*a]", "is nested too deeply"),
         ("items: 3\nkind: List\napiVersion: v1", "items: is no list"),
         ("# nothing\n", "holds no Pod"),
     ],

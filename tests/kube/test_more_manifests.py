@@ -55,7 +55,7 @@ SHM = {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}
             pod({"resources": {"limits": {"cpu": 1, "hugepages-2Mi": "3Mi"}}}),
             "spec.containers[0].resources.limits[hugepages-2Mi]: 3Mi is no multiple",
         ),
-        (pod(variable(fieldRef={"apiVersion": "v2", "fieldPath": "metadata.name"})), "apiVersion: 'v2' is not"),
+        (pod(variable(fieldRef={"apiVersion": "v2", "fieldPath": "metadata.name"})), "apiVersion: 'v2' is"),
         (pod(variable(fieldRef={"fieldPath": "metadata.labels['a b']"})), "fieldRef.fieldPath: "),
         (
             pod(variable(resourceFieldRef={"resource": "limits.cpu", "divisor": "10m"})),
@@ -183,6 +183,29 @@ def test_half_a_character_is_refused_in_a_file_too() -> None:
     for text in ('{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "\\ud800"}}', 'a: "\\uDFFF"'):
         with pytest.raises(InvalidArgument, match="half a character"):
             manifest.parse(text, "x")
+
+
+BOMB = [f"n{at}: &n{at} [{', '.join([f'*n{at - 1}'] * 9)}]" for at in range(1, 8)]
+"""Lines of YAML that stand for millions of values."""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is nested too deeply"),
+        ("a: " + "[" * 5_000 + "]" * 5_000, "is nested too deeply"),
+        ("a: &a [*a]", "is nested too deeply"),
+        ("a: " + "9" * 5_000, "line 1, column 4: a number of 5000 digits"),
+        ('{"a": ' + "9" * 5_000 + "}", "line 1, column 7: a number of 5000 digits"),
+        ("a: 0b12", "has no kind and apiVersion"),
+        ("\n".join(["n0: &n0 [x, x, x]", *BOMB]), "has more than 200000 values"),
+    ],
+    ids=["deep JSON", "deep YAML", "endless", "number", "number in JSON", "no number", "bomb"],
+)
+def test_texts_that_would_break_a_reader_are_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        manifest.parse(text, "x")
+    assert words in str(caught.value)
 
 
 ODD: tuple[Any, ...] = (

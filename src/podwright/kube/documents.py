@@ -15,6 +15,8 @@ from podwright.kube.positions import LinedList, LinedMap
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Halves of characters, as escapes can name them."""
+_MAX_PATH = 10_000
+"""Characters of the names on the way to a value."""
 _MAX_NODES = 200_000
 """How many values a document may have once its aliases are followed: a short text can stand for billions."""
 
@@ -56,6 +58,8 @@ def check(tree: Any, place: str) -> None:
         left -= 1
         if left < 0:
             raise InvalidArgument(place, f"has more than {_MAX_NODES} values")
+        if len(path) > _MAX_PATH:
+            raise InvalidArgument(place, "is nested too deeply")
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str) or _HALF.search(key):
@@ -75,6 +79,8 @@ def _trees(text: str, source: str) -> Iterator[Any]:
             return
         except ValueError:
             pass  # a flow mapping of YAML begins with a brace as well
+        except RecursionError as error:
+            raise InvalidArgument(source, "is nested too deeply") from error
     try:
         yield from list(yaml.load_all(text, _Loader))
     except yaml.YAMLError as error:
@@ -181,7 +187,11 @@ class _Loader(yaml.SafeLoader):
         digits = text.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
             digits = "0o" + digits[1:]
-        return sign * int(digits, 0)
+        try:
+            return sign * int(digits, 0)
+        except ValueError as error:
+            what = f"a number of {len(digits)} digits"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
 
     def number(self, node: yaml.ScalarNode) -> float:
         text = str(node.value).replace("_", "").lower()
