@@ -5,6 +5,7 @@ Every door that runs pods in its own process comes through here.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -78,6 +79,12 @@ def open_planner(config: Config, hooks: Hooks, scenario: Path | None = None) -> 
 
             with planned(config, hooks) as plan:
                 yield plan
+        case "docker":
+            _require_docker_extra()
+            from podwright.engines.docker.plan import planned as planned_by_docker
+
+            with planned_by_docker(config) as docker_plan:
+                yield docker_plan
         case "fake":
             from podwright.engines.fake import scenario as scenarios
             from podwright.engines.fake.plan import Plan
@@ -87,9 +94,9 @@ def open_planner(config: Config, hooks: Hooks, scenario: Path | None = None) -> 
 
 def require_privileges(config: Config) -> None:
     """FailedPrecondition when this user cannot run the configured engine."""
-    if config.engine == "oci" and os.geteuid() != 0:
+    if config.engine != "fake" and os.geteuid() != 0:
         raise FailedPrecondition(
-            f"engine 'oci' needs root, and this is uid {os.geteuid()}: run it as root, or try"
+            f"engine {config.engine!r} needs root, and this is uid {os.geteuid()}: run it as root, or try"
             f" `podwright serve --engine fake`, which needs no privileges"
         )
 
@@ -138,9 +145,22 @@ def _engine(config: Config, database: Database, hooks: Hooks) -> Engine:
             from podwright.engines.oci.engine import OciEngine
 
             return OciEngine(config, database, hooks)
+        case "docker":
+            _require_docker_extra()
+            from podwright.engines.docker.engine import DockerEngine
+
+            return DockerEngine(config)
         case "fake":
             from podwright.clock import SYSTEM
             from podwright.engines.fake.engine import FakeEngine
             from podwright.engines.fake.world import World
 
             return FakeEngine(World(SYSTEM), config.logs)
+
+
+def _require_docker_extra() -> None:
+    if importlib.util.find_spec("aiodocker") is None:
+        raise FailedPrecondition(
+            "engine 'docker' needs the package aiodocker: install podwright[docker], as `pip install"
+            " 'podwright[docker]'` does"
+        )

@@ -57,8 +57,11 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
     """Print what was found, with `fix` remove the orphans; False when pods cannot run here."""
     config = door.config()
     address = door.answering()
-    if await _is_fake(config, address):
+    engine = await _engine(config, address)
+    if engine == "fake":
         checks = [Check("engine", OK, "fake: containers in memory; it needs nothing of this host")]
+    elif engine == "docker":
+        checks = [*_docker_host(config), *await _docker_programs(config)]
     else:
         checks = [*_host(config), *await _programs(config), await _criu(config)]
     orphans: Sequence[Orphan] = ()
@@ -90,17 +93,17 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
     return not failures and all(check.state != MISSING for check in checks)
 
 
-async def _is_fake(config: Config, address: str | None) -> bool:
-    """Whether pods are fake ones here: at the server that answers, or by the configuration."""
+async def _engine(config: Config, address: str | None) -> str:
+    """What runs pods here: at the server that answers, or by the configuration."""
     if address is None:
-        return config.engine == "fake"
+        return config.engine
     import msgspec
 
     from podwright.client import connect
 
     async with connect(address) as remote:
         told = (await remote.status(cri.StatusRequest(verbose=True))).info.get("config", "{}")
-    return bool(msgspec.json.decode(told).get("engine") == "fake")
+    return str(msgspec.json.decode(told).get("engine") or "oci")
 
 
 def _host(config: Config) -> Iterator[Check]:
@@ -113,6 +116,26 @@ def _host(config: Config) -> Iterator[Check]:
     yield _seccomp(Path(config.seccomp_profile))
     yield _security_module()
     yield _cni_plugins(config)
+
+
+def _docker_host(config: Config) -> Iterator[Check]:
+    """What the docker engine needs beside Docker, which tells of itself by whether the state opens."""
+    from podwright.engines.docker.api import endpoint
+
+    yield Check("engine", OK, f"docker: {endpoint(config.docker)}")
+    yield _capabilities()
+    yield _security_module()
+    if config.docker.network == "cni":
+        yield _cni_plugins(config)
+
+
+async def _docker_programs(config: Config) -> list[Check]:
+    wanted = []
+    if not config.docker.sandbox_image:
+        wanted.append(("catatonit", MISSING, "there is nothing to make a sandbox image of"))
+    if config.docker.network == "cni":
+        wanted.append(("iptables", WARNING, "CNI plugins cannot masquerade or map ports"))
+    return list(await asyncio.gather(*(_program(*each) for each in wanted)))
 
 
 def _capabilities() -> Check:

@@ -98,6 +98,7 @@ class Kind(enum.StrEnum):
 
 class Engine(enum.StrEnum):
     OCI = "oci"
+    DOCKER = "docker"
     FAKE = "fake"
 
 
@@ -632,7 +633,7 @@ def explain(
         str | None, typer.Option(metavar="NAME", help="As if the pod asked for this runtime handler.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As this engine would do it: oci or fake.")
+        str | None, typer.Option(metavar="NAME", help="As this engine would do it: oci, docker or fake.")
     ] = None,
     diff: Annotated[
         list[str] | None,
@@ -733,7 +734,8 @@ def serve(
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="What runs the containers: oci; or fake, in memory, for tests (default: as configured).",
+            help="What runs the containers: oci; docker, a Docker Engine; or fake, in memory, for tests"
+            " (default: as configured).",
         ),
     ] = None,
     manifests: Annotated[

@@ -51,6 +51,9 @@ class DockerEngine:
     clock = SYSTEM
 
     def __init__(self, config: Config) -> None:
+        self.cgroup_driver = config.cgroup_driver
+        """Docker's own, once it is opened; so is the next."""
+        self.runtime_version = ""
         self._config = config
         self._docker = Docker(config.docker)
         self._objects = Objects(self._docker, config.root)
@@ -78,14 +81,6 @@ class DockerEngine:
         self._repair = Repair(self._objects, self._network)
 
     @property
-    def runtime_version(self) -> str:
-        return self._host.version
-
-    @property
-    def cgroup_driver(self) -> str:
-        return self._host.cgroup_driver
-
-    @property
     def images(self) -> Images:
         return self._images
 
@@ -97,6 +92,8 @@ class DockerEngine:
         self._docker.open()
         try:
             await self._host.look()
+            self.cgroup_driver = self._host.features.cgroup_driver
+            self.runtime_version = self._host.version
             if self._network is not None:
                 await self._network.open()
             await self._logs.open()

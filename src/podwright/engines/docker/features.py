@@ -39,6 +39,8 @@ class Features:
     """Docker's containers can be given none below: who lacks CAP_SYS_RESOURCE can only raise its own."""
     policy: Policy = field(default_factory=Policy)
     sandbox_image: str = ""
+    sandbox_user: str = ""
+    """Of sandboxes that name none; "": the image's."""
     network: str = "none"
     """NetworkMode of sandboxes with a network of their own: "none" when CNI makes it."""
 

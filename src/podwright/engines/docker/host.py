@@ -11,6 +11,7 @@ from podwright.config import Config
 from podwright.engines.base import Handler, Json
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.features import Features, read
+from podwright.engines.docker.pause import USER
 from podwright.engines.docker.sandbox_config import runtime_of
 from podwright.engines.oci.node_files import policy
 from podwright.errors import FailedPrecondition, InvalidArgument
@@ -35,6 +36,8 @@ class Host:
             least_oom_score=_least_oom_score(config),
             network=network_mode(config),
             chosen_runtime=config.docker.default_runtime,
+            sandbox_image=config.docker.sandbox_image,
+            sandbox_user="" if config.docker.sandbox_image else USER,
         )
         self.info: Mapping[str, Json] = {}
         """What Docker says of itself, for people."""
@@ -46,10 +49,6 @@ class Host:
     @property
     def version(self) -> str:
         return self._features.version
-
-    @property
-    def cgroup_driver(self) -> str:
-        return self._features.cgroup_driver
 
     @property
     def default_runtime(self) -> str:
@@ -92,7 +91,10 @@ class Host:
     def handlers(self) -> tuple[Handler, ...]:
         recursive = self._features.recursive_read_only
         return tuple(
-            Handler(name, available=True, recursive_read_only=recursive) for name in self._features.runtimes
+            Handler(name, available=True, recursive_read_only=recursive)
+            for name in self._features.runtimes
+            # Docker's other names of its default runtime; they work, and mean nothing to people.
+            if not name.startswith("io.containerd.")
         )
 
 

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 PROGRAM = "catatonit"
 REPOSITORY = "localhost/podwright/pause"
 USER = "65535:65535"
+"""Nobody in particular, as pause images have it. An image that is made of a file alone cannot say."""
 
 
 class SandboxImage:

@@ -65,6 +65,8 @@ def create_request(
         body["User"] = f"{asked.run_as_user.value}{group}"
     elif asked.HasField("run_as_group"):
         raise group_without_user(asked.run_as_group.value)
+    elif features.sandbox_user:
+        body["User"] = features.sandbox_user
     if asked.supplemental_groups:
         host["GroupAdd"] = [str(each) for each in asked.supplemental_groups]
     if asked.readonly_rootfs:

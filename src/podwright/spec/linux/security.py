@@ -259,6 +259,7 @@ def chosen_apparmor(security: Security, key: str = "", annotated: str = "") -> t
     annotation `key` with its value `annotated`."""
     if security.HasField("apparmor"):
         return _from_profile(security.apparmor, "apparmor"), f"request: {_FIELD}.apparmor"
-    if security.apparmor_profile:
+    # Sandboxes have the field alone.
+    if isinstance(security, cri.LinuxContainerSecurityContext) and security.apparmor_profile:
         return security.apparmor_profile, f"request: {_FIELD}.apparmor_profile"
     return annotated, f"request: annotations[{key}]"
