@@ -110,7 +110,7 @@ async def _without_sandboxes(runtime: Cri, config: Config) -> dict[str, tuple[st
         return {}
     made = (await runtime.list_pod_sandbox(cri.ListPodSandboxRequest())).items
     uids, names = {one.metadata.uid for one in made}, {one.metadata.name for one in made}
-    found = {}
+    found: dict[str, tuple[str, str, str]] = {}
     for uid, one in noted.items():
         if uid not in uids:
             title = (one.namespace, one.name, uid)

@@ -323,7 +323,8 @@ def _columns(character: str) -> int:
 
 def _drawn(line: _Line, *, coloured: bool, plain: bool) -> tuple[str, int]:
     pieces = [(text.translate(PLAIN) if plain else text, tone) for text, tone in line]
-    last, tone = pieces[-1]
-    pieces[-1] = (last.rstrip(), tone)
+    while len(pieces) > 1 and not pieces[-1][0].strip():
+        pieces.pop()
+    pieces[-1] = (pieces[-1][0].rstrip(), pieces[-1][1])
     width = sum(columns(text) for text, _ in pieces)
     return "".join(painted(text, COLOURS[tone] if coloured else "") for text, tone in pieces), width
