@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Pod"]
 
-HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
-            "RunContainerError", "ErrImagePull", "ImagePullBackOff")  # fmt: skip
+HOPELESS = (
+    "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError",
+    "RunContainerError", "ErrImagePull", "ImagePullBackOff",
+)  # fmt: skip
 """Reasons for which who waits for one container need not wait longer."""
 
 
@@ -46,7 +48,8 @@ class Pod:
         self._clock = clock
         self._worker = PodWorker(runtime, manifest, node, clock=clock)
         self._life: asyncio.Task[PodOutcome] | None = None
-        self._stopped = self._detached = False
+        self._stopped = self._detached = self._gone = False
+        self._removing = asyncio.Lock()
 
     # Its life
 
@@ -84,9 +87,7 @@ class Pod:
         life = self._begun()
         if not life.done():
             self._worker.delete(grace)
-        found = await asyncio.shield(life)
-        await self._worker.remove()
-        return found
+        return await self._removed(life)
 
     async def kill(self) -> PodOutcome:
         """`delete` at once: no hooks, no grace."""
@@ -94,9 +95,7 @@ class Pod:
         life = self._begun()
         if not life.done():
             self._worker.kill()
-        found = await asyncio.shield(life)
-        await self._worker.remove()
-        return found
+        return await self._removed(life)
 
     async def detach(self) -> None:
         """Leave it as it is: its containers run on, but nobody starts them again. A pod of the same manifest
@@ -280,6 +279,15 @@ class Pod:
     async def _live(self) -> PodOutcome:
         await self._worker.run()
         return outcome.of(self._worker, stopped=self._stopped, fault="")
+
+    async def _removed(self, life: asyncio.Task[PodOutcome]) -> PodOutcome:
+        """Nothing of the pod is left; several may wait for that."""
+        found = await asyncio.shield(life)
+        async with self._removing:
+            if not self._gone:
+                await self._worker.remove()
+                self._gone = True
+        return found
 
     async def _discard(self) -> None:
         """After an error, which shall be told: what goes wrong here comes after it."""

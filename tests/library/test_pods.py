@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -306,3 +308,25 @@ async def test_before_the_start_there_is_nothing(node: FakeNode) -> None:
     with pytest.raises(errors.FailedPrecondition, match="no sandbox yet"):
         pod.port_forward(80)
     assert isinstance(pod, Pod)
+
+
+async def test_the_example_works(tmp_path: Path) -> None:
+    node = FakeNode(root=tmp_path / "state", clock="system")
+    async with node, node.serve(tmp_path / "cri.sock"), asyncio.timeout(90):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            Path(__file__).parent.parent.parent / "examples" / "pod.py",
+            env={
+                **os.environ,
+                "PODWRIGHT_ROOT": str(tmp_path / "client"),
+                "PODWRIGHT_ENDPOINT": f"unix://{tmp_path}/cri.sock",
+            },
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+    told = [line for line in out.decode().splitlines() if not line.startswith(("ready at", "events:"))]
+    assert told == ["phase: Pending", "phase: Running", "page: hello", "debugger: whole", "phase: Succeeded"]
