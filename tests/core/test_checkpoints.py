@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from podwright.checkpoints.layout import Checkpoint, ConfigDump, DumpedMount, SpecDump
 from podwright.core.checkpoints import missing_mounts
+from podwright.core.views import image_shown
 from podwright.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from podwright.wire import cri_pb2 as cri
 from tests.core.client import Client
@@ -162,6 +164,32 @@ async def test_a_restored_container_is_the_requests_and_goes_on_where_it_was(
     assert (await node.status(restored)).state == cri.CONTAINER_RUNNING
     await node.clock.advance(2)
     assert (await node.status(restored)).state == cri.CONTAINER_EXITED
+
+
+async def test_the_image_of_a_restored_container_is_its_base_and_no_archive(
+    node: Node, tmp_path: Path
+) -> None:
+    pod, id = await _running(node)
+    base = await node.status(id)
+    archive = str(tmp_path / "a.tar")
+    await _checkpoint(node, id, archive)
+    request = node.container_request(pod, "restored")
+    request.config.image.image = request.config.image.user_specified_image = archive
+    restored = (await node.runtime.create_container(request)).container_id
+    await Client(node).start(restored)
+    listed = (await node.runtime.list_containers(cri.ListContainersRequest())).containers
+    (item,) = [each for each in listed if each.id == restored]
+    expected = base.image.image
+    for image in ((await node.status(restored)).image, item.image):
+        assert (image.image, image.user_specified_image) == (expected, expected)
+    told = await node.runtime.list_pod_sandbox_metrics(cri.ListPodSandboxMetricsRequest())
+    (part,) = [
+        each for pod in told.pod_metrics for each in pod.container_metrics if each.container_id == restored
+    ]
+    assert expected in part.metrics[0].label_values
+    record = node.runtime._ground.records.containers.get(restored)
+    record.image = replace(record.image, repo_tags=())
+    assert image_shown(record).image == base.image_ref
 
 
 async def test_a_restored_container_has_the_files_that_it_had_written(node: Node, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from podwright.core.metric_table import KINDS
 from podwright.core.record import ContainerRecord, SandboxRecord
 from podwright.core.states import ContainerState, SandboxState
 from podwright.core.stats import AT_ONCE
+from podwright.core.views import image_shown
 from podwright.engines.base import Figure
 from podwright.wire import cri_pb2 as cri
 
@@ -66,7 +67,8 @@ class Metrics:
             if figures is None:
                 continue  # it has just ended
             config = container.config
-            image = config.image.user_specified_image or config.image.image
+            shown = image_shown(container)
+            image = shown.user_specified_image or shown.image
             labels = _labels(container.sandbox, config.metadata.name, container.id, image)
             part = measured[container.sandbox.id].container_metrics.add(container_id=container.id)
             part.metrics.extend(_metrics(chain(figures, _known(container, now)), labels, now))

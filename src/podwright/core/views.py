@@ -213,11 +213,18 @@ def _container_status(record: ContainerRecord) -> cri.ContainerStatus:
 
 
 def image_shown(record: ContainerRecord) -> cri.ImageSpec:
-    """The image as statuses show it: its first tag when it has one, otherwise what the client sent."""
-    spec = cri.ImageSpec()
+    """The image as statuses show it: its first tag when it has one, otherwise what the client sent.
+
+    An archive that the container was restored from is no image: it may be gone, its base image is here.
+    """
+    spec, image = cri.ImageSpec(), record.image
     spec.CopyFrom(record.config.image)
-    if record.image.repo_tags:
-        spec.image = record.image.repo_tags[0]
+    if image.repo_tags:
+        spec.image = image.repo_tags[0]
+    elif spec.image.startswith("/"):
+        spec.image = image.repo_digests[0] if image.repo_digests else image.id
+    if spec.user_specified_image.startswith("/"):
+        spec.user_specified_image = spec.image
     return spec
 
 
