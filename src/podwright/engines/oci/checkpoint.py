@@ -132,16 +132,19 @@ class Checkpoints:
 
 
 async def require(runtime: Runtime, container: Container, criu: Criu, what: str) -> None:
-    """FailedPrecondition with the reason when `container` cannot be `what` ("checkpointed", "restored")."""
-    why = await refusal(runtime)
-    if not why and user_namespaces.wanted(container.sandbox):
-        why = "its pod has a user namespace of its own, whose ids the archive would not fit"
-    if why:
-        raise FailedPrecondition(f"container {container.id[:12]} cannot be {what}: {why}")
-    try:
-        await criu.require()
-    except FailedPrecondition as error:
-        raise FailedPrecondition(f"container {container.id[:12]} cannot be {what}: {error}") from error
+    """FailedPrecondition with all reasons when `container` cannot be `what` ("checkpointed", "restored")."""
+    reasons = [why] if (why := await refusal(runtime)) else []
+    if user_namespaces.wanted(container.sandbox):
+        reasons.append("its pod has a user namespace of its own, whose ids the archive would not fit")
+    if not runtime.sandboxed:
+        try:
+            await criu.require()
+        except FailedPrecondition as error:
+            reasons.append(str(error))
+    if why and reasons == [why] and runtime.kind == "crun":
+        reasons = [f"{why}; a handler with runc can do it"]
+    if reasons:
+        raise FailedPrecondition(f"container {container.id[:12]} cannot be {what}: {'; and '.join(reasons)}")
 
 
 async def refusal(runtime: Runtime) -> str:
@@ -155,5 +158,5 @@ async def refusal(runtime: Runtime) -> str:
         if b"+CRIU" in done.stdout.split():
             return ""
         version = done.stdout.decode(errors="replace").partition("\n")[0].strip()
-        return f"handler {runtime.handler!r}: {version or 'crun'} was built without CRIU; runc can do it"
+        return f"handler {runtime.handler!r}: {version or 'crun'} was built without CRIU"
     return f"handler {runtime.handler!r}: podwright does not know how {runtime.kind} is told to do it"
