@@ -147,7 +147,7 @@ async def test_others_pods_are_never_touched(stage: StaticStage, tmp_path: Path)
     assert (await other.status()).finished_at == 0
 
 
-async def test_a_kubelets_pod_of_the_same_file_is_left_alone(
+async def test_another_keepers_pod_of_the_same_file_is_left_alone(
     stage: StaticStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.write("web.yaml", pod())
@@ -161,7 +161,7 @@ async def test_a_kubelets_pod_of_the_same_file_is_left_alone(
     (root / "pods" / uid).rename(root / "elsewhere")
     stage.node.calls.clear()
     await stage.begin()
-    await stage.until(lambda: "does a kubelet have the same file" in caplog.text)
+    await stage.until(lambda: "does another keeper have the same file" in caplog.text)
     (stage.directory / "web.yaml").unlink()
     await stage.until(lambda: stage.keeper is not None and not stage.keeper._slots)
     assert stage.running("web-n") and not acts(stage)

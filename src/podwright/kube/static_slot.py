@@ -136,7 +136,7 @@ class Slot:
         self.begun[manifest.uid] = manifest
 
     async def _require_free(self, manifest: Manifest) -> None:
-        """AlreadyExists when somebody else, such as a kubelet that has the same file, runs this very pod."""
+        """AlreadyExists when somebody else, another keeper of the same file, runs this very pod."""
         labels = {UID_LABEL: manifest.uid}
         found = await self._runtime.list_pod_sandbox(
             cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels))
@@ -144,8 +144,8 @@ class Slot:
         place = PodDirectory.of(self._node, manifest.namespace, manifest.name, manifest.uid)
         if found.items and not await asyncio.to_thread(place.manifest.exists):
             raise AlreadyExists(
-                f"sandbox {found.items[0].id} has the uid {manifest.uid}, and podwright has not made it: does"
-                " a kubelet have the same file? It is left alone"
+                f"sandbox {found.items[0].id} has the uid {manifest.uid}, and was not made from here: does"
+                " another keeper have the same file? It is left alone"
             )
 
     def _made(self, manifest: Manifest) -> PodWorker:
