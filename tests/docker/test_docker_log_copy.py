@@ -38,7 +38,8 @@ def piece(number: int, text: str, stream: str = "stdout") -> bytes:
 
 def row(count: int, seed: int = 0) -> list[bytes]:
     """Lines of both streams, some long and in pieces of one time and text, some at the same time."""
-    chance, made, time = random.Random(seed), [], 0
+    made: list[bytes] = []
+    chance, time = random.Random(seed), 0
     while len(made) < count:
         time += chance.choice((0, 1, 1))
         stream = chance.choice(("stdout", "stderr"))

@@ -17,6 +17,12 @@ CHUNK = 1 << 17
 _LINGER = struct.Struct("ii")
 
 
+def check_port(port: int) -> None:
+    """InvalidArgument for an impossible one."""
+    if not 1 <= port <= 65535:
+        raise InvalidArgument("port", f"{port} is no port: 1 to 65535")
+
+
 async def forward(
     pod: str, namespace: Path | None, port: int, connection: Connection, *, hint: str = ""
 ) -> None:
@@ -27,8 +33,7 @@ async def forward(
     listener sees a reset, not an end. Raises InvalidArgument, and FailedPrecondition when nobody listens or
     the listener resets.
     """
-    if not 1 <= port <= 65535:
-        raise InvalidArgument("port", f"{port} is no port: 1 to 65535")
+    check_port(port)
     try:
         peer = await sockets.dial_localhost(port, namespace)
     except OSError as error:

@@ -1,0 +1,88 @@
+"""What clients do in containers and pods while they run: exec, attach, port-forward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from podwright.config import Config
+from podwright.engines import forward
+from podwright.engines.base import Container, ExecResult, Json, Sandbox
+from podwright.engines.docker import attach, exec
+from podwright.engines.docker.api import Docker
+from podwright.engines.docker.objects import Objects
+from podwright.engines.streams import Connection, Streams
+from podwright.errors import DeadlineExceeded, FailedPrecondition
+from podwright.linux.waiting import to_the_end
+from podwright.wire import cri_pb2 as cri
+
+
+class Sessions:
+    def __init__(self, docker: Docker, objects: Objects, config: Config) -> None:
+        self._docker = docker
+        self._objects = objects
+
+    async def exec_sync(
+        self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
+    ) -> ExecResult:
+        """As `Engine.exec_sync`. A command that cannot be run is no error: 127 or 126, and why on stderr."""
+        stdout, stderr = _Kept(limit), _Kept(limit)
+        docker_id = await self._objects.id(container)
+        streams = Streams(stdout=stdout, stderr=stderr)
+        task = asyncio.ensure_future(exec.run(self._docker, docker_id, argv, streams, patient=False))
+        try:
+            await asyncio.wait([task], timeout=timeout)
+            if not task.done():
+                raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
+            return ExecResult(bytes(stdout.data), bytes(stderr.data), task.result())
+        finally:
+            if not task.done():
+                task.cancel()
+                await to_the_end(asyncio.wait([task]))
+
+    async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
+        """As `Engine.exec`."""
+        return await exec.run(self._docker, await self._objects.id(container), argv, streams)
+
+    async def attach(self, container: Container, streams: Streams) -> None:
+        """As `Engine.attach`."""
+        found = await self._running(container)
+        await attach.attach(self._docker, found["Id"], container.config, streams)
+
+    async def port_forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
+        """As `Engine.port_forward`."""
+        forward.check_port(port)
+        metadata = sandbox.config.metadata
+        pod = f"{metadata.namespace}/{metadata.name}"
+        namespace = None
+        options = sandbox.config.linux.security_context.namespace_options
+        if options.network != cri.NamespaceMode.NODE:
+            namespace = Path(f"/proc/{await self._pid(sandbox)}/ns/net")
+        await forward.forward(pod, namespace, port, connection)
+
+    async def _pid(self, sandbox: Sandbox) -> int:
+        """Of the process that holds the pod together."""
+        return int((await self._running(sandbox))["State"]["Pid"])
+
+    async def _running(self, subject: Container | Sandbox) -> Json:
+        """Docker's account of it; FailedPrecondition when it does not run."""
+        found = await self._objects.inspect(subject)
+        if found is None or not found["State"]["Running"]:
+            what = "sandbox" if isinstance(subject, Sandbox) else "container"
+            raise FailedPrecondition(f"{what} {subject.id[:12]} does not run")
+        return found
+
+
+class _Kept:
+    """A sink that keeps the first `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.data = bytearray()
+        self._limit = limit
+
+    async def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        self.data += data[: max(0, self._limit - len(self.data))]
+
+    async def close(self) -> None:
+        pass
