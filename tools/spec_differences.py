@@ -1,8 +1,8 @@
 """Writes docs/differences.md: where podwright's specs are not containerd's, and why.
 
 The sources are tests/spec/golden_differences.toml, which the recorded cases hold to the truth (a difference
-that is not in it fails, and so does one that has gone), and tests/kube/pod_differences.toml. Run it after one
-of them has changed; a test compares.
+that is not in it fails, and so does one that has gone), tests/kube/pod_differences.toml and, held to the truth
+the same way, tests/docker/docker_differences.toml. Run it after one of them has changed; a test compares.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 HERE = Path(__file__).parent.parent
 PODS = HERE / "tests" / "kube" / "pod_differences.toml"
+DOCKER = HERE / "tests" / "docker" / "docker_differences.toml"
 TABLE = HERE / "tests" / "spec" / "golden_differences.toml"
 PAGE = HERE / "docs" / "differences.md"
 
@@ -65,6 +66,21 @@ What `podwright run` does with a Pod that a kubelet does otherwise. Recordings o
 |---|---|---|---|
 """
 
+OF_DOCKER = """
+## Docker
+
+What the docker engine asks of Docker that a CRI server of the dockershim kind (cri-dockerd on Docker Engine
+20.10) does not. Its recorded requests (`tests/golden/docker`) are compared field by field; this section is
+written from `tests/docker/docker_differences.toml`.
+
+| create request | why | seen in |
+|---|---|---|
+"""
+OF_DOCKER_CALLS = """
+| what else | recorded | podwright | why |
+|---|---|---|---|
+"""
+
 
 def page() -> str:
     table: dict[str, list[dict[str, Any]]] = tomllib.loads(TABLE.read_text())
@@ -75,7 +91,23 @@ def page() -> str:
         f"| {one['what']} | {one['kubelet']} | {one['podwright']} | {one['why']} |"
         for one in tomllib.loads(PODS.read_text())["pods"]
     ]
-    parts = ((HEAD, rows), (UNSEEN, unseen), (ELSEWHERE, elsewhere), (OF_PODS, pods))
+    of_docker = tomllib.loads(DOCKER.read_text())
+    requests = [_row(entry) for entry in of_docker["requests"]]
+    requests += [
+        f"| the request | {entry['reason']} | {_cases(entry['cases'])} |" for entry in of_docker["refused"]
+    ]
+    calls = [
+        f"| {one['what']} | {one['recorded']} | {one['podwright']} | {one['why']} |"
+        for one in of_docker["calls"]
+    ]
+    parts = (
+        (HEAD, rows),
+        (UNSEEN, unseen),
+        (ELSEWHERE, elsewhere),
+        (OF_PODS, pods),
+        (OF_DOCKER, requests),
+        (OF_DOCKER_CALLS, calls),
+    )
     return "".join(head + "\n".join(lines) + "\n" for head, lines in parts)
 
 

@@ -74,7 +74,6 @@ def create_request(container: Container, features: Features, owner: str, found: 
     host: dict[str, Json] = {
         "RestartPolicy": {"Name": "no"},
         "LogConfig": found.log,
-        "SecurityOpt": security.of_container(config, sandbox.config, features, found.profile),
         **_namespaces(container, found),
         **_rights(asked),
         **security.masks(config, features),
@@ -82,6 +81,8 @@ def create_request(container: Container, features: Features, owner: str, found: 
         **_devices(config),
         **_read_only(config, features),
     }
+    if options := security.of_container(config, sandbox.config, features, found.profile):
+        host["SecurityOpt"] = options
     # The primary group is the user's already.
     if extra := [str(group) for group in user.groups if group != user.gid]:
         host["GroupAdd"] = extra

@@ -51,7 +51,7 @@ class DockerEngine:
     clock = SYSTEM
 
     def __init__(self, config: Config) -> None:
-        self.cgroup_driver = config.cgroup_driver
+        self.cgroup_driver: str = config.cgroup_driver
         """Docker's own, once it is opened; so is the next."""
         self.runtime_version = ""
         self._config = config

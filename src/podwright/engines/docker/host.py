@@ -103,9 +103,10 @@ def network_mode(config: Config) -> str:
     setting = config.docker.network
     if setting == "cni":
         return "none"
-    if name := setting.removeprefix(OWN_NETWORK) if setting.startswith(OWN_NETWORK) else "":
-        if name not in ("host", "none") and not name.startswith("container:"):
-            return name
+    name = setting.removeprefix(OWN_NETWORK)
+    # Those are no networks that a pod could have for itself.
+    if name and name != setting and name not in ("host", "none") and not name.startswith("container:"):
+        return name
     raise InvalidArgument("docker.network", f'{setting!r} is neither "cni" nor "docker:NAME"')
 
 
