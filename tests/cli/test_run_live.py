@@ -18,6 +18,7 @@ import pytest
 from podwright.cli import pod_view
 from podwright.cli.board import Board
 from podwright.cli.pod_view import Row, Shown
+from podwright.cli.region import Region
 from podwright.testing import FakeServer
 from tests.cli.fake_commands import PATIENCE, Commands, commands, pod, text_of
 
@@ -164,3 +165,13 @@ async def test_the_pods_take_no_more_than_their_share_of_the_terminal() -> None:
     Board(stream, lambda: many, lambda _: None).draw()
     lines = raw.writes[-1].count(b"\n") + 1
     assert lines == int(23 * pod_view.SHARE)  # a stream that is no terminal has 24 lines
+
+
+async def test_lines_that_a_new_width_has_folded_are_cleared_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, raw = recorded()
+    board = Board(stream, lambda: [ONE], lambda _: None)
+    board.draw()
+    monkeypatch.setattr(Region, "size", lambda _: os.terminal_size((30, 24)))
+    board.draw()
+    # The rule of 79 columns has three rows now.
+    assert raw.writes[-1].startswith(b"\r\x1b[3A\x1b[J")

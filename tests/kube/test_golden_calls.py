@@ -108,7 +108,7 @@ async def web(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pods have cgroups of their own in what is asked, but none is made; and images are mounted in the fake
     node as empty directories."""
-    monkeypatch.setattr(mounts, "_shows_image", lambda _: False)
+    monkeypatch.setattr(mounts, "shows_image", lambda _: False)
     monkeypatch.setattr(mounts, "_check", lambda *_: None)
     for name in ("make", "update", "remove"):
         monkeypatch.setattr(pod_cgroups, name, lambda *_: None)

@@ -44,6 +44,9 @@ from podwright.wire import cri_pb2 as cri
 
 RESYNC = 60.0
 """Seconds after which a pod is looked at even if nothing has happened to it (the kubelet's syncFrequency)."""
+TOLD_AFTER = 1.0
+"""Seconds after which the status says what a round has found out: why something does not start. A kubelet's
+says it in the next round."""
 MOUNT_FIRST, MOUNT_LIMIT = 0.5, 122.0
 """Seconds between two tries to make a volume: they double."""
 DEADLINE = Failed("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -237,16 +240,27 @@ class PodWorker:
                 return
             if done.changed:
                 return
-            await self._report()  # the round has found out why something does not start
         except (PodwrightError, OSError) as error:
             logging.getLogger("podwright.kube").info("%s: %s", self.pod.title, error)
             again = min(again, sync.ERROR_PAUSE)
         finally:
             await self._write_events()
         self.idle.set()
+        if self.pod.waiting and again > TOLD_AFTER:
+            again -= TOLD_AFTER
+            if await self._woken(TOLD_AFTER):
+                return
+            with suppress(PodwrightError, OSError):
+                await self._report()
+        await self._woken(again)
+
+    async def _woken(self, seconds: float) -> bool:
+        """Wait so long; whether something has happened meanwhile."""
         with suppress(TimeoutError):
-            async with self.pod.clock.timeout(again):
+            async with self.pod.clock.timeout(seconds):
                 await self._wake.wait()
+                return True
+        return False
 
     async def _act(self) -> sync.Round | None:
         """None: it was given up, for the pod is deleted."""
