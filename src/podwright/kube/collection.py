@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from podwright.api import Cri
 from podwright.errors import NotFound
+from podwright.kube import log_links
 from podwright.kube.context import PodContext
 from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.wire import cri_pb2 as cri
@@ -58,7 +59,9 @@ async def remove_containers(pod: PodContext, containers: Iterable[SeenContainer]
 
 
 def _remove_logs(pod: PodContext, container: SeenContainer) -> None:
-    """The log and what was rotated of it. What cannot be removed goes with the pod."""
+    """The log, the link to it, and what was rotated of it. What cannot be removed goes with the pod."""
+    with suppress(OSError):
+        log_links.remove(pod.node, pod.manifest, container.name, container.id)
     log = pod.directory.log(container.name, container.attempt)
     for path in log.parent.glob(f"{log.name}*"):
         with suppress(OSError):

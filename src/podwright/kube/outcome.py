@@ -26,6 +26,9 @@ class ContainerOutcome:
     restarts: int
     seconds: float
     """How long the last attempt ran."""
+    decides: bool = True
+    """Its exit code counts for the pod's: not that of sidecars, which are stopped at the end, nor that of
+    ephemeral containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,9 @@ class PodOutcome:
 
     @property
     def exit_code(self) -> int:
-        """The first exit code that is not 0, in the manifest's order; 1 when there is only an error."""
-        codes = [one.exit_code for one in self.containers if one.exit_code]
+        """The first exit code that is not 0 and counts, in the manifest's order; 1 when there is only an
+        error."""
+        codes = [one.exit_code for one in self.containers if one.exit_code and one.decides]
         return codes[0] if codes else int(bool(self.error))
 
 
@@ -87,8 +91,11 @@ def _unstarted(worker: PodWorker) -> str:
 
 def _container(worker: PodWorker, container: AnyContainer, *, init: bool) -> ContainerOutcome:
     newest, waiting = worker.seen.container(container.name), worker.pod.waiting.get(container.name)
+    plain = any(container is one for one in worker.manifest.containers)
+    decides = plain or (init and not worker.manifest.is_sidecar(container))
     if newest is None:
-        return ContainerOutcome(container.name, init, "", None, waiting.reason if waiting else "", "", 0, 0.0)
+        reason = waiting.reason if waiting else ""
+        return ContainerOutcome(container.name, init, "", None, reason, "", 0, 0.0, decides)
     status = newest.status
     unstarted = not newest.exited and not newest.running
     return ContainerOutcome(
@@ -102,6 +109,7 @@ def _container(worker: PodWorker, container: AnyContainer, *, init: bool) -> Con
         or (waiting.message if unstarted and waiting else ""),
         restarts=newest.attempt,
         seconds=_ran(newest),
+        decides=decides,
     )
 
 
