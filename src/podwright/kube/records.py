@@ -18,6 +18,9 @@ from podwright.kube.models import Pod, PodStatus
 
 T = TypeVar("T")
 
+EVENTS_SIZE = 1 << 20
+"""Bytes of the file of events, about: a pod may live for years."""
+
 MODE = 0o600
 """A manifest may hold secrets of variables."""
 
@@ -43,12 +46,16 @@ def read_status(directory: PodDirectory) -> PodStatus | None:
 
 
 def append_events(directory: PodDirectory, events: Iterable[Event]) -> None:
-    """Raises OSError. A line each; of equal events the last one counts."""
+    """Raises OSError. A line each; of equal events the last one counts. A file that has grown large is
+    written anew, without what does not count and with the newest of the rest."""
     lines = b"".join(msgspec.json.encode(one) + b"\n" for one in events)
     if lines:
         fd = os.open(directory.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
         with os.fdopen(fd, "ab") as file:
             file.write(lines)
+            size = file.tell()
+        if size > EVENTS_SIZE:
+            _shorten(directory)
 
 
 def read_events(directory: PodDirectory) -> list[Event]:
@@ -63,6 +70,18 @@ def read_events(directory: PodDirectory) -> list[Event]:
             event = msgspec.json.decode(line, type=Event)
             known[event.type, event.reason, event.object, event.message] = event
     return list(known.values())
+
+
+def _shorten(directory: PodDirectory) -> None:
+    kept: list[bytes] = []
+    left = EVENTS_SIZE // 2
+    for event in sorted(read_events(directory), key=lambda one: one.last, reverse=True):
+        line = msgspec.json.encode(event) + b"\n"
+        left -= len(line)
+        if left < 0:
+            break
+        kept.append(line)
+    _replace(directory.events, b"".join(reversed(kept)))
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
