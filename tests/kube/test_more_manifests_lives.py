@@ -1,4 +1,4 @@
-"""Lives of pods that recordings do not show, on the fake node: what is left at their end, what it counts for."""
+"""Lives of pods that recordings do not show, on the fake node: what is left at the end, and what it counts."""
 
 from __future__ import annotations
 
