@@ -153,6 +153,24 @@ async def test_what_was_not_limited_is_not_limited_again(case: Case) -> None:
     assert case.spec(container) == before
 
 
+async def test_processors_that_are_not_there_are_refused_in_words(case: Case) -> None:
+    with pytest.raises(FailedPrecondition, match=r"resources\.cpuset_cpus: '900' has 900, and"):
+        await case.made(start=False, cpuset_cpus="900")
+
+
+async def test_what_the_host_has_no_place_for_is_refused_in_every_state(case: Case) -> None:
+    if cgroups.layout().version == 2:
+        pytest.skip("cgroup v2 has a place for them")
+    container = await case.made("true", start=False)
+    wanted = cri.LinuxContainerResources(unified={"memory.high": "1000000"})
+    with pytest.raises(FailedPrecondition, match=r"linux\.unified\[memory.high\]"):
+        await case.bench.engine.check_update(container, wanted)
+    await case.bench.engine.start_container(container)
+    await case.bench.exit_of(container)
+    with pytest.raises(FailedPrecondition, match=r"linux\.unified\[memory.high\]"):
+        await case.bench.engine.check_update(container, wanted)
+
+
 async def test_a_limit_below_what_it_uses_is_refused_in_words(case: Case) -> None:
     container = await case.made(
         "sh",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from podwright.engines.oci.resources import not_the_parents, too_low
+from podwright.engines.oci import limit_refusals
+from podwright.engines.oci.limit_refusals import (
+    at_creation,
+    not_the_parents,
+    parents_cpus,
+    too_low,
+    unheard_of,
+)
 from podwright.linux.cgroups import Layout
-from podwright.spec.resources import in_spec, unsetting
+from podwright.spec.inputs import HostFacts, Policy
+from podwright.spec.resources import in_spec, not_set, unsetting
 from podwright.wire import cri_pb2 as cri
 
 MIB = 1 << 20
+HOST = HostFacts(hostname="host")
 Limits = dict[str, Any]
 
 
@@ -120,3 +130,78 @@ def test_processors_that_the_cgroup_above_has_not_are_named(
 ) -> None:
     why = not_the_parents(cri.LinuxContainerResources(**asked), parents)
     assert (f"linux.{named}" in why) if named else why == ""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_that_has_no_cpus_yet_has_those_of_the_next_one_above(tmp_path: Path, version: int) -> None:
+    suffix = ".effective" if version == 2 else ""
+    (tmp_path / "pods" / "new").mkdir(parents=True)
+    (tmp_path / f"cpuset.cpus{suffix}").write_text("0-3\n")
+    (tmp_path / f"cpuset.mems{suffix}").write_text("0\n")
+    (tmp_path / f"pods/cpuset.cpus{suffix}").write_text("2-3\n")
+    (tmp_path / f"pods/new/cpuset.cpus{suffix}").write_text("\n")
+    where = Layout(version, False, tmp_path, frozenset({"cpuset"}), {"cpuset": tmp_path})
+    for cgroup in ("/pods/one", "/pods/new/one", "/pods/gone/one"):
+        assert parents_cpus(cgroup, where) == {"cpus": "2-3", "mems": "0"}
+    assert parents_cpus("/one", where) == {"cpus": "0-3", "mems": "0"}
+    assert parents_cpus("/one", Layout(1, False, None, frozenset(), {})) == {}
+
+
+def test_a_creation_names_the_processors_that_the_cgroup_above_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limit_refusals, "parents_cpus", lambda cgroup: {"cpus": "0-3", "mems": "0"})
+    refused = at_creation(
+        cri.LinuxContainerResources(cpuset_cpus="77"), "/pods/one", HostFacts(hostname="host")
+    )
+    assert refused == (
+        "config.linux.resources.cpuset_cpus: '77' has 77, and the cgroup above the container has 0-3"
+    )
+    assert at_creation(cri.LinuxContainerResources(cpuset_cpus="3"), "/pods/one", HOST) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "made", "asked", "named"),
+    [
+        (1, {}, {"memory.high": "1"}, "linux.unified[memory.high]"),
+        (1, {"memory.high": "1"}, {"memory.high": "2"}, "linux.unified[memory.high]"),
+        (1, {"memory.high": "1"}, {"memory.high": "1"}, ""),
+        (2, {}, {"memory.high": "1"}, ""),
+    ],
+)
+def test_an_update_of_files_that_cgroup_v1_lacks_is_refused(
+    version: int, made: dict[str, str], asked: dict[str, str], named: str
+) -> None:
+    host = replace(HOST, cgroup_version=version)
+    made_with = cri.LinuxContainerResources(unified=made)
+    why = unheard_of(cri.LinuxContainerResources(unified=asked), made_with, host)
+    assert why.startswith(named) and bool(why) == bool(named)
+
+
+@pytest.mark.parametrize(
+    ("size", "policy", "controller", "named"),
+    [
+        ("2MB", True, True, ""),
+        ("2048KB", True, True, ""),
+        ("1GB", True, True, ""),
+        ("4MB", True, True, "linux.hugepage_limits: this host has no pages of 4MB (it has: "),
+        # Nothing is set then, which is warned of.
+        ("4MB", False, True, ""),
+        ("4MB", True, False, ""),
+    ],
+)  # fmt: skip
+def test_an_update_of_pages_that_the_host_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: str, policy: bool, controller: bool, named: str
+) -> None:
+    for each in ("hugepages-2048kB", "hugepages-1048576kB"):
+        (tmp_path / each).mkdir()
+    monkeypatch.setattr(limit_refusals, "HUGE_PAGES", tmp_path)
+    host = replace(HOST, hugetlb_controller=controller, policy=Policy(hugepages=policy))
+    asked = cri.LinuxContainerResources(hugepage_limits=[cri.HugepageLimit(page_size=size, limit=1)])
+    why = unheard_of(asked, cri.LinuxContainerResources(), host)
+    assert why.startswith(named) and bool(why) == bool(named)
+    assert not named or "2048 KiB, 1048576 KiB" in why
+    told = not_set(asked, host)
+    assert [each.partition(":")[0] for each in told] == (
+        [] if policy and controller else ["hugepage limits are not set"]
+    )

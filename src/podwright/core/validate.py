@@ -88,7 +88,8 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
         if text and not all(_range(each) for each in text.split(",")):
             raise InvalidArgument(f"{field}.{name}", f'{text!r} is no list such as "0-2,7"')
     for at, page in enumerate(wanted.hugepage_limits):
-        if not _PAGE_SIZE.fullmatch(page.page_size):
+        size = _PAGE_SIZE.fullmatch(page.page_size)
+        if size is None or int(size[1]).bit_count() != 1:
             raise InvalidArgument(
                 f"{field}.hugepage_limits[{at}].page_size", f'{page.page_size!r} is no size such as "2MB"'
             )
@@ -102,7 +103,7 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
 
 _MOST = (1 << 63) - 1
 _UNLIMITED = ("cpu_quota", "memory_limit_in_bytes", "memory_swap_limit_in_bytes")
-_PAGE_SIZE = re.compile(r"[1-9][0-9]*[KMG]B")
+_PAGE_SIZE = re.compile(r"([1-9][0-9]{0,9})[KMG]B")
 _UNIFIED = re.compile(r"[a-z][a-z0-9]*(\.[A-Za-z0-9_]+)+")
 
 

@@ -48,6 +48,19 @@ def to_oci(
     return result
 
 
+def not_set(resources: cri.LinuxContainerResources, host: HostFacts) -> list[str]:
+    """What `to_oci` leaves out, and why: warnings."""
+    warnings = []
+    if resources.unified and host.cgroup_version != 2:
+        warnings.append("unified resources are not set: this host has cgroup v1")
+    if any(each.limit for each in resources.hugepage_limits):
+        if not host.policy.hugepages:
+            warnings.append("hugepage limits are not set: spec.hugepages is off")
+        elif not host.hugetlb_controller:
+            warnings.append("hugepage limits are not set: this host has no hugetlb cgroup controller")
+    return warnings
+
+
 def merge(old: cri.LinuxContainerResources, new: cri.LinuxContainerResources) -> cri.LinuxContainerResources:
     """What holds after an update: every value that `new` sets, `old` for the rest. Neither is changed.
 

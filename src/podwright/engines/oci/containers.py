@@ -22,6 +22,7 @@ from podwright.engines.oci import (
     exec,
     host,
     labels,
+    limit_refusals,
     mapped_mounts,
     rootfs,
     sessions,
@@ -41,7 +42,7 @@ from podwright.engines.oci.restore import Restores
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.streams import Streams
-from podwright.errors import FailedPrecondition, NotFound
+from podwright.errors import CommandFailed, FailedPrecondition, NotFound
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
 from podwright.linux import mounts, proc, trees
@@ -145,7 +146,13 @@ class Containers:
         made_facts = ContainerFacts(0, user.uid, user.gid, user.groups)
         if container.checkpoint is not None:
             return made_facts  # a process it gets by its start
-        pid = await self._tasks.create(runtime, await self._supervised(container))
+        try:
+            pid = await self._tasks.create(runtime, await self._supervised(container))
+        except CommandFailed as error:
+            cgroup = self._tasks.cgroup(container.id)
+            if why := limit_refusals.at_creation(container.config.linux.resources, cgroup, self._host):
+                raise FailedPrecondition(why) from error
+            raise
         if host_user is not None:
             host.own_streams(pid, host_user)
         return _with_process(made_facts, container.id, pid)

@@ -16,6 +16,7 @@ import msgspec
 from podwright.config import Config
 from podwright.engines.base import Container, Json
 from podwright.engines.oci import conmon, runtimes
+from podwright.engines.oci.limit_refusals import not_the_parents, parents_cpus, too_low, unheard_of
 from podwright.engines.oci.parts import started
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
@@ -25,7 +26,7 @@ from podwright.linux import cgroups, spawn
 from podwright.spec.encode import encode
 from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.process import update_oom_score_adj
-from podwright.spec.resources import in_spec, to_oci, unsetting
+from podwright.spec.resources import in_spec, not_set, to_oci, unsetting
 from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,10 @@ class Updates:
             raise Unimplemented(f"linux.resources: {refusal}")
         self._limits(container, resources)
         update_oom_score_adj(resources, self._host)
+        if why := unheard_of(resources, container.config.linux.resources, self._host):
+            raise FailedPrecondition(why)
+        for warning in not_set(resources, self._host):
+            log.warning("container %s: %s", container.id, warning)
         if cgroups.layout().version == 2 and self._alive(container):
             # v1 refuses such a limit, v2 kills.
             why = too_low(self._tasks.cgroup(container.id), resources)
@@ -112,7 +117,7 @@ class Updates:
     ) -> None:
         runtime = self._runtimes.get(container.sandbox.handler)
         cgroup = self._tasks.cgroup(container.id)
-        asked = unsetting(limits, former, _parents_cpus(cgroup))
+        asked = unsetting(limits, former, parents_cpus(cgroup))
         if unlimited_quota_fails(asked, runtime):
             del asked["cpu"]["quota"]
             (cgroups.directory(cgroup, "cpu") / "cpu.cfs_quota_us").write_text("-1")
@@ -121,7 +126,7 @@ class Updates:
         done = await spawn.run(runtime.argv("update", "--resources", str(file), container.id))
         if done.status == 0 or not self._alive(container):
             return
-        if why := too_low(cgroup, resources) or not_the_parents(resources, _parents_cpus(cgroup)):
+        if why := too_low(cgroup, resources) or not_the_parents(resources, parents_cpus(cgroup)):
             raise FailedPrecondition(why)
         words = conmon.plain_words(done.stderr.decode(errors="replace"))
         raise CommandFailed(runtime.kind, done.status, words)
@@ -142,75 +147,11 @@ class Updates:
             return  # it has just ended
 
 
-def too_low(cgroup: str, resources: cri.LinuxContainerResources, where: cgroups.Layout | None = None) -> str:
-    """Why the container in `cgroup` cannot have so little memory, because it uses more that cannot be taken
-    from it; "" when it can, or when that cannot be known."""
-    limit, swap = resources.memory_limit_in_bytes, resources.memory_swap_limit_in_bytes
-    if limit <= 0:
-        return ""
-    if swap < 0 or swap > limit:
-        return ""  # what does not fit is swapped out
-    host = where or cgroups.layout()
-    usage, total = ("memory.current", "") if host.version == 2 else ("memory.usage_in_bytes", "total_")
-    try:
-        directory = cgroups.directory(cgroup, "memory", host)
-        used = int((directory / usage).read_text())
-        rows = dict(line.split(" ", 1) for line in (directory / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError, FailedPrecondition):
-        return ""
-    # Pages of files can be read again.
-    kept = used - sum(int(rows.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
-    if kept <= limit:
-        return ""
-    return (
-        f"linux.memory_limit_in_bytes: {limit} bytes are less than the {kept} that the container uses and"
-        " that cannot be taken from it: ask for more, or let it free some first"
-    )
-
-
-def not_the_parents(resources: cri.LinuxContainerResources, parents: Mapping[str, str]) -> str:
-    """Which CPUs or memory nodes the container cannot have because the cgroup above it has not got them: its
-    "cpus" and "mems" are `parents`. "" when it has, or when that is not known."""
-    for kind, asked in (("cpus", resources.cpuset_cpus), ("mems", resources.cpuset_mems)):
-        given = parents.get(kind)
-        if not asked or not given:
-            continue
-        # The kernel's own list has no two ranges that touch.
-        ranges = [_bounds(each) for each in given.split(",")]
-        for each in asked.split(","):
-            first, last = _bounds(each)
-            if not any(least <= first and last <= most for least, most in ranges):
-                return (
-                    f"linux.cpuset_{kind}: {asked!r} has {each.strip()}, and the cgroup above the container"
-                    f" has {given}"
-                )
-    return ""
-
-
 def unlimited_quota_fails(resources: Mapping[str, Json], runtime: Runtime) -> bool:
     """Whether `runtime` cannot write the CPU quota "unlimited" that is in `linux.resources` of a spec: some
     crun write it unsigned, and cgroup v1 refuses that. A new cgroup has no quota anyway."""
     quota = (resources.get("cpu") or {}).get("quota") or 0
     return bool(quota < 0 and runtime.kind == "crun" and cgroups.layout().version == 1)
-
-
-def _bounds(each: str) -> tuple[int, int]:
-    first, _, last = each.strip().partition("-")
-    return int(first), int(last or first)
-
-
-def _parents_cpus(cgroup: str) -> dict[str, str]:
-    """What a container that is confined to no CPUs of its own may use."""
-    found = {}
-    try:
-        parent = cgroups.directory(cgroup.rpartition("/")[0], "cpuset")
-        for kind in ("cpus", "mems"):
-            effective = parent / f"cpuset.{kind}.effective"
-            file = effective if effective.exists() else parent / f"cpuset.{kind}"
-            found[kind] = file.read_text().strip()
-    except (OSError, FailedPrecondition) as error:
-        log.debug("the CPUs of %s's parent are not known: %s", cgroup, error)
-    return found
 
 
 def _read_score(pid: int) -> int:

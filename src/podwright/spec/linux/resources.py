@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HostFacts, SandboxInput
-from podwright.spec.resources import to_oci
+from podwright.spec.resources import not_set, to_oci
 
 _FIELD = "config.linux.resources"
 _ORIGINS = {
@@ -24,8 +24,8 @@ def resources(draft: Draft, request: ContainerInput, host: HostFacts) -> None:
             of_base = draft.resources.get(member)
             draft.resources[member] = {**of_base, **value} if isinstance(of_base, dict) else value
             draft.note(f"linux.resources.{member}", _ORIGINS[member])
-        if linux.resources.unified and host.cgroup_version != 2:
-            draft.warn("unified resources are not set: this host has cgroup v1")
+        for warning in not_set(linux.resources, host):
+            draft.warn(warning)
     if host.policy.pids_limit:
         draft.resources["pids"] = {"limit": host.policy.pids_limit}
         draft.note("linux.resources.pids", "node: pids_limit")
