@@ -1,8 +1,8 @@
 """Writes docs/differences.md: where podwright's specs are not containerd's, and why.
 
 The sources are tests/spec/golden_differences.toml, which the recorded cases hold to the truth (a difference
-that is not in it fails, and so does one that has gone), tests/kube/pod_differences.toml and, held to the truth
-the same way, tests/docker/docker_differences.toml. Run it after one of them has changed; a test compares.
+that is not in it fails, and so does one that has gone), tests/kube/pod_differences.toml and, held to the
+truth the same way, tests/docker/docker_differences.toml. Run it after one has changed; a test compares.
 """
 
 from __future__ import annotations

@@ -62,12 +62,12 @@ class Daemon:
         with socketlib.socket(socketlib.AF_UNIX) as stream:
             stream.settimeout(60)
             stream.connect(str(self.socket))
-            for event in (
+            for part in (
                 h11.Request(method=method, target=path, headers=headers),
                 *([h11.Data(data=body)] if body else []),
                 h11.EndOfMessage(),
             ):
-                stream.sendall(http.send(event) or b"")
+                stream.sendall(http.send(part) or b"")
             status, said = 0, b""
             while True:
                 event = http.next_event()
@@ -77,7 +77,8 @@ class Daemon:
                     status = event.status_code
                 elif isinstance(event, h11.Data):
                     said += bytes(event.data)
-                elif isinstance(event, h11.EndOfMessage):
+                else:
+                    assert isinstance(event, h11.EndOfMessage), f"{method} {path}: {event}"
                     assert status < 400, f"{method} {path}: {status} {said!r}"
                     return said
 

@@ -123,7 +123,8 @@ def table() -> dict[str, list[dict[str, Any]]]:
 
 
 def filled(value: Any, tokens: Mapping[str, str]) -> Any:
-    """A recording with `tokens` put in; a number's token becomes the number."""
+    """A recording with `tokens` put in; a number's token becomes the number,
+    a time's a time."""
     if isinstance(value, dict):
         return {key: filled(each, tokens) for key, each in value.items()}
     if isinstance(value, list):
@@ -137,6 +138,9 @@ def filled(value: Any, tokens: Mapping[str, str]) -> Any:
 
 def _replaced(tokens: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
     def replace(found: re.Match[str]) -> str:
+        if re.fullmatch(r"T\d+", found.group(1)) and found.group(2) is None:
+            # Each a time of its own, and the same wherever it stands.
+            return f"2024-05-06T07:08:{int(found.group(1)[1:]):02}.123456789Z"
         value = tokens.get(found.group(1), found.group(0))
         return value[:12] if found.group(2) == ":12" else value
 

@@ -1,5 +1,5 @@
-"""Create requests field by field: what a CRI server of the dockershim kind asked of Docker, and what podwright
-asks. What differs is in docker_differences.toml, with a reason, and nothing else does."""
+"""Create requests field by field: what a CRI server of the dockershim kind asked of Docker, and what
+podwright asks. What differs is in docker_differences.toml, with a reason, and nothing else does."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _ours(name: str) -> tuple[str, str, dict[str, Any]]:
     """The kind, Docker's name for it, and the request."""
     if name.startswith("run-pod-"):
         sandbox = golden.sandbox_of(name)
-        config = sandbox.config
-        path = security.profile_path(config.linux.security_context, golden.FEATURES, config.annotations)
+        asked = sandbox.config.linux.security_context
+        path = security.profile_path(asked, golden.FEATURES, sandbox.config.annotations)
         body = sandbox_request(sandbox, golden.FEATURES, golden.OWNER, profile=golden.profile(path))
-        return "sandbox", sandbox_name(config), body
+        return "sandbox", sandbox_name(sandbox.config), body
     container = golden.container_of(name)
     config = container.config
     path = security.profile_path(

@@ -1,0 +1,152 @@
+"""A Docker Engine that answers what was recorded, on a unix socket, and remembers what it was asked.
+
+Reads may come more often than recorded, and in another order; what changes something is answered once each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+READS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    method: str
+    path: str
+    """Without the version."""
+    query: Mapping[str, str]
+    body: Any
+
+    @property
+    def line(self) -> str:
+        """ "POST /containers/ID/stop t=10"."""
+        words = [self.method, self.path, *(f"{key}={value}" for key, value in sorted(self.query.items()))]
+        return " ".join(words)
+
+
+def asked(method: str, target: str, body: Any) -> Asked:
+    parts = urlsplit(target)
+    path = unquote(parts.path)
+    if path.startswith("/v1."):
+        path = "/" + path.split("/", 2)[2]
+    return Asked(method, path, dict(parse_qsl(parts.query)), body)
+
+
+@dataclass
+class Double:
+    socket: Path
+    exchanges: list[dict[str, Any]]
+    """Recorded, tokens filled in."""
+    root: Path
+    log: list[Asked] = field(default_factory=list)
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def changes(self) -> list[Asked]:
+        return [each for each in self.log if each.method not in READS]
+
+    def answer(self, request: Asked) -> tuple[int, Any]:
+        self.log.append(request)
+        for place, exchange in enumerate(self.exchanges):
+            recorded = asked(exchange["method"], exchange["path"], None)
+            if (recorded.method, recorded.path) != (request.method, request.path):
+                continue
+            if recorded.path == "/containers/json" and "filters" in recorded.query:
+                continue  # by filters that podwright has no use for
+            if request.method not in READS:
+                del self.exchanges[place]
+            elif any(
+                asked(later["method"], later["path"], None).line == recorded.line
+                for later in self.exchanges[place + 1 :]
+            ):
+                del self.exchanges[place]  # a later state of the same thing comes next
+            return exchange["status"], exchange["response"]
+        return self._usual(request)
+
+    def _usual(self, request: Asked) -> tuple[int, Any]:
+        """What an Engine answers that has nothing but what was recorded."""
+        match request.path.split("/")[1:]:
+            case ["_ping"]:
+                return 200, None
+            case ["info"]:
+                return 200, {
+                    "ServerVersion": "20.10.24",
+                    "OSType": "linux",
+                    "DockerRootDir": str(self.root),
+                    "CgroupDriver": "cgroupfs",
+                    "CgroupVersion": "1",
+                    "Runtimes": {"runc": {}, "wrapped": {}},
+                    "DefaultRuntime": "wrapped",
+                    "SecurityOptions": ["name=seccomp,profile=default"],
+                }
+            case ["containers", "json"]:
+                return 200, []
+            case ["containers", _, "archive"]:
+                return 404, {"message": "Could not find the file"}
+        return 404, {"message": f"nothing like {request.line} was recorded"}
+
+
+@asynccontextmanager
+async def double(directory: Path, exchanges: Sequence[dict[str, Any]]) -> AsyncIterator[Double]:
+    """Serving inside the block. `directory` is Docker's root, too."""
+    socket = directory / "docker.sock"
+    served = Double(socket, list(exchanges), directory)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await _serve(served, reader, writer)
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, socket)
+    try:
+        yield served
+    finally:
+        server.close()
+
+
+async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    http = h11.Connection(h11.SERVER)
+    request: h11.Request | None = None
+    body = b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            data = await reader.read(1 << 16)
+            http.receive_data(data)
+        elif isinstance(event, h11.Request):
+            request, body = event, b""
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None
+            method = request.method.decode()
+            said = json.loads(body) if body else None
+            status, answer = served.answer(asked(method, request.target.decode(), said))
+            raw = b"" if answer is None or method == "HEAD" else json.dumps(answer).encode()
+            headers = [("Api-Version", "1.41"), ("Content-Type", "application/json")]
+            if status not in (204, 304):
+                headers.append(("Content-Length", str(len(raw))))
+            writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
+            if raw:
+                writer.write(http.send(h11.Data(data=raw)) or b"")
+            writer.write(http.send(h11.EndOfMessage()) or b"")
+            await writer.drain()
+            http.start_next_cycle()
+        else:
+            return

@@ -1,0 +1,388 @@
+"""Whole calls against a Docker Engine that answers what was recorded: the requests that change something are
+those that were recorded, in their order; what else podwright does is said where it is expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from google.protobuf import json_format
+
+from podwright.config import Config, DockerConfig
+from podwright.engines.base import Container, ContainerFacts, ImageService, Presence, SandboxFacts
+from podwright.engines.docker import states
+from podwright.engines.docker.api import Docker
+from podwright.engines.docker.containers import Containers
+from podwright.engines.docker.host import Host
+from podwright.engines.docker.logs import Logs
+from podwright.engines.docker.objects import DOCKER_ID, Objects, nanoseconds
+from podwright.engines.docker.sandboxes import Sandboxes
+from podwright.errors import AlreadyExists, FailedPrecondition, PodwrightError
+from podwright.network.attachment import Attachment
+from podwright.network.cni import Cni, Result
+from podwright.wire import cri_pb2 as cri
+from tests.docker import golden
+from tests.docker.double import Asked, Double, asked, double
+
+SANDBOX, CONTAINER, HOLDER = "a" * 64, "b" * 64, "d" * 64
+
+
+@dataclass
+class Network:
+    """Stands in for Cni."""
+
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    broken: bool = False
+    kept: set[str] = field(default_factory=set)
+
+    async def add(self, attachment: Attachment) -> Result:
+        self.calls.append(("ADD", attachment.id, attachment.netns))
+        if self.broken:
+            raise FailedPrecondition("no such plugin")
+        self.kept.add(attachment.id)
+        return Result(("10.1.2.3",), (), {})
+
+    async def delete(self, attachment: Attachment) -> None:
+        self.calls.append(("DEL", attachment.id, attachment.netns))
+        self.kept.discard(attachment.id)
+
+    def cached_ids(self) -> set[str]:
+        return self.kept
+
+
+@dataclass
+class Quiet:
+    """Stands in for Logs and for the image service."""
+
+    pulled: list[str] = field(default_factory=list)
+
+    def check(self, container: Container) -> None: ...
+
+    def log_config(self, container: Container) -> dict[str, Any]:
+        return {"Type": "json-file"}
+
+    async def begin(self, container: Container, docker_id: str) -> None: ...
+
+    async def finish(self, id: str) -> None: ...
+
+    async def remove(self, id: str) -> None: ...
+
+    async def pull(self, name: str, credentials: None) -> None:
+        self.pulled.append(name)
+
+
+@dataclass
+class Room:
+    docker: Double
+    sandboxes: Sandboxes
+    containers: Containers
+    network: Network
+    images: Quiet
+
+    @property
+    def lines(self) -> list[str]:
+        return [each.line for each in self.docker.changes]
+
+
+@asynccontextmanager
+async def room(name: str, tmp_path: Path) -> AsyncIterator[Room]:
+    # A socket's path is short.
+    tokens = {
+        "SANDBOX_ID": SANDBOX,
+        "SANDBOX_ID_2": SANDBOX,
+        "CONTAINER_ID": CONTAINER,
+        "ID_1": HOLDER,
+        "PID": str(os.getpid()),
+        "DOCKER_ROOT": str(tmp_path),
+        "VOLUMES": str(tmp_path / "volumes"),
+        "LOG_DIR": str(tmp_path / "logs"),
+    }
+    exchanges = golden.filled(golden.case(name)["docker"], tokens)
+    config = Config(
+        root=str(tmp_path / "root"),
+        run=str(tmp_path / "run"),
+        cgroup_parent="",
+        docker=DockerConfig(
+            endpoint=f"unix://{tmp_path}/docker.sock", sandbox_image=golden.FEATURES.sandbox_image
+        ),
+    )
+    for id in (SANDBOX, CONTAINER, HOLDER):
+        (tmp_path / "containers" / id).mkdir(parents=True)
+        (tmp_path / "containers" / id / "resolv.conf").write_text("nameserver 9.9.9.9\n# Docker's\n")
+    async with double(tmp_path, exchanges) as served:
+        docker = Docker(config.docker)
+        docker.open()
+        try:
+            objects, host = Objects(docker, golden.OWNER), Host(config, docker)
+            await host.look()
+            network, quiet = Network(), Quiet()
+            made = Sandboxes(config, docker, objects, host, cast(ImageService, quiet), cast(Cni, network))
+            containers = Containers(config, docker, objects, host, cast(Logs, quiet))
+            yield Room(served, made, containers, network, quiet)
+        finally:
+            await docker.close()
+
+
+def recorded(name: str, without: Sequence[str] = ()) -> list[Asked]:
+    tokens = {
+        "SANDBOX_ID": SANDBOX,
+        "SANDBOX_ID_2": SANDBOX,
+        "CONTAINER_ID": CONTAINER,
+        "ID_1": HOLDER,
+        "PID": "0",
+    }
+    return [
+        asked(each["method"], each["path"], each["body"])
+        for each in golden.filled(golden.case(name)["docker"], tokens)
+        if each["method"] not in ("GET", "HEAD") and not any(part in each["path"] for part in without)
+    ]
+
+
+def started_container() -> Container:
+    container = golden.container_of("create-minimal")
+    sandbox = replace(container.sandbox, facts=SandboxFacts(own={DOCKER_ID: SANDBOX}))
+    return replace(container, sandbox=sandbox, facts=ContainerFacts(own={DOCKER_ID: CONTAINER}))
+
+
+# Pods
+
+_PODS = [
+    name
+    for name in golden.names("run-pod-*")
+    # The first is refused, the others have tests of their own.
+    if name not in ("run-pod-handler-unknown", "run-pod-cni-fails")
+]
+
+
+@pytest.mark.parametrize("name", _PODS)
+async def test_a_pod_is_made_by_the_recorded_requests(name: str, tmp_path: Path) -> None:
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes" / "seccomp.json").write_bytes(golden.SECCOMP)
+    sandbox = golden.sandbox_of(name, docker_id="")
+    profile = sandbox.config.linux.security_context.seccomp
+    profile.localhost_ref = profile.localhost_ref.replace("${VOLUMES}", str(tmp_path / "volumes"))
+    async with room(name, tmp_path) as here, AsyncExitStack() as undo:
+        if not any(each["path"].endswith(f"{SANDBOX}/json") for each in here.docker.exchanges):
+            # With the host's network the recorded server does not look at it again.
+            here.docker.exchanges.append(_running(SANDBOX, tmp_path))
+        facts = await here.sandboxes.create(sandbox, undo)
+        undo.pop_all()
+    # The pull itself is the image service's.
+    expected = recorded(name, without=["/images/create"])
+    assert here.lines == [each.line for each in expected]
+    assert (here.images.pulled != []) == (name == "run-pod-image-absent")
+    docker_id = str(facts.own[DOCKER_ID])
+    assert f"POST /containers/{docker_id}/start" in here.lines
+    on_host = sandbox.config.linux.security_context.namespace_options.network == cri.NamespaceMode.NODE
+    netns = f"/proc/{os.getpid()}/ns/net"
+    assert here.network.calls == ([] if on_host else [("ADD", sandbox.id, netns)])
+    assert facts.ips == (() if on_host else ("10.1.2.3",))
+    assert facts.pid == os.getpid()
+    if name == "run-pod-dns":
+        assert (tmp_path / "containers" / docker_id / "resolv.conf").read_text() == (
+            "search gold.svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver 8.8.8.8\n"
+            "options ndots:5 timeout:1\n"
+        )
+
+
+async def test_of_a_pod_without_a_network_nothing_stays(tmp_path: Path) -> None:
+    sandbox = golden.sandbox_of("run-pod-cni-fails", docker_id="")
+    async with room("run-pod-cni-fails", tmp_path) as here:
+        here.network.broken = True
+        here.docker.exchanges.append(_ours(f"/containers/json?label={sandbox.id}", [{"Id": SANDBOX}]))
+        with pytest.raises(FailedPrecondition, match="no such plugin"):
+            async with AsyncExitStack() as undo:
+                await here.sandboxes.create(sandbox, undo)
+    expected = [each.line for each in recorded("run-pod-cni-fails")]
+    assert here.lines == [*expected, f"DELETE /containers/{SANDBOX} force=1 v=1"]
+    assert [call for call, _, _ in here.network.calls] == ["ADD", "DEL"]
+
+
+@pytest.mark.parametrize("name", golden.names("pod-stop*", "restart-pod-stop"))
+async def test_a_pod_is_stopped_by_the_recorded_requests(name: str, tmp_path: Path) -> None:
+    sandbox = golden.sandbox_of("run-pod-host-network" if "host" in name else "run-pod-minimal")
+    missing = name == "pod-stop-missing"
+    sandbox = replace(sandbox, facts=SandboxFacts(own={DOCKER_ID: HOLDER if missing else SANDBOX}))
+    async with room(name, tmp_path) as here:
+        await here.sandboxes.stop(sandbox)
+    # Nothing is stopped that is not there.
+    assert here.lines == ([] if missing else [each.line for each in recorded(name)])
+    if "host" in name:
+        assert here.network.calls == []
+    else:
+        assert [call for call, _, _ in here.network.calls] == ["DEL"]
+
+
+@pytest.mark.parametrize("name", golden.names("pod-remove-*", "restart-pod-remove"))
+async def test_a_pod_is_removed_by_the_recorded_request(name: str, tmp_path: Path) -> None:
+    id = HOLDER if name == "pod-remove-missing" else SANDBOX
+    sandbox = replace(golden.sandbox_of("run-pod-minimal"), facts=SandboxFacts(own={DOCKER_ID: id}))
+    async with room(name, tmp_path) as here:
+        await here.sandboxes.remove(sandbox)
+    # Its containers core has removed before.
+    assert here.lines == [recorded(name)[-1].line]
+
+
+# Names that are taken
+
+
+@pytest.mark.parametrize("name", ["create-conflict-created", "create-conflict-ghost"])
+async def test_who_is_left_over_makes_way(name: str, tmp_path: Path) -> None:
+    container = _in_sandbox(golden.container_of(name))
+    async with room(name, tmp_path) as here, AsyncExitStack() as undo:
+        here.docker.exchanges += [_made("1" * 64), _holder(CONTAINER)]
+        here.docker.exchanges.insert(0, _made("2" * 64))  # for a look at the image's users
+        await here.containers.create(container, undo)
+        undo.pop_all()
+    made = here.lines[2:]  # after that look
+    expected = [each.line for each in recorded(name)]
+    if name == "create-conflict-created":
+        # Where the recording gives up with the first error, podwright goes on.
+        assert made == [*expected, expected[0]]
+    else:
+        assert made[:2] == expected[:2]
+        assert made[2].startswith(f"{expected[0]}_")
+        assert len(made[2]) == len(expected[2])
+
+
+@pytest.mark.parametrize("name", ["create-conflict-running"])
+async def test_who_runs_keeps_the_name(name: str, tmp_path: Path) -> None:
+    container = _in_sandbox(golden.container_of(name))
+    async with room(name, tmp_path) as here:
+        here.docker.exchanges.insert(0, _made("2" * 64))
+        here.docker.exchanges.append(_holder(CONTAINER))
+        with pytest.raises(AlreadyExists, match=f"k8s_c_cdup_gold_uid-cdup_0.*{CONTAINER[:12]}"):
+            async with AsyncExitStack() as undo:
+                await here.containers.create(container, undo)
+    assert here.lines[2:] == [each.line for each in recorded(name)]
+
+
+@pytest.mark.parametrize("name", ["pod-conflict-stopped", "pod-conflict-running"])
+async def test_sandboxes_make_way_as_containers_do(name: str, tmp_path: Path) -> None:
+    sandbox = golden.sandbox_of(name, docker_id="")
+    async with room(name, tmp_path) as here:
+        here.docker.exchanges += golden.filled(
+            golden.case("pod-conflict-third")["docker"],
+            {"SANDBOX_ID": SANDBOX, "PID": str(os.getpid()), "DOCKER_ROOT": str(tmp_path)},
+        )
+        here.docker.exchanges.append(_holder(HOLDER))
+        async with AsyncExitStack() as undo:
+            if name == "pod-conflict-running":
+                with pytest.raises(AlreadyExists):
+                    await here.sandboxes.create(sandbox, undo)
+            else:
+                await here.sandboxes.create(sandbox, undo)
+            undo.pop_all()
+    tries = [each.line for each in recorded(name)]
+    if name == "pod-conflict-stopped":
+        tries += [each.line for each in recorded("pod-conflict-third")]
+    assert here.lines == tries
+
+
+# Containers
+
+_STARTS = [name for name in golden.names("start-*") if name not in ("start-missing", "start-log-dir-missing")]
+
+
+@pytest.mark.parametrize("name", _STARTS)
+async def test_a_start_is_the_recorded_one(name: str, tmp_path: Path) -> None:
+    error = golden.case(name)["cri"].get("error")
+    async with room(name, tmp_path) as here:
+        # Where the recording fails for a folder of logs, podwright's start does not come so far.
+        if error is None:
+            facts = await here.containers.start(started_container())
+            assert facts.own[DOCKER_ID] == CONTAINER
+        else:
+            words = error["message"].rpartition(": unknown")[0] or error["message"]
+            with pytest.raises(PodwrightError) as raised:
+                await here.containers.start(started_container())
+            told = str(raised.value)
+            last = words.rpartition("start container process: ")[2].rpartition("daemon: ")[2]
+            assert golden.filled(last, {"SANDBOX_ID": SANDBOX, "VOLUMES": f"{tmp_path}/volumes"}) in told
+            assert "OCI runtime create failed" not in told
+    assert here.lines == [each.line for each in recorded(name)]
+
+
+@pytest.mark.parametrize("name", golden.names("update-*"))
+async def test_limits_are_changed_by_the_recorded_request(name: str, tmp_path: Path) -> None:
+    request = golden.case(name)["cri"]["request"]
+    resources = cri.LinuxContainerResources()
+    json_format.ParseDict(request["linux"], resources)
+    # The recorded server left it out without a word; see docs/differences.md.
+    resources.ClearField("oom_score_adj")
+    async with room(name, tmp_path) as here:
+        await here.containers.update(started_container(), resources, None)
+    expected = recorded(name)
+    assert [(each.line, each.body) for each in here.docker.changes] == [
+        (each.line, each.body) for each in expected
+    ]
+
+
+@pytest.mark.parametrize("name", golden.names("remove-*"))
+async def test_a_container_is_removed_by_the_recorded_request(name: str, tmp_path: Path) -> None:
+    async with room(name, tmp_path) as here:
+        await here.containers.remove(started_container())
+    # What is gone already is no error here, and asking again does no harm.
+    assert here.lines == [f"DELETE /containers/{CONTAINER} force=1 v=1"]
+    assert here.lines[: len(recorded(name))] == [each.line for each in recorded(name)]
+
+
+_STATES = {
+    "CONTAINER_CREATED": Presence.CREATED,
+    "CONTAINER_RUNNING": Presence.RUNNING,
+    "CONTAINER_EXITED": Presence.EXITED,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [each for each in golden.names("ctr-status-*", "restart-container-status") if "missing" not in each],
+)
+def test_states_are_read_as_recorded(name: str) -> None:
+    """The state, code, time and whether memory was short. (CREATED is 0, which the recordings leave out.)"""
+    status = golden.case(name)["cri"]["response"]["status"]
+    inspected = golden.filled(golden.case(name)["docker"][0]["response"], {"PID": "7"})
+    seen = states.observation("c", inspected)
+    assert seen.presence is _STATES[status.get("state", "CONTAINER_CREATED")]
+    if seen.presence is Presence.EXITED:
+        assert seen.exit is not None
+        assert seen.exit.code == status.get("exit_code", 0)
+        assert seen.exit.oom_killed == (status["reason"] == "OOMKilled")
+        at = golden.filled(status["finished_at"].replace(":ns}", "}"), {})
+        assert seen.exit.finished_at == nanoseconds(at)
+        assert seen.exit.finished_at % 10**9 == 123456789
+
+
+def _in_sandbox(container: Container) -> Container:
+    return replace(
+        container, sandbox=replace(container.sandbox, facts=SandboxFacts(own={DOCKER_ID: SANDBOX}))
+    )
+
+
+def _made(id: str) -> dict[str, Any]:
+    return {
+        "method": "POST",
+        "path": "/v1.41/containers/create",
+        "status": 201,
+        "response": {"Id": id, "Warnings": []},
+    }
+
+
+def _holder(id: str) -> dict[str, Any]:
+    """Of dockershim's kind: without podwright's labels."""
+    return _ours(f"/containers/{id}/json", {"Id": id, "Config": {"Labels": {}}})
+
+
+def _running(id: str, root: Path) -> dict[str, Any]:
+    state = {"Running": True, "Pid": os.getpid()}
+    path = str(root / "containers" / id / "resolv.conf")
+    return _ours(f"/containers/{id}/json", {"Id": id, "State": state, "ResolvConfPath": path})
+
+
+def _ours(path: str, response: Any) -> dict[str, Any]:
+    return {"method": "GET", "path": f"/v1.41{path}", "status": 200, "response": response}
