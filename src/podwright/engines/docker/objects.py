@@ -72,7 +72,9 @@ class Objects:
     async def all(self) -> list[Json]:
         """Docker's list entries of everything that belongs to this state root."""
         found: list[Json] = await self._docker.call(
-            "GET", "/containers/json", {"all": True, "filters": filters(label=[f"{labels.OWNER}={self.owner}"])}
+            "GET",
+            "/containers/json",
+            {"all": True, "filters": filters(label=[f"{labels.OWNER}={self.owner}"])},
         )
         return found
 
