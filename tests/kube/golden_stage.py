@@ -1,13 +1,11 @@
 """One recorded case played again: the pod's worker on a fake node with a virtual clock, with the images and
-files that the recordings' README names; and what was asked of the runtime, with the recordings' placeholders.
+files that the recordings' README names.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
-import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,25 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from google.protobuf.json_format import MessageToDict
-
 from podwright.kube import volumes
 from podwright.kube.manifest import Manifest
 from podwright.kube.node import Node
 from podwright.kube.objects import TOKEN_SECRET, Secret
 from podwright.kube.worker import PodWorker
 from podwright.testing import FakeNode
-from podwright.testing.calls import Call
 from tests.kube import golden
+from tests.kube.golden_words import Words
 
-RECORDED = (
-    "RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "PullImage", "CreateContainer", "StartContainer",
-    "StopContainer", "RemoveContainer", "ExecSync", "UpdateContainerResources", "UpdatePodSandboxResources",
-    "ReopenContainerLog",
-)  # fmt: skip
-COLLECTED = ("RemoveContainer", "RemovePodSandbox")
-"""Their place is approximate."""
 STEP, PATIENCE = 0.5, 30.0
 """Virtual seconds: between two looks, and for a part of a case at most."""
 
@@ -92,7 +80,12 @@ class Stage:
     def __init__(self, case: str, node: FakeNode, worker: PodWorker, root: Path) -> None:
         self.case, self.node, self.worker, self.root = case, node, worker, root
         self.life: asyncio.Task[Any] = asyncio.get_running_loop().create_task(worker.run())
-        self._words = Words(self)
+        places = {
+            str(root / "kubelet"): "${KUBELET_ROOT}",
+            str(root / "logs"): "${POD_LOG_DIR}",
+            str(root / "golden"): "/srv/golden",
+        }
+        self._words = Words(node.calls, worker, places)
 
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
         """Let time pass until `condition` holds; whether it does in the end."""
@@ -108,8 +101,11 @@ class Stage:
 
     async def settle(self) -> None:
         """What can happen without time passing has happened. Who waits for the clock is not idle either."""
-        for _ in range(40):
+        quiet, before = 0, (-1, -1)
+        while quiet < 40:
             await asyncio.sleep(0.001)
+            now = (sum(1 for one in self.node.calls if one.ended), len(self.worker.events))
+            quiet, before = quiet + 1 if now == before else 0, now
             if self.worker.idle.is_set() or self.life.done():
                 # Its wake may be on the way.
                 await asyncio.sleep(0.002)
@@ -123,7 +119,15 @@ class Stage:
         return self._words.events()
 
     def status(self) -> dict[str, Any]:
-        return self._words.status(self.worker.status)
+        return self._words.status()
+
+    def manifest(self, *steps: str) -> Manifest:
+        return read(self.case, self.root, *steps)
+
+    async def lose_sandbox(self) -> None:
+        # Whoever stops a sandbox kills what is in it.
+        self.node.exit("main", 137)
+        self.node.lose(self.worker.manifest.name)
 
 
 @asynccontextmanager
@@ -173,135 +177,3 @@ def files(root: Path) -> None:
 
 def node(case: str, root: Path) -> Node:
     return replace(golden.node(case), root=root / "kubelet", pod_logs=root / "logs")
-
-
-class Words:
-    """What was asked and told, in the recordings' words."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._configs: dict[int, dict[str, Any]] = {}
-
-    def calls(self) -> list[dict[str, Any]]:
-        found = []
-        for call in self._stage.node.calls:
-            if call.rpc not in RECORDED:
-                continue
-            tree = self._tree(call)
-            if call.rpc == "RunPodSandbox":
-                self._configs[tree["config"]["metadata"].get("attempt", 0)] = tree["config"]
-            entry: dict[str, Any] = {"call": call.rpc, "request": tree}
-            if call.error is not None:
-                entry["error"] = True
-            found.append(entry)
-        return found
-
-    def _tree(self, call: Call) -> dict[str, Any]:
-        tree: dict[str, Any] = MessageToDict(call.request, preserving_proto_field_name=True)
-        for env in tree.get("config", {}).get("envs", []):
-            env["value"] = base64.b64decode(env.get("value", "")).decode()
-            if not env["value"]:
-                del env["value"]
-        config = tree.get("config", {})
-        config.get("envs", []).sort(key=lambda one: str(one["key"]))
-        for place in (config, tree.get("sandbox_config", {})):
-            place.get("dns_config", {}).get("options", []).sort()
-        found: dict[str, Any] = self._replaced(tree)
-        for attempt, known in self._configs.items():
-            if found.get("sandbox_config") == known:
-                found["sandbox_config"] = f"${{SANDBOX_CONFIG:{attempt}}}"
-        return found
-
-    def _replaced(self, tree: Any, key: str = "") -> Any:
-        if isinstance(tree, dict):
-            return {name: self._replaced(value, name) for name, value in tree.items()}
-        if isinstance(tree, list):
-            return [self._replaced(one, key) for one in tree]
-        if not isinstance(tree, str):
-            return tree
-        if key == "kubernetes.io/config.seen":
-            return "${TIME}"
-        return self.text(tree)
-
-    def text(self, text: str) -> str:
-        stage = self._stage
-        for path, name in ((stage.root / "kubelet", "KUBELET_ROOT"), (stage.root / "logs", "POD_LOG_DIR")):
-            text = text.replace(str(path), f"${{{name}}}")
-        text = text.replace(str(stage.root / "golden"), "/srv/golden")
-        for id, name in self._ids().items():
-            text = text.replace(id, name)
-        text = re.sub(r"(/containers/[^/]+)/[0-9a-f]{8}$", r"\1/${RANDOM}", text)
-        text = re.sub(r"kube-api-access-[a-z0-9]{5}", "kube-api-access-${RANDOM}", text)
-        for ip in stage.worker.pod.facts.ips:
-            text = text.replace(ip, ip if ip.startswith("$") else "${POD_IP}")
-        return text
-
-    def _ids(self) -> dict[str, str]:
-        found = {}
-        for call in self._stage.node.calls:
-            if call.response is None:
-                continue
-            if call.rpc == "RunPodSandbox":
-                attempt = call.request.config.metadata.attempt
-                found[call.response.pod_sandbox_id] = f"${{SANDBOX:{attempt}}}"
-            elif call.rpc == "CreateContainer":
-                made = call.request.config.metadata
-                found[call.response.container_id] = f"${{CONTAINER:{made.name}:{made.attempt}}}"
-            elif call.rpc == "ImageStatus" and call.response.HasField("image"):
-                image = call.response.image
-                for tag in image.repo_tags:
-                    found[image.id] = "${IMAGE_ID:" + tag.partition("/")[2] + "}"
-        return found
-
-    def events(self) -> list[tuple[str, str, str, str]]:
-        return [
-            (one.type, one.reason, one.object.removeprefix("spec."), self._event(one.message))
-            for one in self._stage.worker.events
-        ]
-
-    def _event(self, message: str) -> str:
-        message = re.sub(r" in \S+ \(\S+ including waiting\)\.", " in ${DURATION}.", message)
-        return self.text(re.sub(r"Image size: \d+ bytes", "Image size: ${SIZE} bytes", message))
-
-    def status(self, status: Any) -> dict[str, Any]:
-        tree = msgspec.to_builtins(status)
-        kept = (
-            "phase",
-            "reason",
-            "message",
-            "qosClass",
-            "hostIP",
-            "podIP",
-            "resources",
-            "allocatedResources",
-        )
-        found: dict[str, Any] = {name: tree[name] for name in kept if tree.get(name)}
-        found["conditions"] = sorted(
-            (
-                {key: one[key] for key in ("type", "status", "reason", "message") if one.get(key)}
-                for one in tree.get("conditions") or []
-            ),
-            key=lambda one: one["type"],
-        )
-        for group in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
-            if tree.get(group):
-                found[group] = [_container(one) for one in tree[group]]
-        replaced: dict[str, Any] = self._replaced(found)
-        return replaced
-
-
-_TIMES = ("startedAt", "finishedAt", "containerID", "imageID", "lastTransitionTime")
-
-
-def _container(tree: dict[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in tree.items() if value is not None and key not in _TIMES}
-    for place in ("state", "lastState"):
-        state = {
-            kind: {key: value for key, value in one.items() if value not in (None, "") and key not in _TIMES}
-            for kind, one in (found.get(place) or {}).items()
-            if one is not None
-        }
-        found.pop(place, None)
-        if state:
-            found[place] = state
-    return found
