@@ -1,4 +1,4 @@
-"""Lives of pods that recordings do not show, on the fake node: what is left at the end, and what it counts."""
+"""Lives of pods that recordings do not show, on the fake node: what is left when they end, what it counts."""
 
 from __future__ import annotations
 
