@@ -13,6 +13,7 @@ from podwright.errors import DeadlineExceeded, FailedPrecondition, InvalidArgume
 from podwright.kube import outcome, pod_changes
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import EnvVar, EphemeralContainer, PodStatus, ResourceRequirements
+from podwright.kube.pod_state import Seen
 from podwright.kube.worker import PodWorker
 from podwright.library import Container, Sandbox
 from podwright.wire import cri_pb2 as cri
@@ -47,6 +48,9 @@ class Pod:
         self._cri = runtime
         self._clock = clock
         self._worker = PodWorker(runtime, manifest, node, clock=clock)
+        self._seen = Seen()
+        """What `status` was made of."""
+        self._worker.subscribe(self._saw)
         self._life: asyncio.Task[PodOutcome] | None = None
         self._stopped = self._detached = self._gone = False
         self._removing = asyncio.Lock()
@@ -165,9 +169,9 @@ class Pod:
     @property
     def containers(self) -> Mapping[str, Container]:
         """Its containers by name, each in its newest attempt; those that were never created are not there."""
-        seen, directory = self._worker.seen, self._worker.directory
+        directory = self._worker.directory
         found: dict[str, Container] = {}
-        for one in seen.containers:
+        for one in self._seen.containers:
             if one.name not in found:
                 found[one.name] = Container(self._cri, one.id, one.name, directory.log(one.name, one.attempt))
         return found
@@ -175,7 +179,7 @@ class Pod:
     @property
     def sandbox_id(self) -> str:
         """Of its newest sandbox; "" before there is one."""
-        sandboxes = self._worker.seen.sandboxes
+        sandboxes = self._seen.sandboxes
         return sandboxes[0].id if sandboxes else ""
 
     async def changes(self) -> AsyncGenerator[PodStatus, None]:
@@ -275,6 +279,9 @@ class Pod:
                 f"pod {self.name} has not been started: use `async with`, or await pod.start()"
             )
         return self._life
+
+    def _saw(self, seen: Seen, status: PodStatus) -> None:
+        self._seen = seen
 
     async def _live(self) -> PodOutcome:
         await self._worker.run()
