@@ -130,10 +130,16 @@ def classified(words: str, text: str, access: Access) -> PodwrightError:
         return FailedPrecondition(f"{text} (images.policy: {access.policy})")
     if _CONFIGURATION in words:
         return FailedPrecondition(f"{text} (images.registries_conf)")
+    found = of_registry(words, text)
+    # A file that ends too early is no registry that is away.
+    return NotFound(text) if isinstance(found, RegistryUnavailable) and not access.registry else found
+
+
+def of_registry(words: str, text: str) -> PodwrightError:
+    """The error with `text` for `words` that a registry, or who asked one, has said."""
     for pattern, make in _KINDS:
         if pattern.search(words):
-            # A file that ends too early is no registry that is away.
-            return NotFound(text) if make is RegistryUnavailable and not access.registry else make(text)
+            return make(text)
     return PodwrightError(text)
 
 

@@ -83,9 +83,17 @@ class Progress:
             self._message.layers.add(digest=digest, total=size)
         self.changed()
 
-    def layer(self, index: int, stage: own.LayerStage | None = None, fetched: int | None = None) -> None:
-        """A layer has come to `stage`, `fetched` of its bytes are here."""
+    def layer(
+        self,
+        index: int,
+        stage: own.LayerStage | None = None,
+        fetched: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        """A layer has come to `stage`, `fetched` of its bytes are here; it has `total`, if that is news."""
         layer = self._message.layers[index]
+        if total is not None:
+            layer.total = total
         if stage is not None:
             layer.stage = stage
         if fetched is not None:
