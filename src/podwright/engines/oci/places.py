@@ -23,8 +23,6 @@ class Places:
         """Which boot the volatile files belong to."""
         self.logs = self.run / "logs"
         """Of the log writer: a directory for each container whose log has limits."""
-        self.cover = self.run / "empty"
-        """An empty directory, to hide others behind."""
         self.pause_rootfs = self.run / "pause-rootfs"
         self.all_mapped = self.run / "mapped"
         """Ids may be passed through here, each directory below lets only its own pod in."""
@@ -120,7 +118,6 @@ class Places:
             self.run / "containers",
             self.run / "runtime",
             self.exits,
-            self.cover,
             self.all_mapped,
             self.root / "sandboxes",
             self.root / "containers",

@@ -91,6 +91,7 @@ class Runtimes:
         self._found: dict[str, Runtime] = {}
         self._broken: dict[str, str] = {}
         self._probed: dict[str, Handler] = {}
+        self._probing = asyncio.Lock()
         self._maps_ids: set[str] = set()
         self.versions: dict[str, str] = {}
         """Filled by `handlers`."""
@@ -173,9 +174,10 @@ class Runtimes:
 
     async def handlers(self) -> tuple[Handler, ...]:
         """Every handler with what it can do. The runtimes are asked once, at the first call."""
-        missing = [name for name in self._found if name not in self._probed]
-        for handler in await asyncio.gather(*(self._probe(self._found[name]) for name in missing)):
-            self._probed[handler.name] = handler
+        async with self._probing:
+            missing = [name for name in self._found if name not in self._probed]
+            for handler in await asyncio.gather(*(self._probe(self._found[name]) for name in missing)):
+                self._probed[handler.name] = handler
         return tuple(
             self._probed[name] if name in self._probed else Handler(name, False, self._broken[name])
             for name in self._config.handlers
@@ -255,17 +257,17 @@ async def kill(runtime: Runtime, id: str, number: int, *, everything: bool = Fal
 
 
 @asynccontextmanager
-async def create_view(runtime: Runtime, places: Places) -> AsyncIterator[list[str]]:
+async def create_view(runtime: Runtime) -> AsyncIterator[list[str]]:
     """The command line of `runtime` for `create`, valid inside the context.
 
     On a hybrid host crun must not see the unified hierarchy. It is given a mount namespace of its own in
-    which an empty directory hides that: a copy of the host's, with its peer groups, so that propagated
+    which an empty file system hides that: a copy of the host's, with its peer groups, so that propagated
     volumes still work. It lasts for one `create` only, for it holds every mount of the host.
     """
     if not runtime.hide_unified:
         yield runtime.argv()
         return
-    opening = in_fresh_thread(lambda: _without_unified(places.cover))
+    opening = in_fresh_thread(lambda: _without_unified())
     try:
         namespace = await to_the_end(opening)
     except asyncio.CancelledError:
@@ -283,15 +285,16 @@ async def create_view(runtime: Runtime, places: Places) -> AsyncIterator[list[st
         os.close(namespace)
 
 
-def _without_unified(cover: Path) -> int:
-    """Called on a thread that ends after it: a mount namespace in which `cover` hides the hierarchy."""
+def _without_unified() -> int:
+    """Called on a thread that ends after it: a mount namespace in which nothing is seen of the hierarchy."""
     unified = cgroups.layout().unified
     assert unified is not None
     sys.unshare(sys.CLONE_NEWNS)
     # The mount that holds it may be shared: the cover must not appear on the host.
     sys.mount(None, unified.parent, None, sys.MS_PRIVATE)
-    # Covering takes a third less time than unmounting, which waits for every CPU.
-    sys.mount(cover, unified, None, sys.MS_BIND)
+    # Covering takes a third less time than unmounting, which waits for every CPU. What crun makes there, a
+    # directory for each container, goes with the namespace.
+    sys.mount("tmpfs", unified, "tmpfs", data="size=1m,mode=755")
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -80,7 +80,7 @@ class Tasks:
     async def create(self, runtime: Runtime, task: Supervised) -> int:
         """The pid of a new task that waits for its start. CommandFailed with the runtime's own words."""
         with step("runtime create", runtime.kind):
-            async with runtimes.create_view(runtime, self._places) as command:
+            async with runtimes.create_view(runtime) as command:
                 pid = await conmon.create(self._program, task, runtime.kind, command)
         self._guard(task.id, task.bundle, pid)
         return pid
