@@ -101,7 +101,8 @@ def _fails(worker: PodWorker, container: SeenContainer, event: Event) -> bool:
 
 def _problem(worker: PodWorker) -> str:
     """What keeps the pod as a whole, the newest of it."""
-    if worker.seen.ready_sandbox() is not None:
+    met = [one.type for one in worker.status.conditions or [] if one.status == "True"]
+    if "PodReadyToStartContainers" in met:
         return ""
     found = [event for event in worker.events if event.reason in POD_FAULTS]
     newest = max(found, key=lambda event: event.last, default=None)

@@ -213,6 +213,8 @@ class PodRun:
                 if one.exited:
                     log.ended.set()
         assert self.worker is not None
+        if self.worker.midway:
+            return
         if self._until != "started":
             if self._until == "ready" and is_ready(status):
                 self._up.set()

@@ -76,6 +76,8 @@ class PodWorker:
         """What the runtime had of the pod when it was last looked at."""
         self.status = PodStatus()
         """As of the same moment."""
+        self.midway = False
+        """What is told is how far a round has come, which goes on."""
         self.ended = False
         """The pod has come to its end, and nothing of it runs."""
         self.pod = PodContext(
@@ -105,6 +107,7 @@ class PodWorker:
         self._listeners: list[Listener] = []
         self._unwritten: list[Event] = []
         self._round: asyncio.Task[sync.Round] | None = None
+        self._changed = asyncio.Event()
         self._refreshed = 0.0
         recorder.subscribe(self._unwritten.append)
 
@@ -270,12 +273,15 @@ class PodWorker:
             work = self._sync()
         deleting = self._deleting
         self._round = asyncio.get_running_loop().create_task(work)
+        self._changed.clear()
+        telling = asyncio.get_running_loop().create_task(self._retell())
         try:
             await asyncio.wait({self._round})
             if self._round.cancelled() and self._deleting and not deleting:
                 return None
             return self._round.result()
         finally:
+            await _cancelled(telling)
             await _cancelled(self._round)
             self._round = None
 
@@ -328,22 +334,48 @@ class PodWorker:
         self._prober.sync(self.seen, self.pod.facts, deleting=self._deleting or self._failed is not None)
         await self._report()
 
-    async def _report(self) -> None:
-        """Compute the status, and tell and write it down."""
-        pod = self.pod
+    async def _report(self, seen: Seen | None = None) -> None:
+        """Compute the status, of what was seen last or of `seen`, and tell and write it down."""
+        pod, seen = self.pod, seen or self.seen
         before = self.status
         self.status = pod_status(
-            pod.manifest, self.seen,
+            pod.manifest, seen,
             previous=before, waiting=pod.waiting, probes=pod.results, node=pod.node, facts=pod.facts,
             now=pod.clock.now(), deleting=self._deleting, failed=self._failed, messages=pod.messages,
         )  # fmt: skip
         for listener in tuple(self._listeners):
-            listener(self.seen, self.status)
+            listener(seen, self.status)
         if self.status != before:
             await asyncio.to_thread(records.write_status, self.directory, self.status)
 
     def _tell(self) -> None:
-        """Something has changed in the middle of a round."""
+        """Something has changed in the middle of a round, which may go on for long: images are pulled."""
+        self._changed.set()
+
+    async def _retell(self) -> None:
+        """Beside a round that takes long: report what it has come to so far. It is not touched by that."""
+        while True:
+            await self._changed.wait()
+            await self.pod.clock.sleep(TOLD_AFTER)
+            self._changed.clear()
+            try:
+                seen = await look(self.pod.runtime, self.manifest.uid)
+            except PodwrightError:
+                continue
+            report = asyncio.get_running_loop().create_task(self._report_midway(seen))
+            try:
+                await asyncio.shield(report)
+            finally:
+                await asyncio.wait({report})  # what it writes is written whole
+
+    async def _report_midway(self, seen: Seen) -> None:
+        with suppress(PodwrightError, OSError):
+            self.midway = True
+            try:
+                await self._report(seen)
+            finally:
+                self.midway = False
+        await self._write_events()
 
     def _message(self, container: SeenContainer) -> str:
         made = self.manifest.container(container.name)
@@ -375,9 +407,12 @@ class PodWorker:
 
 
 async def _cancelled(task: asyncio.Task[object]) -> None:
+    """Wait for its end. Who is cancelled meanwhile is cancelled: the two are not confused."""
     task.cancel()
-    with suppress(asyncio.CancelledError, PodwrightError, OSError):
-        await task
+    await asyncio.wait({task})
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, PodwrightError | OSError):
+        raise error
 
 
 def _precise(nanoseconds: int) -> str:
