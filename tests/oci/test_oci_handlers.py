@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from podwright.config import Config, HandlerConfig
 from podwright.engines.base import Presence
+from podwright.engines.oci.places import Places
+from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import POD, Bench, opened
@@ -110,3 +113,19 @@ async def test_what_a_handler_made_can_be_ended_and_removed_when_it_has_left(
         await new.remove_sandbox(sandbox)
         assert list(state.iterdir()) == []
         assert await new.engine.orphans(set(), set()) == []
+
+
+async def test_each_runtime_is_asked_once_however_many_want_to_know(tmp_path: Path) -> None:
+    program, asked = tmp_path / "crun", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho $1 >>{asked}\necho crun version 1.8.1\n")
+    program.chmod(0o755)
+    config = Config(
+        root=str(tmp_path / "root"),
+        run=str(tmp_path / "run"),
+        handlers={"crun": HandlerConfig(path=str(program))},
+    )
+    runtimes = Runtimes(config, Places(config))
+    runtimes.find()
+    known = await asyncio.gather(*(runtimes.handlers() for _ in range(3)))
+    assert known[0] == known[1] == known[2] and known[0][0].available
+    assert asked.read_text().split() == ["--version", "features"]

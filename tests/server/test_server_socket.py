@@ -351,7 +351,19 @@ from podwright.server import tuning
 tuning.before_grpc()
 from podwright.server.serve import serve
 from podwright.wire import cri_pb2 as cri
+class Engine:
+    async def status(self):
+        print("looking", flush=True)
+        if sys.argv[2] == "broken":
+            raise RuntimeError("nothing to see")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            print("looked", flush=True)
 class House:
+    def __init__(self):
+        if sys.argv[2] in ("looking", "broken"):
+            self.engine = Engine()
     async def version(self, request): return cri.VersionResponse(version="0.1.0")
     async def stop_container(self, request):
         print("stopping", flush=True)
@@ -415,6 +427,24 @@ async def test_sigterm_lets_calls_in_flight_end_and_then_closes_the_house(
         assert await child.wait() == 0
         assert await asyncio.to_thread(notify.recv, 100) == b"STOPPING=1"
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("mode", ["looking", "broken"])
+async def test_the_engine_looks_at_its_host_while_calls_are_served(
+    tmp_path: Path, start: Start, mode: str
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        child = await start(mode)
+        # Nobody waits for it.
+        assert [await line(child), await line(child)] == ["ready", "looking"]
+        async with connect(str(tmp_path / "s"), timeout=20) as client:
+            assert (await client.version(cri.VersionRequest())).version == "0.1.0"
+        child.send_signal(signal.SIGTERM)
+        if mode == "looking":
+            assert await line(child) == "looked"
+        assert await line(child) == "closed"
+    assert await child.wait() == 0
 
 
 async def test_sigterm_during_recovery_ends_the_server(tmp_path: Path, start: Start) -> None:

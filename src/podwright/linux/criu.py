@@ -5,6 +5,7 @@ OCI runtimes start it themselves, by its name in PATH.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ class Criu:
         self._program = program
         self._known: tuple[tuple[str, int, int], Found] | None = None
         """What was found, and of which file."""
+        self._asking = asyncio.Lock()
 
     async def find(self) -> Found:
         """The program, asked once. FailedPrecondition when there is none."""
@@ -50,9 +52,10 @@ class Criu:
             raise FailedPrecondition(f"criu: {path} must be called {NAME!r}: runtimes look for that name")
         status = Path(path).stat()
         key = (path, status.st_mtime_ns, status.st_size)
-        if self._known is None or self._known[0] != key:
-            self._known = key, await _ask(path)
-        return self._known[1]
+        async with self._asking:
+            if self._known is None or self._known[0] != key:
+                self._known = key, await _ask(path)
+            return self._known[1]
 
     async def require(self) -> Found:
         """As `find`; FailedPrecondition also when it does not work with this kernel."""

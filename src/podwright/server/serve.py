@@ -115,7 +115,7 @@ async def serve(
                 async with _metered(runtime, other):
                     tuning.settle()
                     gate.open(runtime)
-                    async with other:
+                    async with _looked_at(runtime), other:
                         ready()
                         notify("READY=1")
                         await stop.wait()
@@ -140,6 +140,23 @@ def _metered(runtime: Cri, other: object) -> AbstractAsyncContextManager[object]
     from podwright.metrics.static_pods import Keeping
 
     return serving(cast(Runtime, runtime), other if isinstance(other, Keeping) else None)
+
+
+@asynccontextmanager
+async def _looked_at(runtime: Cri) -> AsyncIterator[None]:
+    """Meanwhile the engine looks at what a Status tells: asking each OCI runtime what it can do takes longer
+    than all else that the first Status, and with it the first pod, would wait for."""
+    engine = getattr(runtime, "engine", None)
+    look = asyncio.ensure_future(engine.status()) if engine is not None else None
+    try:
+        yield
+    finally:
+        if look is not None:
+            look.cancel()
+            await asyncio.wait([look])
+            if not look.cancelled() and (error := look.exception()) is not None:
+                # Whoever asks for a Status is told.
+                log.debug("the first look at the engine: %s", error)
 
 
 def notify(state: str) -> None:
