@@ -4,7 +4,10 @@ with the field's name; and odd values that must come out as a kubelet's."""
 from __future__ import annotations
 
 import copy
+import os
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,11 @@ import yaml
 
 from podwright.errors import InvalidArgument, PodwrightError
 from podwright.kube import container, env, manifest, resources
-from podwright.kube.failures import CreateError
+from podwright.kube.failures import ConfigError, CreateError
 from podwright.kube.manifest import Manifest
+from podwright.kube.models import VolumeMount
+from podwright.kube.node import storage
+from podwright.kube.volumes import subpath
 from podwright.wire import cri_pb2 as cri
 from tests.kube.golden import GOLDEN
 from tests.kube.volume_pods import FACTS, node
@@ -145,6 +151,33 @@ def test_variables_may_be_bytes_that_are_no_text_but_arguments_may_not() -> None
     found.containers[0].args = ["$(raw)"]
     with pytest.raises(CreateError, match="would not be UTF-8"):
         config(found)
+
+
+def test_without_a_limit_a_variable_shows_what_the_node_has(tmp_path: Path) -> None:
+    names = ("cpu", "memory", "ephemeral-storage")
+    wanted = [
+        {"name": f"V{at}", "valueFrom": {"resourceFieldRef": {"resource": f"limits.{name}"}}}
+        for at, name in enumerate(names)
+    ]
+    found = manifest.from_dict(pod({"env": wanted}), "x")
+    here = replace(node(tmp_path), cpus=3, allocatable_memory=1 << 30, storage=storage(tmp_path / "later"))
+    variables = env.environment(found, found.containers[0], here, FACTS, lambda *_: "")
+    disk = os.statvfs(tmp_path)
+    share = int(variables["V2"]) / (disk.f_frsize * disk.f_blocks)
+    assert (variables["V0"], variables["V1"], round(share, 6)) == ("3", str(1 << 30), 0.9)
+
+
+def test_a_sub_path_that_leads_out_is_not_said_to_be_made(tmp_path: Path) -> None:
+    volume, mount = tmp_path / "volume", VolumeMount(name="v", mountPath="/v")
+    volume.mkdir()
+    for name, target, words in (
+        ("out", "/etc", "prepare subPath"),
+        ("lost", "/no/such", "create subPath dir"),
+    ):
+        (volume / name).symlink_to(target)
+        with pytest.raises(ConfigError, match=f"failed to {words}"):
+            subpath.bind(volume, name, tmp_path / "target", mount, "c")
+    assert not (tmp_path / "target").exists()
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def resource_field(
     side, _, resource = selector.resource.partition(".")
     value = resources.amount(owner, side, resource)
     if value is None and side == "limits":
-        capacity = {"cpu": node.cpus, "memory": node.allocatable}
+        capacity = {"cpu": node.cpus, "memory": node.allocatable, "ephemeral-storage": node.storage}
         of_pod = resources.effective_limit(manifest.spec, owner, resource)
         value = of_pod or Fraction(capacity.get(resource, 0))
     divisor = resources.parse_quantity(selector.divisor or "1", "divisor") or Fraction(1)

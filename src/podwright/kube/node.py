@@ -39,6 +39,8 @@ class Node:
     """Bytes of RAM."""
     allocatable_memory: int | None = None
     """Bytes that pods may use together; None: all of it."""
+    storage: int = 0
+    """Bytes of disk that pods may use together."""
     huge_pages: tuple[str, ...] = ()
     """Sizes of huge pages that the kernel has, in the CRI's spelling: "2MB", "1GB"."""
     resolver: cri.DNSConfig = field(default_factory=cri.DNSConfig)
@@ -147,6 +149,7 @@ def look(
         ips=tuple(said.ips) or addresses(),
         cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        storage=storage(root),
         huge_pages=huge_pages(),
         resolver=parse_resolver(text(Path(said.resolv_conf))) if said.resolv_conf else cri.DNSConfig(),
         cluster_dns=tuple(said.cluster_dns),
@@ -196,6 +199,14 @@ def huge_pages(below: Path = Path("/sys/kernel/mm/hugepages")) -> tuple[str, ...
     except OSError:
         return ()  # a kernel without them
     return tuple(page_size(size) for size in sorted(found))
+
+
+def storage(root: Path) -> int:
+    """Bytes that a kubelet would leave to pods of the file system that `root` is on, or will be: it keeps a
+    tenth free by default."""
+    there = next((one for one in (root, *root.parents) if one.exists()), Path("/"))
+    disk = os.statvfs(there)
+    return disk.f_frsize * disk.f_blocks * 9 // 10
 
 
 def text(path: Path) -> str:

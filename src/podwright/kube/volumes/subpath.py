@@ -42,7 +42,9 @@ def bind(volume: Path, path: str, target: Path, mount: VolumeMount, container: s
         inside = _inside(base, Path(os.path.realpath(base / path)))
         _make(base, inside)
     except OSError as error:
-        raise ConfigError(f"failed to create subPath directory {where}") from error
+        # What is there already is not to be made, whatever it leads to.
+        act = "prepare subPath" if os.path.exists(volume / path) else "create subPath directory"  # noqa: PTH110
+        raise ConfigError(f"failed to {act} {where}") from error
     try:
         _bind(base, inside, target)
     except OSError as error:
