@@ -214,7 +214,7 @@ def test_containers(container: dict[str, Any], words: str) -> None:
         ({"emptyDir": {}, "hostPath": {"path": "/x"}}, "has more than one source: emptyDir, hostPath"),
         (
             {"persistentVolumeClaim": {"claimName": "c"}},
-            "bind a directory of this host to the volume instead",
+            "bind a directory of this host to it (run --volume NAME=PATH)",
         ),
     ],
 )

@@ -17,7 +17,7 @@ SCHEDULING = "there is one machine to run on"
 NO_API = "there is no API server"
 WINDOWS = "containers run on Linux"
 LATER = "it came with Kubernetes 1.37"
-NO_DRIVER = "nothing here provides such volumes; bind a directory of this host to the volume instead"
+NO_DRIVER = "nothing here provides such volumes; bind a directory of this host to it (run --volume NAME=PATH)"
 NO_DEVICES = "nothing here allocates devices to claims"
 
 WORKS: dict[str, str] = {
