@@ -6,10 +6,12 @@ Reads may come more often than recorded, and in another order; what changes some
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -49,6 +51,11 @@ class Double:
     """Recorded, tokens filled in."""
     root: Path
     log: list[Asked] = field(default_factory=list)
+    version: str = "1.41"
+    upgrades: bool = False
+    """Give connections over to those who ask: what comes goes back in capitals."""
+    authorizations: list[dict[str, str]] = field(default_factory=list)
+    """The credentials for registries, decoded."""
 
     @property
     def endpoint(self) -> str:
@@ -99,21 +106,23 @@ class Double:
         return 404, {"message": f"nothing like {request.line} was recorded"}
 
 
+async def serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection."""
+    try:
+        await _serve(served, reader, writer)
+    except (ConnectionError, h11.RemoteProtocolError):
+        pass
+    finally:
+        writer.close()
+
+
 @asynccontextmanager
 async def double(directory: Path, exchanges: Sequence[dict[str, Any]]) -> AsyncIterator[Double]:
     """Serving inside the block. `directory` is Docker's root, too."""
     socket = directory / "docker.sock"
     served = Double(socket, list(exchanges), directory)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await _serve(served, reader, writer)
-        except (ConnectionError, h11.RemoteProtocolError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_unix_server(serve, socket)
+    server = await asyncio.start_unix_server(partial(serve, served), socket)
     try:
         yield served
     finally:
@@ -136,10 +145,20 @@ async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.S
         elif isinstance(event, h11.EndOfMessage):
             assert request is not None
             method = request.method.decode()
+            if any(name == b"upgrade" for name, _ in request.headers) and served.upgrades:
+                await _hand_over(http, reader, writer)
+                return
             said = json.loads(body) if body else None
             status, answer = served.answer(asked(method, request.target.decode(), said))
+            served.authorizations += [
+                json.loads(base64.urlsafe_b64decode(value))
+                for key, value in request.headers
+                if key == b"x-registry-auth"
+            ]
             raw = b"" if answer is None or method == "HEAD" else json.dumps(answer).encode()
-            headers = [("Api-Version", "1.41"), ("Content-Type", "application/json")]
+            if isinstance(answer, list) and "/images/create" in request.target.decode():
+                raw = b"".join(json.dumps(each).encode() + b"\n" for each in answer)  # told one by one
+            headers = [("Api-Version", served.version), ("Content-Type", "application/json")]
             if status not in (204, 304):
                 headers.append(("Content-Length", str(len(raw))))
             writer.write(http.send(h11.Response(status_code=status, headers=headers)) or b"")
@@ -150,3 +169,14 @@ async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.S
             http.start_next_cycle()
         else:
             return
+
+
+async def _hand_over(
+    http: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    headers = [("Connection", "Upgrade"), ("Upgrade", "tcp")]
+    # Its first bytes come with the answer.
+    writer.write((http.send(h11.InformationalResponse(status_code=101, headers=headers)) or b"") + b"HI ")
+    while data := await reader.read(100):
+        writer.write(data.upper())
+        await writer.drain()

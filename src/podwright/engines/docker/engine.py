@@ -41,6 +41,7 @@ from podwright.engines.docker.sessions import Sessions
 from podwright.engines.docker.stats import Statistics
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError, Unimplemented
+from podwright.linux import cgroups
 from podwright.network.cni import Cni
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
@@ -106,6 +107,8 @@ class DockerEngine:
         if self._network is not None:
             await self._network.close()
         await self._docker.close()
+        if self.cgroup_driver == "cgroupfs":
+            cgroups.prune(self._config.cgroup_parent)
 
     async def status(self) -> EngineStatus:
         runtime_error, network_error = "", ""
