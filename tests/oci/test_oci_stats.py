@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from podwright.core import metric_table
+from podwright.engines import cgroup_stats as statistics
 from podwright.engines.base import Container, Figure, Sandbox
-from podwright.engines.oci import stats as statistics
 from podwright.linux import cgroups, namespaces
 from podwright.stats import disk
 from podwright.wire import cri_pb2 as cri

@@ -104,6 +104,8 @@ class DockerEngine:
 
     async def close(self) -> None:
         await self._logs.close()
+        await self._stats.close()
+        await self._images.close()
         if self._network is not None:
             await self._network.close()
         await self._docker.close()
@@ -154,6 +156,7 @@ class DockerEngine:
         await self._sandboxes.stop(sandbox)
 
     async def remove_sandbox(self, sandbox: Sandbox) -> None:
+        self._stats.leave_sandbox(sandbox)
         await self._sandboxes.remove(sandbox)
 
     async def sandbox_alive(self, sandbox: Sandbox) -> bool:
@@ -165,6 +168,7 @@ class DockerEngine:
     # Containers
 
     async def create_container(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
+        self._stats.enter(container)
         return await self._containers.create(container, undo)
 
     async def start_container(self, container: Container) -> ContainerFacts | None:
@@ -174,7 +178,9 @@ class DockerEngine:
         await self._containers.signal(container, signal)
 
     async def remove_container(self, container: Container) -> None:
+        self._stats.leave(container)
         await self._containers.remove(container)
+        await self._images.collect()
 
     async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         self._containers.check_update(container, resources)
@@ -231,6 +237,7 @@ class DockerEngine:
         return await self._stats.sandbox_figures(sandboxes)
 
     async def observe_container(self, container: Container) -> Observation:
+        self._stats.enter(container)
         with step("look"):
             return await self._containers.observe(container)
 

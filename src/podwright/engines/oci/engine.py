@@ -31,6 +31,7 @@ from podwright.engines.base import (
     Sandbox,
     SandboxFacts,
 )
+from podwright.engines.cgroup_stats import Statistics
 from podwright.engines.log_limits import LogLimits
 from podwright.engines.oci import host
 from podwright.engines.oci.containers import Containers
@@ -42,7 +43,7 @@ from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.resources import Updates
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
-from podwright.engines.oci.stats import Statistics
+from podwright.engines.oci.stats import OciSight
 from podwright.engines.oci.tasks import Tasks
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError
@@ -121,7 +122,7 @@ class OciEngine:
         self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes, self._logs)
         images = str(self._config.root_path / "images")
-        self._stats = Statistics(self._config, self._places, self._tasks, images)
+        self._stats = Statistics(OciSight(self._config, self._places, self._tasks, images))
         requests = Requests(self._config, self._places, self._runtimes, facts)
         volumes = ImageMounts(self._places, self._images)
         self._sandboxes = Sandboxes(
