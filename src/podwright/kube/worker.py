@@ -287,12 +287,17 @@ class PodWorker:
 
     async def _sync(self) -> sync.Round:
         await self._refresh()
-        if self._resizing:
+        # What comes while the round runs is the next one's.
+        resized, self._resizing = self._resizing, False
+        if resized:
             self.recorder.normal("ResizeStarted", "", f"Pod resize started: {self._summary()}")
-        done = await sync.sync(self.pod, self.seen, self._tell)
-        if self._resizing:
+        try:
+            done = await sync.sync(self.pod, self.seen, self._tell)
+        except BaseException:
+            self._resizing = self._resizing or resized
+            raise
+        if resized:
             self.recorder.normal("ResizeCompleted", "", f"Pod resize completed: {self._summary()}")
-            self._resizing = False
         if self.pod.mounted:
             await asyncio.to_thread(records.write_manifest, self.directory, self.manifest.pod)
         self.seen = await collection.collect(self.pod, self.seen)
