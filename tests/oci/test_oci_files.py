@@ -114,11 +114,15 @@ async def test_recursive_read_only(bench: Bench, tmp_path: Path) -> None:
     place = tmp_path / "outer"
     (place / "inner").mkdir(parents=True)
     mounts.tmpfs(place / "inner", size=1 << 20)
+    file = tmp_path / "file"
+    file.write_text("text\n")
     try:
         sandbox = await bench.sandbox()
         config = cri.ContainerConfig()
         config.mounts.add(container_path="/v", host_path=str(place), readonly=True, recursive_read_only=True)
-        assert await bench.run(sandbox, "touch /v/inner/x 2>/dev/null || echo no", config) == "no\n"
+        config.mounts.add(container_path="/f", host_path=str(file), readonly=True, recursive_read_only=True)
+        script = "touch /v/inner/x 2>/dev/null || echo no; cat /f; echo more 2>/dev/null >> /f || echo no"
+        assert await bench.run(sandbox, script, config) == "no\ntext\nno\n"
     finally:
         mounts.unmount_below(place)
 

@@ -303,6 +303,16 @@ def test_the_source_must_propagate_as_far_as_the_mount(
             build(config, mount_sources=[source])
 
 
+@pytest.mark.parametrize(("directory", "access"), [(True, "rro"), (False, "ro")])
+def test_only_a_directory_is_made_read_only_with_what_lies_below(directory: bool, access: str) -> None:
+    mount = cri.Mount(container_path="/x", host_path="/y", readonly=True, recursive_read_only=True)
+    source = MountSource(path="/y", directory=directory)
+    handler = HandlerOptions(recursive_read_only=True)
+    built = build(container(mounts=[mount]), mount_sources=[source], handler=handler)
+    entry = next(entry for entry in built.spec["mounts"] if entry["destination"] == "/x")
+    assert entry["options"] == ["rbind", "rprivate", access]
+
+
 paths = st.lists(
     st.sampled_from(["a", "b", "dev", "shm", "etc", "hosts", "..", ".", ""]), min_size=1, max_size=4
 ).map(lambda parts: "/" + "/".join(parts))

@@ -223,6 +223,8 @@ class MountSource:
     """That mount is in a peer group (mountinfo "shared:")."""
     slave: bool = False
     """That mount receives from one (mountinfo "master:")."""
+    directory: bool = True
+    """Mounts can lie below `path`; False for a file of any kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,13 @@ def _there(path: Path) -> bool:
         return True  # nobody can tell from here
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False  # a directory will be made of what is missing
+
+
 def _mount_below(path: Path) -> mounts.Mount | None:
     """The mount that `path` lies on, or will once it is made."""
     for each in (path, *path.parents):
@@ -124,10 +131,12 @@ def _mount_below(path: Path) -> mounts.Mount | None:
 
 def source_on(path: Path, below: mounts.Mount | None) -> MountSource:
     """The source `path`, with what counts of the mount it lies on; None where that does not matter."""
+    directory = not _is_file(path)
     if below is None:
-        return MountSource(path=str(path))
+        return MountSource(path=str(path), directory=directory)
     return MountSource(
         path=str(path),
+        directory=directory,
         mountpoint=below.target,
         shared=below.shared is not None,
         slave=below.master is not None,

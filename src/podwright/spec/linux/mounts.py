@@ -254,7 +254,7 @@ def _bind(draft: Draft, mount: cri.Mount, place: int, request: ContainerInput) -
         "destination": destination,
         "type": "bind",
         "source": source.path if source else mount.host_path,
-        "options": ["rbind", propagation(mount, field, source), _access(mount, field, request)],
+        "options": ["rbind", propagation(mount, field, source), _access(mount, field, source, request)],
     }
     if mount.uidMappings or mount.gidMappings:
         if not (mount.uidMappings and mount.gidMappings):
@@ -326,7 +326,7 @@ def _weak(field: str, source: MountSource, needed: str) -> FailedPrecondition:
     )
 
 
-def _access(mount: cri.Mount, field: str, request: ContainerInput) -> str:
+def _access(mount: cri.Mount, field: str, source: MountSource | None, request: ContainerInput) -> str:
     if not mount.readonly:
         return "rw"
     if not mount.recursive_read_only:
@@ -335,7 +335,8 @@ def _access(mount: cri.Mount, field: str, request: ContainerInput) -> str:
         raise RROUnsupported(
             f"{field}.recursive_read_only: the runtime handler has no recursive read-only mounts"
         )
-    return "rro"
+    # Nothing lies below a file, and crun (1.8) opens what it makes recursively read-only as a directory.
+    return "rro" if source is None or source.directory else "ro"
 
 
 # System files and volumes
