@@ -11,6 +11,7 @@ from podwright.spec.inputs import HostFacts, Policy
 from podwright.spec.linux.process import update_oom_score_adj
 from podwright.spec.resources import merge, to_oci
 from podwright.wire import cri_pb2 as cri
+from tests.spec.builds import build, container, host
 
 Limits = cri.LinuxContainerResources
 V1 = HostFacts(hostname="h", cgroup_version=1, swap_controller=True)
@@ -145,3 +146,17 @@ def test_an_oom_score_below_the_daemons_own_needs_cap_sys_resource(
         policy=Policy(restrict_oom_score_adj=restrict),
     )
     assert update_oom_score_adj(Limits(oom_score_adj=asked), host) == given
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "restrict", "warns"),
+    [([], False, True), (["CAP_SYS_RESOURCE"], False, False), (["CAP_SYS_RESOURCE"], True, False)],
+)
+def test_an_oom_score_that_the_host_does_not_allow_is_named_once(
+    capabilities: list[str], restrict: bool, warns: bool
+) -> None:
+    facts = host(Policy(restrict_oom_score_adj=restrict), capabilities=capabilities)
+    built = build(container(resources=Limits(oom_score_adj=-998)), facts)
+    told = [warning for warning in built.warnings if "oom_score_adj" in warning]
+    because = "oom_score_adj is 0 instead of -998: this host gives no CAP_SYS_RESOURCE"
+    assert told == ([because] if warns else [])

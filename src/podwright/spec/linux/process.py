@@ -194,6 +194,7 @@ def _set_oom_score_adj(draft: Draft, asked: int, host: HostFacts, origin: str) -
             given, origin = floor, "node: restrict_oom_score_adj, raised to the daemon's own"
         elif "CAP_SYS_RESOURCE" not in host.capabilities:
             given, origin = floor, "host: no CAP_SYS_RESOURCE, raised to the daemon's own"
+            draft.warn(f"oom_score_adj is {given} instead of {asked}: this host gives no CAP_SYS_RESOURCE")
     draft.process["oomScoreAdj"] = given
     draft.note("process.oomScoreAdj", origin)
 
