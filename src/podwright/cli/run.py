@@ -116,8 +116,8 @@ async def _main(manifests: Sequence[Manifest], door: Door, options: Options, scr
         screen.fault("\n  ".join([f"not {options.wait} after {limit}:", *late]))
         _print_ids(outcomes)
         return TIMED_OUT
-    if options.detached and not stopped and not any(one.error for one in outcomes):
-        _print_ids(outcomes)
+    if options.detached and not stopped and not (options.wait and options.keep is False):
+        _print_ids([one for one in outcomes if options.wait is not None or not one.error])
     if not options.detached or options.wait == "completed" or any(one.error for one in outcomes):
         screen.summary(outcomes, options.keep is True and not options.detached)
     return next((one.exit_code for one in outcomes if one.exit_code), 0)
