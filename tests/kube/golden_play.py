@@ -94,6 +94,10 @@ async def play(
 ) -> None:
     """The whole case, and all of it removed; `settled` is awaited before the pod is deleted."""
     truth = golden.status(stage.case)
+    told = differences.comparable(
+        stage.case,
+        [(one["type"], one["reason"], one.get("object", ""), one["message"]) for one in truth["events"]],
+    )
     seen: list[dict[str, Any]] = []
     steps: list[str] = []
     side_by_side = any("parallel" in one for one in golden.calls(stage.case))
@@ -108,6 +112,7 @@ async def play(
                 found = differences.alike(stage.case, stage.status())
                 assert same, differing(found, status, "status")
             assert reached, differing(in_order(stage.calls(), side_by_side), wanted, "calls")
+            assert await stage.until(partial(_told, stage, differences, told)), "events that never come"
             if settled is not None:
                 await settled()
             stage.worker.delete()
@@ -128,8 +133,7 @@ async def play(
     assert wanted_gone <= gone
     # The recording ended before a kubelet's next collection of sandboxes.
     assert {call for call, _ in gone - wanted_gone} <= {"RemovePodSandbox"}
-    told = [(one["type"], one["reason"], one.get("object", ""), one["message"]) for one in truth["events"]]
-    told, heard = (differences.comparable(stage.case, some) for some in (told, stage.events()))
+    heard = differences.comparable(stage.case, stage.events())
     assert heard == told, differing(heard, told, "events")
 
 
@@ -183,6 +187,12 @@ def _asked(stage: Stage, side_by_side: bool, wanted: list[dict[str, Any]]) -> bo
 
 def _reported(stage: Stage, differences: Differences, status: dict[str, Any]) -> bool:
     return differences.alike(stage.case, stage.status()) == status
+
+
+def _told(stage: Stage, differences: Differences, told: list[tuple[str, str, str, str]]) -> bool:
+    """All but what the pod's end is told by."""
+    heard = differences.comparable(stage.case, stage.events())
+    return all(one in heard for one in told if one[1] != "Killing")
 
 
 def parts(entries: list[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], str | None]]:

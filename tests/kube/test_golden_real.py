@@ -1,0 +1,110 @@
+"""The recorded cases for real: the same calls, told the same, with the same status; and what containers have,
+seen from inside, is what was asked for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from traceback import format_exception
+
+import pytest
+
+from podwright.linux import mounts
+from tests.kube import golden
+from tests.kube.golden_machine import RealStage, machine
+from tests.kube.golden_play import OWN_WORDS, Differences, play
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+
+TOGETHER = 12
+"""Cases that play at the same time; most of them wait most of the time."""
+NOT_RUN: Mapping[str, str] = {
+    "start-fails": "crun looks for the program when the container is made: CreateContainer fails already",
+}
+"""Cases that do not run here, and why."""
+DIFFERENCES = Differences(
+    status={
+        "pull-fails": {"containerStatuses.state.waiting.message": OWN_WORDS},
+        "sysctl-forbidden": {
+            "containerStatuses": "a pod that is refused is over at once, not when it is deleted"
+        },
+    },
+    events={
+        ("pull-fails", 'Failed to pull image "registry.test/no-such:1": rpc error: code = '): OWN_WORDS,
+    },
+)
+"""Places that differ on real containers, and why."""
+
+
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """What was wrong with each of the cases that are to run; "" where nothing was."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    wanted = {
+        item.callspec.params["case"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    }
+    # Users of pods with their own must be able to pass; below pytest's directories they may not.
+    root = Path(tempfile.mkdtemp(prefix="podwright-golden-"))
+    root.chmod(0o711)
+    try:
+        found = asyncio.run(_play_all(sorted(wanted - set(NOT_RUN), key=_seconds, reverse=True), root))
+        assert [one.target for one in mounts.mounts_below(root)] == []
+    finally:
+        mounts.unmount_below(root)
+        shutil.rmtree(root)
+    return found
+
+
+async def _play_all(cases: list[str], root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    turns = asyncio.Semaphore(TOGETHER)
+    async with machine(root) as here, asyncio.TaskGroup() as group:
+
+        async def one(case: str) -> None:
+            async with turns:
+                began = time.monotonic()
+                try:
+                    found[case] = await _play(RealStage(here, case))
+                except Exception as error:
+                    found[case] = "".join(format_exception(error))
+                if os.environ.get("SHOW"):
+                    print(f"{time.monotonic() - began:6.1f} {case} {found[case]}", flush=True)
+
+        for case in cases:
+            group.create_task(one(case))
+    return found
+
+
+async def _play(stage: RealStage) -> str:
+    try:
+        await play(stage, DIFFERENCES)
+    except AssertionError as error:
+        return (
+            str(error)
+            + "\n"
+            + "\n".join(f"{one.reason} {one.object}: {one.message}" for one in stage.worker.events)
+        )
+    finally:
+        await stage.close()
+    return "\n".join(stage.left())
+
+
+def _seconds(case: str) -> int:
+    """How long the case took a kubelet to wait, about."""
+    return sum(int(one.get("after_seconds", 0)) for one in golden.calls(case))
+
+
+@pytest.mark.parametrize("case", golden.CASES)
+def test_real_containers_are_as_a_kubelet_asked(case: str, played: Mapping[str, str]) -> None:
+    if case in NOT_RUN:
+        pytest.skip(NOT_RUN[case])
+    assert played[case] == ""
