@@ -110,6 +110,8 @@ async def test_a_run_until_ready_returns_when_the_pod_is_ready_and_leaves_it(sta
     outcome = await stage.ended(asyncio.create_task(run.run(detach=True, until="ready")))
     assert outcome.error == "" and run.worker is not None
     assert statuses(run.worker)["c0"].ready and runs(run.worker, "c0")
+    # What others read is that, too, however soon the run left.
+    assert records.read_status(run.directory) == run.worker.status
     await run.remove()
 
 

@@ -108,6 +108,7 @@ class PodWorker:
         self._unwritten: list[Event] = []
         self._round: asyncio.Task[sync.Round] | None = None
         self._changed = asyncio.Event()
+        self._written: PodStatus | None = None
         self._refreshed = 0.0
         recorder.subscribe(self._unwritten.append)
 
@@ -174,6 +175,7 @@ class PodWorker:
                 stack.push_async_callback(_cancelled, asyncio.get_running_loop().create_task(work))
             stack.push_async_callback(self._prober.close)
             stack.push_async_callback(self._write_events)
+            stack.push_async_callback(self._write_last_status)
             try:
                 while not self.ended:
                     await self._live()
@@ -210,7 +212,7 @@ class PodWorker:
         earlier = await asyncio.to_thread(records.read_manifest, self.directory)
         status = await asyncio.to_thread(records.read_status, self.directory)
         self.recorder.restore(await asyncio.to_thread(records.read_events, self.directory))
-        self.status = status or PodStatus()
+        self.status = self._written = status or PodStatus()
         if self.manifest.spec.hostUsers is False:
             ids = await asyncio.to_thread(id_ranges.claim, self.pod.node.root, self.directory)
             self.pod.facts = replace(self.pod.facts, user_ids=ids)
@@ -331,6 +333,7 @@ class PodWorker:
     async def _look(self) -> None:
         self.seen = await look(self.pod.runtime, self.manifest.uid)
         sync.update_facts(self.pod, self.seen)
+        self.pod.forget_others(self.seen)
         for one in self.seen.containers:
             if one.exited:
                 self.pod.ended_at(one)
@@ -351,7 +354,12 @@ class PodWorker:
         for listener in tuple(self._listeners):
             listener(seen, self.status)
         if self.status != before:
-            await asyncio.to_thread(records.write_status, self.directory, self.status)
+            await self._write_status()
+
+    async def _write_last_status(self) -> None:
+        """A run that is cancelled as soon as a status is told may not have written it."""
+        with suppress(OSError):
+            await self._write_status()
 
     def _tell(self) -> None:
         """Something has changed in the middle of a round, which may go on for long: images are pulled."""
@@ -389,10 +397,18 @@ class PodWorker:
         return termination.read_termination_message(container.status, policy, log)
 
     async def _write_events(self) -> None:
-        if self._unwritten:
-            some, self._unwritten[:] = list(self._unwritten), []
+        if some := list(self._unwritten):
             with suppress(OSError):
                 await asyncio.to_thread(records.append_events, self.directory, some)
+            # Only now: whoever is cancelled may not have written them. Those that come twice count once.
+            del self._unwritten[: len(some)]
+
+    async def _write_status(self) -> None:
+        """Unless it is written already."""
+        status = self.status
+        if status is not self._written:
+            await asyncio.to_thread(records.write_status, self.directory, status)
+            self._written = status
 
     # Beside the loop
 
