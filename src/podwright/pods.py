@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from podwright.clock import SYSTEM, Clock
 from podwright.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PodwrightError
-from podwright.kube import outcome, pod_changes
+from podwright.kube import log_links, outcome, pod_changes
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import EnvVar, EphemeralContainer, PodStatus, ResourceRequirements
 from podwright.kube.pod_state import Seen
@@ -284,6 +284,7 @@ class Pod:
         self._seen = seen
 
     async def _live(self) -> PodOutcome:
+        await asyncio.to_thread(log_links.sweep, self._worker.pod.node)
         await self._worker.run()
         return outcome.of(self._worker, stopped=self._stopped, fault="")
 

@@ -48,7 +48,9 @@ def test_links_to_logs_that_are_gone_go_and_those_of_others_stay(tmp_path: Path)
     foreign.symlink_to("/nowhere/at/all.log")
     (tmp_path / "links" / "file.log").write_text("no link")
     assert log_links.sweep(here) == []
-    log.unlink()
+    rotated = log.rename(log.with_name("0.log.20260102-030405"))
+    assert log_links.sweep(here) == []  # a new one is about to be there
+    rotated.unlink()
     assert [one.name for one in log_links.sweep(here)] == [f"p_default_c-{ID}.log"]
     assert names(tmp_path / "links") == ["file.log", "foreign.log"]
 

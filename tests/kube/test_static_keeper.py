@@ -10,6 +10,7 @@ import pytest
 
 from podwright.errors import FailedPrecondition
 from podwright.kube.manifest import Manifest
+from podwright.kube.node import Node
 from podwright.kube.static_keeper import Keeper
 from podwright.testing.calls import Call
 from tests.kube.static_stage import StaticStage, pod, static_stage
@@ -214,6 +215,17 @@ async def test_a_root_has_one_keeper_and_one_endpoint(stage: StaticStage) -> Non
     elsewhere = Keeper(stage.node.cri, stage.directory, stage.node.config, endpoint="unix:///x")
     with pytest.raises(FailedPrecondition, match="has static pods of its own server"):
         await elsewhere.__aenter__()
+
+
+async def test_links_to_logs_that_were_lost_go_when_it_begins(stage: StaticStage, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    root = stage.node.config.root_path
+    (links / "lost_default_c-0.log").symlink_to(root / "logs/default_lost_uid/c/0.log")
+    node = Node(name="n", root=root, legacy_logs=links)
+    async with Keeper(stage.node.cri, stage.directory, stage.node.config, node=node) as keeper:
+        await keeper.looked()
+        assert list(links.iterdir()) == []
 
 
 async def test_an_error_of_the_keepers_own_is_told_and_tried_again(

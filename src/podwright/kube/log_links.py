@@ -5,6 +5,7 @@ They are made only where the node's configuration names that directory. All of i
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -41,16 +42,25 @@ def remove(node: Node, manifest: Manifest, container: str, container_id: str) ->
 
 
 def sweep(node: Node) -> list[Path]:
-    """Remove the links into our logs whose log is no more; returns them. Links of others stay."""
-    if node.legacy_logs is None or not node.legacy_logs.is_dir():
+    """Remove the links into our logs whose log is no more; returns them. Links of others stay. For whoever
+    begins to keep pods: those that are gone by now have nobody else who would do it."""
+    if node.legacy_logs is None:
         return []
     dead = []
-    for link in node.legacy_logs.glob(f"*{SUFFIX}"):
-        try:
-            target = Path(os.readlink(link))  # noqa: PTH115 - it need not lead anywhere
-        except OSError:
-            continue  # no link, or gone
-        if target.is_relative_to(node.logs) and not target.exists():
-            link.unlink(missing_ok=True)
-            dead.append(link)
+    try:
+        for link in node.legacy_logs.glob(f"*{SUFFIX}"):
+            if _is_dead(link, node.logs):
+                link.unlink(missing_ok=True)
+                dead.append(link)
+    except OSError as error:
+        logging.getLogger("podwright.kube").warning("dead links to logs may stay: %s", error)
     return dead
+
+
+def _is_dead(link: Path, logs: Path) -> bool:
+    try:
+        target = Path(os.readlink(link))  # noqa: PTH115 - it need not lead anywhere
+    except OSError:
+        return False  # no link, or gone
+    # A log that is just being rotated has gone only for a moment: its older parts are there.
+    return target.is_relative_to(logs) and not any(target.parent.glob(f"{target.name}*"))

@@ -15,7 +15,7 @@ from podwright.api import Cri
 from podwright.clock import SYSTEM, Clock
 from podwright.config import Config
 from podwright.errors import PodwrightError
-from podwright.kube import outcome
+from podwright.kube import log_links, outcome
 from podwright.kube.directory import PodDirectory
 from podwright.kube.events import Event
 from podwright.kube.manifest import Manifest
@@ -140,6 +140,7 @@ class PodRun:
         if not self._observed:
             self.node = await observe(self._runtime, Config(root=str(self.node.root)))
             self._observed = True
+        await asyncio.to_thread(log_links.sweep, self.node)
         worker = self.worker = PodWorker(
             self._runtime, self.manifest, self.node,
             clock=self._clock, feed=self._feed, read_out=self._read_out,

@@ -20,6 +20,7 @@ from podwright.api import Cri
 from podwright.clock import SYSTEM, Clock
 from podwright.config import Config
 from podwright.errors import FailedPrecondition, PodwrightError
+from podwright.kube import log_links
 from podwright.kube.manifest import Manifest
 from podwright.kube.node import Node, observe
 from podwright.kube.static_files import Key, ManifestFiles, Reading, changes
@@ -126,6 +127,7 @@ class Keeper:
 
     async def _life(self, begun: list[Manifest]) -> None:
         node = self._node or await observe(self._runtime, self._config)
+        await asyncio.to_thread(log_links.sweep, node)
         files = ManifestFiles(self.directory, node, self._records.files)
         async with AsyncExitStack() as stack:
             watch = DirectoryWatch(self.directory)
