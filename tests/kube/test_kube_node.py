@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from podwright import config
+from podwright.api import Cri
 from podwright.errors import InvalidArgument
 from podwright.kube import node
 from podwright.testing import FakeNode
@@ -72,6 +74,20 @@ async def test_nor_does_one_of_a_server_with_the_fake_engine(tmp_path: Path) -> 
         assert "" in found.handlers and found.cgroup_driver == "cgroupfs"
         wanted = msgspec.structs.replace(settings, node=config.NodeConfig(pod_cgroups=True))
         assert (await node.observe(fake.cri, wanted)).make_cgroups
+
+
+async def test_container_ids_begin_with_the_name_of_their_runtime(tmp_path: Path) -> None:
+    class Other:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fake.cri, name)
+
+        async def version(self, _: cri.VersionRequest) -> cri.VersionResponse:
+            return cri.VersionResponse(runtime_name="containerd")
+
+    async with FakeNode() as fake:
+        found = await node.observe(cast(Cri, Other()), load(tmp_path, ""))
+        assert found.runtime_name == "containerd"
+        assert (await node.observe(fake.cri, load(tmp_path, ""))).runtime_name == "podwright"
 
 
 def test_unknown_keys_are_named(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_pod_that_is_stopped_for_good_has_a_final_phase_whatever_its_policy() 
     assert phase(static, [state("main exit 0")], stopped_for_good=True) == "Running"
 
 
-def report(node: Node, previous: PodStatus | None = None, **more: Any) -> PodStatus:
+def report(node: Node, /, previous: PodStatus | None = None, **more: Any) -> PodStatus:
     defaults: dict[str, Any] = {
         "waiting": {}, "probes": Results(), "node": Machine(ips=("192.0.2.1",)), "facts": PodFacts(),
         "now": 5 * SECOND, "deleting": False,
@@ -232,6 +232,7 @@ def test_messages_of_runtime_and_program_are_told_together() -> None:
     assert status.state is not None and status.state.terminated is not None
     assert status.state.terminated.message == "from the runtime: from the program"
     assert status.containerID == "podwright://main-0" and status.imageID == "i@sha256:1"
+    assert main(report(node, node=Machine(runtime_name="other"))).containerID == "other://main-0"
 
 
 def test_the_last_status_leaves_nobody_running() -> None:

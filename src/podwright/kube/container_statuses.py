@@ -47,7 +47,6 @@ class Sources:
     probes: Results
     waiting: Mapping[str, Waiting]
     messages: Mapping[str, str]
-    runtime_name: str
     deleting: bool
     restarting_all: bool
 
@@ -116,7 +115,7 @@ def _converted(
     told = seen.status
     status = ContainerStatus(
         name=container.name, image=_image(told), imageID=told.image_ref or told.image_id, ready=False,
-        restartCount=seen.restart_count, containerID=f"{sources.runtime_name}://{seen.id}",
+        restartCount=seen.restart_count, containerID=f"{sources.node.runtime_name}://{seen.id}",
     )  # fmt: skip
     if told.HasField("user") and told.user.HasField("linux"):
         user = told.user.linux

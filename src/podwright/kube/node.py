@@ -61,6 +61,8 @@ class Node:
     cgroup_v2: bool = False
     make_cgroups: bool = False
     """Pods have cgroups of their own, made before the sandbox; without, the runtime chooses a parent."""
+    runtime_name: str = "podwright"
+    """What the runtime calls itself: it stands before container ids ("containerd://…")."""
     handlers: Mapping[str, cri.RuntimeHandlerFeatures] = field(default_factory=dict)
     """By the name of the runtime handler; "" is the default one."""
     legacy_logs: Path | None = None
@@ -112,6 +114,7 @@ async def observe(runtime: Cri, config: Config) -> Node:
     """The node as it is now: the machine is looked at, the runtime asked what it can do, and `[node]` of the
     configuration has the last word."""
     status = await runtime.status(cri.StatusRequest(verbose=True))
+    version = await runtime.version(cri.VersionRequest())
     try:
         answer = await runtime.runtime_config(cri.RuntimeConfigRequest())
         systemd = answer.linux.cgroup_driver == cri.SYSTEMD
@@ -121,6 +124,7 @@ async def observe(runtime: Cri, config: Config) -> Node:
     node = await asyncio.to_thread(
         look, config, handlers=handlers, driver="systemd" if systemd else "cgroupfs"
     )
+    node = replace(node, runtime_name=version.runtime_name)
     if _is_fake(status) and config.node.pod_cgroups is None:
         return replace(node, make_cgroups=False)
     return node

@@ -42,14 +42,13 @@ def pod_status(
     deleting: bool,
     failed: Failed | None = None,
     messages: Mapping[str, str] | None = None,
-    runtime_name: str = "podwright",
 ) -> PodStatus:
     """What a kubelet reports of the pod.
 
     `previous`: the last status, for what the runtime does not remember (removed containers, transition times,
     the start time, the addresses of a pod that has ended). `waiting`: why containers do not start, by name.
     `now`: nanoseconds since the epoch. `failed`: the pod was given up. `messages`: termination messages, by
-    container id. `runtime_name` stands before container ids ("containerd://…").
+    container id.
     """
     old = previous or PodStatus()
     restarting = any(
@@ -57,7 +56,7 @@ def pod_status(
     )
     sources = Sources(
         manifest=manifest, seen=seen, node=node, probes=probes, waiting=waiting, messages=messages or {},
-        runtime_name=runtime_name, deleting=deleting or failed is not None, restarting_all=restarting,
+        deleting=deleting or failed is not None, restarting_all=restarting,
     )  # fmt: skip
     status = PodStatus(
         qosClass=qos_class(manifest.spec),
