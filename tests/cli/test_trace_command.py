@@ -19,9 +19,13 @@ from typing import Any, cast
 import pytest
 
 from podwright.api import Cri
+from podwright.cli.trace_path import tree
+from podwright.cli.trace_record import Recording
 from podwright.server.calls import Gate
 from podwright.server.serve import listening
+from podwright.steps import step
 from podwright.testing import FakeNode, FakeServer
+from podwright.wire import cri_pb2 as cri
 from tests.cli.test_pull_command import PROGRAM, apply, command, short
 from tests.cli.test_pull_command import fake_server as fake_server
 from tests.tracing.collector import collecting
@@ -70,9 +74,9 @@ def test_the_start_is_drawn_and_the_pod_removed(calm_server: FakeServer, pod: Pa
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["begins", "took", "path"] and lines[1].startswith("pod web ")
-    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M)
-    assert re.search(r"^│ [├└] namespaces ", done.stdout, re.M), "steps inside are told, too"
-    assert re.search(r"^[├└] CreateContainer side ", done.stdout, re.M)
+    assert re.search(r"^│ [├└] RunPodSandbox web ", done.stdout, re.M)
+    assert re.search(r"^│   [├└] namespaces ", done.stdout, re.M), "steps inside are told, too"
+    assert re.search(r"^[│ ] [├└] CreateContainer side ", done.stdout, re.M)
     assert "critical path" in done.stdout and "\x1b" not in done.stdout
     assert max(map(len, lines)) <= 100
     assert pods(calm_server) == []
@@ -90,8 +94,8 @@ def test_the_same_in_this_process(tmp_path: Path, pod: Path) -> None:
     argv = [*PROGRAM, *map(str, places), "trace", str(pod)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M)
-    assert re.search(r"^│ [├└] namespaces ", done.stdout, re.M)
+    assert re.search(r"^│ [├└] RunPodSandbox web ", done.stdout, re.M)
+    assert re.search(r"^│   [├└] namespaces ", done.stdout, re.M)
 
 
 async def test_where_tracing_is_configured_the_whole_start_is_one_trace(tmp_path: Path, pod: Path) -> None:
@@ -116,7 +120,7 @@ def test_a_failure_stands_where_it_happened(fake_server: FakeServer, pod: Path) 
     done = trace(fake_server, pod)
     assert done.returncode == 1
     assert re.search(
-        r"✗ CreateContainer main .*\n([│ ] .*\n)*[│ ] [├└] ✗ runtime create .*\n.*no memory", done.stdout
+        r"✗ CreateContainer main .*\n([│ ] .*\n)*[│ ] +[├└] ✗ runtime create .*\n.*no memory", done.stdout
     )
     # What puts an end to the failed start is no part of it.
     assert "RemovePodSandbox" not in done.stdout and "StopPodSandbox" not in done.stdout
@@ -135,11 +139,53 @@ def test_several_starts_give_medians(calm_server: FakeServer, pod: Path) -> None
 
 def test_json_has_every_call(calm_server: FakeServer, pod: Path) -> None:
     report = json.loads(trace(calm_server, "-o", "json", pod).stdout)
-    calls = [child["name"] for child in report["root"]["children"]]
-    assert {"RunPodSandbox", "ImageStatus", "CreateContainer", "StartContainer"} <= set(calls)
+    calls = {node["name"]: node for node in _below(report["root"])}
+    assert {"RunPodSandbox", "ImageStatus", "CreateContainer", "StartContainer"} <= calls.keys()
     assert report["steps"] is True and report["total"] == report["root"]["took"] > 0
-    (run,) = (child for child in report["root"]["children"] if child["name"] == "RunPodSandbox")
-    assert "cni add" in [child["name"] for child in run["children"]]
+    assert "cni add" in [child["name"] for child in calls["RunPodSandbox"]["children"]]
+
+
+def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node["children"]:
+        yield from _below(child)
+
+
+async def test_a_start_ends_with_the_last_call_that_does_something() -> None:
+    class House:
+        async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest) -> cri.RunPodSandboxResponse:
+            with step("cni add"):
+                return cri.RunPodSandboxResponse(pod_sandbox_id="p")
+
+        async def list_containers(self, request: cri.ListContainersRequest) -> cri.ListContainersResponse:
+            with step("look"):
+                return cri.ListContainersResponse()
+
+        async def start_container(self, request: cri.StartContainerRequest) -> cri.StartContainerResponse:
+            return cri.StartContainerResponse()
+
+    async def work(runtime: Cri) -> None:
+        await runtime.run_pod_sandbox(cri.RunPodSandboxRequest())
+        await runtime.list_containers(cri.ListContainersRequest())
+        with step("start"):
+            await runtime.start_container(cri.StartContainerRequest(container_id="c"))
+        beside = asyncio.ensure_future(runtime.list_containers(cri.ListContainersRequest()))
+        await runtime.list_containers(cri.ListContainersRequest())
+        await beside
+        with step("status file"):
+            pass
+
+    recording = Recording("pod web")
+    await recording.record(cast(Cri, House()), work)
+    names = [span.name for span in recording.spans.values()]
+    assert names == [
+        "pod web", "RunPodSandbox", "cni add", "ListContainers", "look", "start", "StartContainer",
+    ]  # fmt: skip
+    whole, *_, last = recording.spans.values()
+    assert whole.end == last.end
+    root = tree(recording.spans)
+    assert all(node.end <= root.end for node in root.below())
+    assert sum(node.share for node in root.below()) == root.took
 
 
 def test_otlp_json_is_what_collectors_take(calm_server: FakeServer, pod: Path) -> None:
@@ -239,7 +285,7 @@ async def test_another_cris_server_has_calls_only(tmp_path: Path, pod: Path) -> 
                     subprocess.run, argv, capture_output=True, text=True, timeout=PATIENCE
                 )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^[├└] RunPodSandbox web ", done.stdout, re.M) and "namespaces" not in done.stdout
+    assert re.search(r"^│ [├└] RunPodSandbox web ", done.stdout, re.M) and "namespaces" not in done.stdout
     assert "this server tells no steps inside its calls" in done.stdout
 
 
@@ -256,7 +302,9 @@ def screen() -> Iterator[Any]:
     def show(argv: list[str], width: int) -> str:
         shell = f"{shlex.join(argv)}; echo status=$?; sleep 1000"
         start = [*tmux, "new-session", "-d", "-x", str(width), "-y", "60", shell]
-        subprocess.run(start, check=True, timeout=PATIENCE)
+        # pytest loads readline, which tells children the size of another terminal behind Python's back.
+        environment = {key: each for key, each in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        subprocess.run(start, check=True, timeout=PATIENCE, env=environment)
         deadline = time.monotonic() + PATIENCE
         while True:
             capture = [*tmux, "capture-pane", "-p", "-e"]

@@ -88,7 +88,7 @@ def _is_served(span: Span, spans: Mapping[str, Span]) -> bool:
 
 def _node(span: Span, first: int, last: int) -> Node:
     start = min(max(span.start, first), last)
-    end = max(start, last if span.end is None else span.end)
+    end = max(start, last if span.end is None else min(span.end, last))
     ended, call = span.end is not None, span.kind is Kind.CALL
     return Node(span.name, start - first, end - first, span.subject, span.error, ended, call)
 

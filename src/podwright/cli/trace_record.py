@@ -93,7 +93,7 @@ class Recording:
                 first = self.spans[traceparent.span_id(whole)]
                 first.start, first.began_at = time.monotonic_ns(), time.time_ns()
                 await work(cast(Cri, _Traced(self, runtime)))
-                self._end_with_last_call()
+                self._end_with_last_act()
             except BaseException:
                 following.cancel()
                 raise
@@ -119,12 +119,23 @@ class Recording:
             self.close()
         return bool(self.spans)
 
-    def _end_with_last_call(self) -> None:
-        """A pod is started with its last container; what its run does to leave it alone is no part of it."""
+    def _end_with_last_act(self) -> None:
+        """A pod is started when the last call that did something for it has returned. How its run then sees
+        that it is, and leaves it alone, is no part of the start."""
         spans = list(self.spans.values())
-        ends = [span.end for span in spans[1:] if span.end is not None]
-        if ends and not self.over and not any(span.error for span in spans):
-            self.over, spans[0].end = True, max(ends)
+        acts = [span for span in spans if span.kind is Kind.CALL and not _only_looks(span.name)]
+        ends = [span.end for span in acts if span.end is not None]
+        if not ends or self.over or any(span.error for span in spans):
+            return
+        self.over, spans[0].end = True, (last := max(ends))
+        looks = [span for span in spans if span.kind is Kind.CALL and span not in acts]
+        after = {span.id for span in looks if span.end is None or span.end > last}
+        after |= {span.id for span in spans if span.start >= last}
+        # In the order of their begin: what is inside comes later.
+        for span in spans:
+            if span.id in after or span.parent_id in after:
+                after.add(span.id)
+                del self.spans[span.id]
 
     # Calls made here
 
@@ -202,6 +213,8 @@ class Recording:
         if known is None:
             if self.over and not self._belongs(event):
                 return
+            if event.is_call and event.parent_id not in self.spans:
+                return  # a stream of events that the run reads besides
             above = self.spans.get(event.parent_id)
             if self._shift is None:
                 self._shift = _shift(event, above)
@@ -232,6 +245,10 @@ class Recording:
                     await self._news.wait()
         except TimeoutError:
             pass
+
+
+def _only_looks(rpc: str) -> bool:
+    return rpc.startswith("List") or rpc.endswith("Status") or rpc in ("Version", "RuntimeConfig")
 
 
 class _Traced:
