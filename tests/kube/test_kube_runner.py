@@ -406,6 +406,33 @@ async def test_a_volume_follows_the_manifest_of_its_pod(stage: Stage) -> None:
     await worker.remove()
 
 
+async def test_nothing_is_kept_of_attempts_that_are_gone(stage: Stage) -> None:
+    stage.node = Node(root=stage.node.root, max_backoff=1)
+    worker = stage.worker(stage.pod("exit 1", policy="Always"))
+    life = asyncio.create_task(worker.run())
+
+    def remembered() -> list[int]:
+        pod = worker.pod
+        return [len(one) for one in (pod.messages, pod.ended, pod.started, pod.actuated)]
+
+    await stage.until(lambda: "StartContainer c0:30" in stage.asked())
+    # The newest and the one before it; one more while that is being removed.
+    assert all(1 <= count <= 3 for count in remembered()), remembered()
+    worker.kill()
+    await stage.ended(life)
+    await worker.remove()
+
+
+async def test_links_to_logs_that_are_gone_go_when_a_run_begins(stage: Stage, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    stage.node = Node(root=stage.node.root, legacy_logs=links)
+    (links / "lost_default_c-0.log").symlink_to(stage.node.logs / "default_lost_uid/c/0.log")
+    await stage.outcome(stage.pod("exit 0"), keep=True)
+    assert [one.name.partition("-")[0] for one in links.iterdir()] == ["web_default_c0"]
+    await stage.runs[0].remove()
+
+
 async def test_several_pods_run_side_by_side(stage: Stage) -> None:
     one, two = stage.pod("exit 0"), stage.pod("exit 2")
     assert two.pod.metadata is not None

@@ -17,7 +17,7 @@ from podwright.kube.events import Recorder
 from podwright.kube.manifest import Manifest
 from podwright.kube.models import AnyContainer, ResourceRequirements
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.pod_state import SeenContainer
+from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.kube.probes.results import Results
 from podwright.kube.status import Waiting
 from podwright.wire import cri_pb2 as cri
@@ -89,6 +89,14 @@ class PodContext:
         if container.id not in self.started:
             return container.status.finished_at
         return self.ended.setdefault(container.id, self.clock.now())
+
+    def forget_others(self, seen: Seen) -> None:
+        """What is remembered of containers that the runtime has no more is needed no more."""
+        there = {one.id for one in seen.containers}
+        for known in (self.messages, self.actuated, self.ended):
+            for gone in known.keys() - there:
+                del known[gone]
+        self.started &= there
 
     async def unbroken(self, creation: Coroutine[object, object, T]) -> T:
         """Let a creation come to its end even when the round is cancelled: a runtime may go on with it, and

@@ -333,6 +333,7 @@ class PodWorker:
     async def _look(self) -> None:
         self.seen = await look(self.pod.runtime, self.manifest.uid)
         sync.update_facts(self.pod, self.seen)
+        self.pod.forget_others(self.seen)
         for one in self.seen.containers:
             if one.exited:
                 self.pod.ended_at(one)
