@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from podwright.config import Config, DockerConfig, ImageConfig
 from podwright.core.images import credentials_for, image_message
 from podwright.engines.docker.api import Docker
+from podwright.engines.docker.image_records import REMOVED
 from podwright.engines.docker.images import Images
 from podwright.errors import NotFound, RegistryUnavailable
 from podwright.wire import cri_pb2 as cri
@@ -151,24 +152,19 @@ async def test_removal_of_what_is_not_there_or_just_goes_is_fine(tmp_path: Path)
         assert await images.find("sha256:" + "a" * 64) is None
 
 
-async def test_an_image_in_use_loses_its_names_and_goes_with_its_last_container(tmp_path: Path) -> None:
-    recorded = golden.case("image-remove-by-id-three-tags")
-    look, *deletions = recorded["docker"]
-    id = look["response"]["Id"]
-    used = {
-        "status": 409,
-        "response": {"message": "conflict: unable to delete 23c8f5f736d6 (must be forced)"},
-    }
-    nameless = {**look, "response": {**look["response"], "RepoTags": [], "RepoDigests": []}}
-    async with served(tmp_path, [look, *deletions[:-1], {**deletions[-1], **used}]) as (images, engine):
+async def test_an_image_in_use_keeps_one_name_that_clients_do_not_see(tmp_path: Path) -> None:
+    recorded = golden.case("remove-image-in-use")
+    look, refused = recorded["docker"]
+    id, [tag] = look["response"]["Id"], look["response"]["RepoTags"]
+    gone = {**refused, "status": 200, "response": [{"Untagged": tag}]}
+    tagged = {"method": "POST", "path": f"/v1.41/images/{id}/tag", "status": 201, "response": None}
+    kept = {**look, "response": {**look["response"], "RepoTags": [f"{REMOVED}:x"], "RepoDigests": []}}
+    async with served(tmp_path, [look, refused, tagged, gone]) as (images, engine):
         await images.remove(id)
-        engine.exchanges[:] = [nameless]
+        lines = [each.line.partition(" repo=")[0] for each in engine.changes]
+        assert lines[:3] == [f"DELETE /images/{tag}", f"POST /images/{id}/tag", f"DELETE /images/{tag}"]
+        engine.exchanges[:] = [kept]
         assert await images.find(id) is None
-        engine.exchanges[:] = [nameless, deletions[-1]]
-        await images.collect()
-        assert engine.changes[-1].line == f"DELETE /images/{id}"
-        engine.exchanges[:] = [nameless]
-        assert await images.find(id) is not None  # somebody else's image without a name is shown
         before = len(engine.changes)
-        await images.collect()
+        await images.remove(id)
         assert len(engine.changes) == before

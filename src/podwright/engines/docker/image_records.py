@@ -25,6 +25,9 @@ CONFIG_KEYS = (
     "Shell",
 )
 """Of an image's `config`: Docker shows the fields of a container's beside them."""
+REMOVED = "localhost/podwright/removed"
+"""The name of an image that was removed while containers used it: Docker keeps it for them, clients do not
+see it."""
 _NONE = "<none>"
 
 
@@ -48,6 +51,12 @@ def own_names(listed: Json) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _full(listed.get("RepoTags") or ()), _full(listed.get("RepoDigests") or ())
 
 
+def is_removed(listed: Json) -> bool:
+    """Whether its only name is that of removed ones. Pulled again it has others."""
+    names = listed.get("RepoTags") or ()
+    return any(each.startswith(f"{REMOVED}:") for each in names) and not any(own_names(listed))
+
+
 def layer_directories(inspected: Json) -> list[str]:
     """Where the image's layers are on the disk; empty for a storage driver that does not say."""
     data = (inspected.get("GraphDriver") or {}).get("Data") or {}
@@ -59,7 +68,7 @@ def _full(names: Sequence[str]) -> tuple[str, ...]:
     """Docker writes busybox:1 for docker.io/library/busybox:1; "<none>" is no name."""
     found = []
     for name in names:
-        if _NONE in name:
+        if _NONE in name or name.startswith(f"{REMOVED}:"):
             continue
         try:
             found.append(str(references.parse(name)))

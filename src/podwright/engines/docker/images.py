@@ -1,21 +1,22 @@
 """Images of a Docker Engine, as core wants them (engines.base.ImageService).
 
-Docker shares its images with whoever else uses it. A name that containers use can be taken away, the image
-cannot: then it is gone for podwright's clients, and really goes with the last container.
+Docker shares its images with whoever else uses it. From an image that containers use all names can be
+taken but the last, so it gets one that says that it is removed (`image_records.REMOVED`): podwright's clients
+do not see it any more, and it really goes with its last container.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from urllib.parse import quote
 
 from podwright.config import Config
 from podwright.engines.base import Credentials, FilesystemUse, Image, Json
 from podwright.engines.docker import archives
-from podwright.engines.docker.api import Docker
-from podwright.engines.docker.image_records import layer_directories, own_names, record
+from podwright.engines.docker.api import Docker, filters
+from podwright.engines.docker.image_records import REMOVED, is_removed, layer_directories, record
 from podwright.engines.docker.pause import REPOSITORY
 from podwright.engines.docker.pulls import DockerPulls
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
@@ -39,7 +40,6 @@ class Images:
         sandbox = config.docker.sandbox_image or f"{REPOSITORY}:*"
         self._pinned = Pinned([*config.images.pinned, sandbox])
         self._pulls = DockerPulls(docker, config.images)
-        self._removed = config.root_path / "docker" / "removed-images"
         self._accounts: dict[str, Json] = {}
         """What Docker says of each image, by id: nothing of it changes but the names."""
         self._disk = Disk()
@@ -55,11 +55,10 @@ class Images:
     async def list(self) -> Sequence[Image]:
         listed = await self._listed()
         found = await asyncio.gather(*(self._account(each["Id"]) for each in listed))
-        gone = self._removed_ids()
         return [
-            image
+            self._image(account, each)
             for each, account in zip(listed, found, strict=True)
-            if account is not None and not _hidden(image := self._image(account, each), gone)
+            if account is not None and not is_removed(each)
         ]
 
     async def find(self, reference: str) -> Image | None:
@@ -129,12 +128,11 @@ class Images:
 
     async def collect(self) -> None:
         """A container was removed: images that were removed while it used them go, too."""
-        for id in sorted(self._removed_ids()):
-            account = await self._account(id, fresh=True)
-            if account is not None and not any(own_names(account)):
-                await self._remove(id)
-            else:
-                self._note_removed(id, False)
+        only = {"filters": filters(reference=[REMOVED])}
+        for each in await self._docker.call("GET", "/images/json", only):
+            for name in each.get("RepoTags") or ():
+                if name.startswith(f"{REMOVED}:"):
+                    await self._delete(name)
 
     async def prune(self, *, dry_run: bool, untagged_only: bool) -> own.PruneImagesResponse:
         """Images that no container of this Docker Engine uses, whoever's it is."""
@@ -192,10 +190,7 @@ class Images:
 
     async def _found(self, name: str) -> Image | None:
         account = await self._account(name, fresh=True)
-        if account is None:
-            return None
-        image = self._image(account, account)
-        return None if _hidden(image, self._removed_ids()) else image
+        return None if account is None or is_removed(account) else self._image(account, account)
 
     def _image(self, account: Json, names: Json) -> Image:
         told = {"RepoTags": names.get("RepoTags"), "RepoDigests": names.get("RepoDigests")}
@@ -203,21 +198,26 @@ class Images:
 
     async def _remove(self, id: str) -> None:
         account = await self._account(id, fresh=True)
-        if account is not None:
-            for name in (*(account.get("RepoTags") or ()), *(account.get("RepoDigests") or ())):
-                # By force: names may go although a container uses the image. It stays itself.
-                await self._delete(name, {"force": True})
-            # Not by force, which would take the image away from containers that do not run.
-            if not await self._delete(id, {}):
-                self._note_removed(id, True)
-                return
+        if account is None or is_removed(account):
+            return
+        for name in (*(account.get("RepoTags") or ()), *(account.get("RepoDigests") or ()), id):
+            # Never by force: that would take it away from containers that do not run at the moment.
+            if not await self._delete(name):
+                _, _, digits = id.partition(":")
+                try:
+                    await self._docker.call(
+                        "POST", f"/images/{id}/tag", {"repo": REMOVED, "tag": digits[:32]}
+                    )
+                except NotFound:
+                    break  # its last container has gone meanwhile, and somebody has removed it
+                if name != id:
+                    await self._delete(name)
         self._accounts.pop(id, None)
-        self._note_removed(id, False)
 
-    async def _delete(self, name: str, parameters: Mapping[str, bool]) -> bool:
-        """Whether it is gone, whoever has removed it; False when containers use it."""
+    async def _delete(self, name: str) -> bool:
+        """Whether it is gone, whoever has removed it; False when it is the last of an image in use."""
         try:
-            await self._docker.call("DELETE", f"/images/{path(name)}", parameters)
+            await self._docker.call("DELETE", f"/images/{path(name)}")
         except NotFound:
             pass
         except FailedPrecondition:
@@ -236,30 +236,7 @@ class Images:
             if each.get("SharedSize", -1) >= 0
         }
 
-    # Those that are removed and still used
-
-    def _removed_ids(self) -> set[str]:
-        try:
-            return set(self._removed.read_text().split())
-        except FileNotFoundError:
-            return set()
-
-    def _note_removed(self, id: str, removed: bool) -> None:
-        ids = self._removed_ids()
-        if (id in ids) == removed:
-            return
-        ids ^= {id}
-        draft = self._removed.with_suffix(".new")
-        draft.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft.write_text("".join(f"{each}\n" for each in sorted(ids)))
-        draft.rename(self._removed)
-
 
 def path(name: str) -> str:
     """A name of an image in a path: it keeps its slashes."""
     return quote(name, safe="/:@")
-
-
-def _hidden(image: Image, removed: Iterable[str]) -> bool:
-    """It was removed while in use; pulled again it has names again."""
-    return image.id in removed and not image.repo_tags and not image.repo_digests
