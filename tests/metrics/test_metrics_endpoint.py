@@ -30,6 +30,7 @@ from podwright.server.calls import Gate, own_methods, served_methods
 from podwright.server.errors import status_of
 from podwright.server.serve import listening
 from podwright.wire import cri_pb2 as cri
+from podwright.wire import podwright_pb2 as own
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -203,6 +204,26 @@ async def test_call_under_way_is_an_operation(served: Served) -> None:
     with served.runtime.operations.open("RunPodSandbox", "web"):
         assert await served.value("podwright_operations", rpc="RunPodSandbox") == 1
     assert await served.value("podwright_operations", rpc="RunPodSandbox") == 0
+
+
+async def test_there_are_no_series_of_births(served: Served) -> None:
+    await pulled(served.client)
+    names = {name for name, _ in await served.samples()}
+    assert "podwright_pulls_total" in names and "podwright_rpc_seconds_bucket" in names
+    assert not [name for name in names if name.endswith("_created")]
+
+
+async def test_every_call_that_changes_something_has_a_series_before_it_comes(served: Served) -> None:
+    idle = {
+        dict(labels)["rpc"]: number
+        for (name, labels), number in (await served.samples()).items()
+        if name == "podwright_operations"
+    }
+    assert set(idle.values()) == {0}
+    assert {"RunPodSandbox", "StopContainer", "PullImage", "ExecSync", "ImportImage"} <= idle.keys()
+    assert "ListContainers" not in idle and "Version" not in idle
+    own_ones = {method.name for method in own.DESCRIPTOR.services_by_name["Node"].methods}
+    assert idle.keys() <= {method.name for method in RPCS} | own_ones
 
 
 async def test_call_whose_client_leaves_is_cancelled_in_the_figures(served: Served) -> None:

@@ -29,6 +29,9 @@ RECOVERY = "Recovery"
 SESSIONS = ("ExecSession", "AttachSession", "PortForwardSession")
 """What the URLs that Exec, Attach and PortForward answer with are for, and the same without a URL."""
 
+CHANGING: list[str] = []
+"""The calls that are declared to be an `operation`: those that change something."""
+
 _READING = re.compile(
     r"Version|\w*Status|\w*Stats|RuntimeConfig|ImageFsInfo|(List|Stream|Get|Watch|Explain)\w*"
 )
@@ -59,6 +62,7 @@ def operation(
 ) -> Callable[[_Self, _Asked], Coroutine[Any, Any, _Answer]]:
     """The method is an operation of whoever calls it, unless a server has opened that already."""
     rpc = method.__name__.title().replace("_", "")
+    CHANGING.append(rpc)
 
     @functools.wraps(method)
     async def called(self: _Self, request: _Asked, /) -> _Answer:

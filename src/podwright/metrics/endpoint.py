@@ -11,11 +11,13 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from podwright.core.runtime import Runtime
 from podwright.errors import FailedPrecondition, InvalidArgument
@@ -129,9 +131,22 @@ class _Endpoint:
             if loop.time() - self._made_at >= FRESH:
                 self._gauges.state = await read(self._runtime)
                 # A millisecond or ten, with hundreds of series.
-                self._made = await asyncio.to_thread(generate_latest, self._registry)
+                self._made = await asyncio.to_thread(generate_latest, _WithoutBirths(self._registry))
                 self._made_at = loop.time()
             return self._made
+
+
+class _WithoutBirths(Collector):
+    """What a registry has without the series NAME_created: a third more series that no query of ours needs.
+    The library's own switch for them is the whole process's, which may be another program's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [each for each in family.samples if each.name != f"{family.name}_created"]
+            yield family
 
 
 def parse(address: str) -> tuple[str, int]:

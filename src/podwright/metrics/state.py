@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from podwright import __version__
-from podwright.core.operations import SESSIONS
+from podwright.core.operations import CHANGING, SESSIONS
 from podwright.core.runtime import Runtime
 from podwright.core.states import ContainerState, SandboxState
 from podwright.errors import PodwrightError
@@ -33,7 +33,7 @@ class State:
     subscribers: int
     events_lost: int
     operations: Mapping[str, int]
-    """By call."""
+    """By call; none is 0, of calls that change something."""
     sessions: Mapping[str, int]
     parked: int
     """Creations that wait for their clients to come again."""
@@ -51,7 +51,8 @@ async def read(runtime: Runtime) -> State:
         count, size = len(await images.list()), (await images.filesystem_use()).used_bytes
     except (PodwrightError, OSError):
         count, size = 0, 0
-    calls = Counter(call.name for call in runtime.in_flight.calls())
+    calls = Counter(dict.fromkeys((*CHANGING, *SESSIONS), 0))
+    calls.update(call.name for call in runtime.in_flight.calls())
     return State(
         engine=runtime.engine.name,
         sandboxes=sandboxes,
