@@ -16,7 +16,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from podwright.errors import InvalidArgument
 
@@ -127,6 +127,12 @@ def in_words(error: Exception) -> str:
     # Whose right is missing says more than what an engine would need: the fake one needs none.
     hint = f" (this is uid {os.geteuid()})" if isinstance(error, PermissionError) else ""
     return f"{error.filename}: {error.strerror}{hint}" if error.filename else f"{error.strerror}{hint}"
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with one line on standard error."""
+    print(f"podwright: {message}", file=sys.stderr)
+    sys.exit(status)
 
 
 def age(nanoseconds: int) -> str:
