@@ -8,15 +8,23 @@ who is not root has both roots, and the socket, in directories of its own.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from podwright.errors import FailedPrecondition, InvalidArgument
 
 DEFAULT_FILE = Path("/etc/podwright/config.toml")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Limit = Annotated[int, msgspec.Meta(ge=-1)]
+"""-1: none."""
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Timeout = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -40,7 +48,7 @@ class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     """The same for containers' annotations."""
     allowed_annotations: list[str] = []
     """Annotations that may change a container's spec, such as umask.crio.io; see spec/allowed.py."""
-    minimum_memory: int = 0
+    minimum_memory: Count = 0
     """Bytes: requests with a lower memory limit are refused. crun needs about 512 KiB, runc 12 MiB."""
     virtual_machine: bool = False
     """SELinux confines these containers as virtual machines."""
@@ -69,7 +77,7 @@ class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     """Of all containers: a name such as "Europe/Berlin"; "local": the host's; empty: the image's own."""
     selinux: bool = False
     """Label containers, where the host has SELinux."""
-    selinux_category_range: int = 1024
+    selinux_category_range: Annotated[int, msgspec.Meta(ge=2, le=1024)] = 1024
     """How many categories pods are told apart by."""
     selinux_unlabel_host_namespaces: bool = False
     """No label for processes of pods that share the host's PID or IPC namespace."""
@@ -92,7 +100,7 @@ class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     absent_mount_sources_to_reject: list[str] = []
     """Host paths that no directory is made at when a container wants to mount them, such as "/etc/hostname":
     whoever puts a file there later would be in its way."""
-    pids_limit: int = 0
+    pids_limit: Limit = 0
     """Processes of a container; -1 is unlimited, 0 leaves it to the OCI runtime."""
     device_ownership_from_security_context: bool = False
     """Devices belong to run_as_user and run_as_group inside."""
@@ -156,20 +164,20 @@ class ImageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     certs_dir: str = ""
     """Directory with a directory host[:port] for each registry that needs certificates of its own
     (containers-certs.d(5)), looked at before the host's. Empty: the host's only."""
-    max_concurrent_downloads: int = 3
+    max_concurrent_downloads: Positive = 3
     """Layers that are fetched at the same time, by all pulls together; pulls take turns."""
-    progress_timeout: float = 300.0
+    progress_timeout: Seconds = 300.0
     """Seconds without a new byte after which a pull is given up; 0: never. A slow one is not."""
     discard_unpacked_layers: bool = False
     """Keep no compressed layer beside the unpacked one: less disk, but no export, and no layer that another
     image's pull could use before it is unpacked."""
-    max_layer_bytes: int = 0
+    max_layer_bytes: Count = 0
     """The most that one layer may unpack to: bytes without compression, and bytes on disk. 0: nine tenths of
     what is free on the disk then. Layers of large models have tens of gigabytes, so no fixed number suits
     all; what would fill the disk is refused before it does."""
-    max_layer_entries: int = 0
+    max_layer_entries: Count = 0
     """The most entries that one layer may have. 0: nine tenths of the inodes that are free on the disk."""
-    pending_blobs_for: float = 86400.0
+    pending_blobs_for: Seconds = 86400.0
     """Seconds that the complete blobs of an interrupted pull are kept for the next try."""
 
 
@@ -196,12 +204,12 @@ class StreamingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, k
 
 
 class TracingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Where spans of calls and their steps are sent, as OTLP over gRPC; needs `podwright[tracing]`. What is not
-    set here the standard OTEL_* variables of the environment say, as to containerd."""
+    """Where spans of calls and their steps are sent, as OTLP over gRPC; needs `podwright[tracing]`. What is
+    not set here the standard OTEL_* variables of the environment say, as to containerd."""
 
     enabled: bool = False
-    """Send spans. OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT in the environment asks for
-    it, too."""
+    """Send spans. OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT in the environment asks
+    for it, too."""
     endpoint: str = ""
     """The collector: "host:port" or "http://host:port", "https://host:port" with TLS. Empty: as in the
     environment, else 127.0.0.1:4317."""
@@ -211,8 +219,8 @@ class TracingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     """PEM file with the certificate that the collector wants of us, and tls_key its key."""
     tls_key: str = ""
     sampling_rate_per_million: int | None = None
-    """Of a million traces that begin here, how many are sent. One that began elsewhere is sent when its caller
-    says so. Unset: as OTEL_TRACES_SAMPLER says, else all."""
+    """Of a million traces that begin here, how many are sent. One that began elsewhere is sent when its
+    caller says so. Unset: as OTEL_TRACES_SAMPLER says, else all."""
 
 
 class MetricsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -251,17 +259,18 @@ class NodeConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     """Directory of the pods' logs; empty: ROOT/logs."""
     legacy_logs: str = ""
     """Directory of symlinks to the logs, as log shippers know /var/log/containers; empty: none are made."""
-    max_backoff: float = 300.0
+    max_backoff: Seconds = 300.0
     """Seconds, the longest wait before a failing container is started again."""
-    container_log_max_size: int = 10 << 20
+    container_log_max_size: Count = 10 << 20
     """Bytes after which a log is rotated; 0: never."""
-    container_log_max_files: int = 5
+    container_log_max_files: Annotated[int, msgspec.Meta(ge=2)] = 5
+    """That a container keeps, the current one included."""
     manifests: str = ""
     """Directory of manifests whose pods `podwright serve` keeps running; empty: none."""
 
 
 class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Limits of containers' logs, held by a writer that podwright starts where there are any; see docs/logs.md.
+    """Limits of containers' logs, held by a writer that podwright starts where there are any (docs/logs.md).
     Off by default: a kubelet rotates logs itself, and nothing limits their rate."""
 
     max_size: str = ""
@@ -293,7 +302,7 @@ class DockerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     tls_cert: str = ""
     """PEM file with the certificate that it wants of us, and tls_key its key."""
     tls_key: str = ""
-    request_timeout: float = 120.0
+    request_timeout: Timeout = 120.0
     """Seconds for one request; pulls and stops take the time they need."""
     sandbox_image: str = ""
     """Image of the container that holds a pod together, pulled when it is absent. Empty: one that is made of
@@ -329,7 +338,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     restrict_oom_score_adj: bool = False
     hooks: list[str] = []
     """Python files with hooks of this site, besides those that are installed as entry points."""
-    create_timeout: float = 240.0
+    create_timeout: Timeout = 240.0
     """Seconds that a creation may take in all before it is rolled back."""
     cni: CniConfig = CniConfig()
     spec: SpecConfig = SpecConfig()
@@ -372,10 +381,12 @@ def load(file: Path | None = None, *, of_host: bool = False, **overrides: object
     tree.update({key: value for key, value in overrides.items() if value is not None})
     if os.geteuid() != 0 and not of_host:
         tree = _of_user(tree)
+    if isinstance(handlers := tree.get("handlers"), dict):
+        tree = {**tree, "handlers": {name: _with_path(name, each) for name, each in handlers.items()}}
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(str(path), str(error)) from error
+        raise InvalidArgument(str(path), _in_words(error, tree)) from error
     # Naming a handler adds it to the built-in ones, or changes one of them.
     config = msgspec.structs.replace(config, handlers=_default_handlers() | config.handlers)
     if config.default_handler not in config.handlers:
@@ -384,6 +395,14 @@ def load(file: Path | None = None, *, of_host: bool = False, **overrides: object
             f"no handler {config.default_handler!r} is configured: {sorted(config.handlers)}",
         )
     return config
+
+
+def _with_path(name: str, handler: object) -> object:
+    """One of the built-in handlers need not tell its program again."""
+    known = _default_handlers().get(name)
+    if known is None or not isinstance(handler, dict):
+        return handler
+    return {"path": known.path} | handler
 
 
 def prepare(config: Config) -> None:
@@ -395,6 +414,26 @@ def prepare(config: Config) -> None:
             # What is there already is the user's own affair.
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _in_words(error: msgspec.ValidationError, tree: dict[str, object]) -> str:
+    """What is wrong, after the name of the key: msgspec does not tell which of several handlers it is."""
+    words, _, place = str(error).partition(" - at `$")
+    place = place.removesuffix("`").removeprefix(".")
+    words = _MISSING.sub(r"needs the key \1", _UNKNOWN.sub(r"there is no key \1", words))
+    handlers = tree.get("handlers")
+    if place.startswith("handlers[...]") and isinstance(handlers, dict):
+        for name, each in handlers.items():
+            try:
+                msgspec.convert(each, HandlerConfig)
+            except msgspec.ValidationError:
+                place = place.replace("[...]", f".{name}", 1)
+                break
+    return f"{place}: {words}" if place else words
+
+
+_MISSING = re.compile(r"Object missing required field (`[^`]*`)")
+_UNKNOWN = re.compile(r"Object contains unknown field (`[^`]*`)")
 
 
 def _of_user(tree: dict[str, object]) -> dict[str, object]:

@@ -127,6 +127,27 @@ async def test_the_network_is_ready_once_its_addresses_are_known(
         await cni.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("{{if}", "has no }}"),
+        ("{{range .Routes}}", "has no {{end}}"),
+        ("{{else}}", "belongs to no"),
+    ],
+)
+async def test_a_template_that_can_never_work_is_refused_at_the_start(
+    tmp_path: Path, conf: Path, text: str | None, words: str
+) -> None:
+    template = tmp_path / "given.template"
+    if text is not None:
+        template.write_text(text)
+    cni = Cni(conf, [], tmp_path / "cache", conf_template=template)
+    with pytest.raises(FailedPrecondition) as caught:
+        await cni.open()
+    assert str(caught.value).startswith(f"cni.conf_template: {template}") and words in str(caught.value)
+
+
 async def test_without_a_template_nothing_is_written(tmp_path: Path, conf: Path) -> None:
     cni = Cni(conf, [], tmp_path / "cache")
     await cni.use_pod_cidrs(["10.1.0.0/16"])

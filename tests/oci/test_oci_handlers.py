@@ -15,6 +15,7 @@ from podwright.engines.base import Presence
 from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import DeadlineExceeded, FailedPrecondition
+from podwright.house import open_house
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import POD, Bench, opened
 
@@ -129,3 +130,10 @@ async def test_each_runtime_is_asked_once_however_many_want_to_know(tmp_path: Pa
     known = await asyncio.gather(*(runtimes.handlers() for _ in range(3)))
     assert known[0] == known[1] == known[2] and known[0][0].available
     assert asked.read_text().split() == ["--version", "features"]
+
+
+async def test_a_conmon_that_is_not_there_is_told_by_its_key(tmp_path: Path) -> None:
+    config = Config(root=str(tmp_path / "root"), run=str(tmp_path / "run"), conmon="nope")
+    with pytest.raises(FailedPrecondition, match="configuration conmon: 'nope' is no program here"):
+        async with open_house(config):
+            raise AssertionError("it was opened")

@@ -74,7 +74,12 @@ class Cni:
         self._watcher: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Read the configuration and follow its changes. A missing one is no error: see `error`."""
+        """Read the configuration and follow its changes. A missing one is no error: see `error`.
+
+        FailedPrecondition for a template that can never work.
+        """
+        if self._conf_template is not None:
+            pod_cidr.check(self._conf_template)
         self._watch = inotify.Watch()
         self._arm()
         self._load()

@@ -12,6 +12,7 @@ import msgspec
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.network import conflist
 from podwright.network.template import BadTemplate, Value, render
+from podwright.network.template import check as parse_template
 
 FILE = "10-podwright.conflist"
 """What is made of the template. In a directory with other files the first valid one holds."""
@@ -27,6 +28,16 @@ def parse(text: str, field: str) -> tuple[str, ...]:
         raise InvalidArgument(
             field, f'{text!r} is no list of networks such as "10.1.0.0/16": {error}'
         ) from None
+
+
+def check(template: Path) -> None:
+    """FailedPrecondition when `template` cannot be read, or is none."""
+    try:
+        parse_template(template.read_text())
+    except OSError as error:
+        raise FailedPrecondition(f"cni.conf_template: {template} cannot be read: {error.strerror}") from error
+    except (BadTemplate, UnicodeDecodeError) as error:
+        raise FailedPrecondition(f"cni.conf_template: {template}: {error}") from error
 
 
 def write(conf_dir: Path, template: Path, cidrs: Sequence[str]) -> bool:

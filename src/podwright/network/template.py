@@ -56,6 +56,11 @@ def render(template: str, values: Mapping[str, Value]) -> str:
     return "".join(_rendered(_parse(template), values, {}, values))
 
 
+def check(template: str) -> None:
+    """Raises BadTemplate when `template` cannot be rendered, whatever the values."""
+    _parse(template)
+
+
 def _parse(template: str) -> list[_Node]:
     top: list[_Node] = []
     into = top

@@ -105,7 +105,8 @@ class OciEngine:
         conmon = shutil.which(self._config.conmon)
         if conmon is None:
             raise FailedPrecondition(
-                f"{self._config.conmon} is not installed: the oci engine cannot run containers without it"
+                f"configuration conmon: {self._config.conmon!r} is no program here: the oci engine cannot run"
+                " containers without conmon"
             )
         facts = host.facts(self._config)
         log_limits = LogLimits.of(self._config.logs)
@@ -155,10 +156,10 @@ class OciEngine:
         self._plan = Plan(
             self._config, self._places, self._runtimes, self._images, facts, requests, self._hooks
         )
+        await self._network.open()
         self._tasks.open()
         await self._logs.open()
         await self._images.open()
-        await self._network.open()
 
     async def close(self) -> None:
         """Let go; containers keep running."""
