@@ -172,7 +172,9 @@ class DockerEngine:
         return await self._containers.create(container, undo)
 
     async def start_container(self, container: Container) -> ContainerFacts | None:
-        return await self._containers.start(container)
+        facts = await self._containers.start(container)
+        self._stats.started(container, facts)
+        return facts
 
     async def signal_container(self, container: Container, signal: int) -> None:
         await self._containers.signal(container, signal)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from podwright.config import Config
-from podwright.engines.base import Container, Sandbox
+from podwright.engines.base import Container, ContainerFacts, Sandbox
 from podwright.engines.cgroup_stats import Statistics as CgroupStatistics
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.objects import DOCKER_ID, Objects
@@ -32,6 +33,10 @@ class Statistics(CgroupStatistics):
         self._here.meet(container)
         super().enter(container)
 
+    def started(self, container: Container, facts: ContainerFacts | None) -> None:
+        """It has a process now, which `facts` tell."""
+        self._here.meet(replace(container, facts=facts or container.facts))
+
     def leave(self, container: Container) -> None:
         super().leave(container)
         self._here.forget(container.id)
@@ -42,7 +47,8 @@ class Statistics(CgroupStatistics):
 
     async def of_containers(self, containers: Sequence[Container]) -> dict[str, cri.ContainerStats]:
         for each in containers:
-            self._here.meet(each)
+            if each.id in self._there:
+                self._here.meet(each)
         return await super().of_containers(containers)
 
     async def of_sandboxes(self, sandboxes: Sequence[Sandbox]) -> dict[str, cri.LinuxPodSandboxStats]:
@@ -54,18 +60,20 @@ class Statistics(CgroupStatistics):
         if not self._here.mountpoint:
             info = await self._docker.call("GET", "/info")
             self._here.mountpoint = str(info["DockerRootDir"])
-        there = list(containers)
-        await asyncio.gather(*(self._look(each) for each in there if not self._here.layer(each.id)))
+        there = [each for each in containers if each.id in self._there]
+        unknown = [each for each in there if not (self._here.layer(each.id) and self._here.cgroup(each.id))]
+        await asyncio.gather(*map(self._look, unknown))
         return await super().layers(there)
 
     async def _look(self, container: Container) -> None:
-        """Have its trees known: its overlay and its volumes. Other storage drivers have no tree for it."""
+        """Have its process known, and its trees: its overlay and volumes. Other storage drivers have none."""
         found = await self._objects.inspect(container)
-        if found is None:
+        if found is None or container.id not in self._there:
             return
+        self._here.see(container.id, int(found["State"]["Pid"]), found["Id"])
         upper = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
         volumes = [each["Source"] for each in found.get("Mounts") or () if each.get("Type") == "volume"]
-        if upper and container.id in self._there:
+        if upper:
             self._here.trees[container.id] = (upper, *volumes)
 
 
@@ -87,9 +95,12 @@ class DockerSight:
         """`subject` is asked for: what its facts say counts."""
         if isinstance(subject, Container):
             self.meet(subject.sandbox)
-        docker_id = str(subject.facts.own.get(DOCKER_ID, ""))
-        if subject.facts.pid and docker_id:
-            self._processes[subject.id] = subject.facts.pid, docker_id
+        self.see(subject.id, subject.facts.pid, str(subject.facts.own.get(DOCKER_ID, "")))
+
+    def see(self, id: str, pid: int, docker_id: str) -> None:
+        """The first process of `id`, as far as there is one."""
+        if pid and docker_id:
+            self._processes[id] = pid, docker_id
 
     def forget(self, id: str) -> None:
         for kept in (self.trees, self._processes, self._cgroups):
