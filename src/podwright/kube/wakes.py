@@ -57,6 +57,7 @@ class Feed:
 
     async def _follow(self) -> None:
         while True:
+            looking = asyncio.get_running_loop().create_task(self._look_once())
             try:
                 async for event in self._runtime.get_container_events(cri.GetEventsRequest()):
                     if event.container_event_type not in WORTHY:
@@ -67,9 +68,16 @@ class Feed:
                 await self._poll()
             except PodwrightError:
                 pass  # it has gone, or is being started anew
+            finally:
+                looking.cancel()
             # Nobody knows what has happened meanwhile.
             self._tell(None)
             await self._clock.sleep(RELIST)
+
+    async def _look_once(self) -> None:
+        """Events are told from some moment after they were asked for, and no runtime says when that has come."""
+        await self._clock.sleep(RELIST)
+        self._tell(None)
 
     def _tell(self, uid: str | None) -> None:
         """None: it may be any pod."""
