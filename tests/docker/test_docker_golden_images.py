@@ -153,7 +153,7 @@ async def test_removal_of_what_is_not_there_or_just_goes_is_fine(tmp_path: Path)
 
 
 async def test_an_image_in_use_keeps_one_name_that_clients_do_not_see(tmp_path: Path) -> None:
-    recorded = golden.case("remove-image-in-use")
+    recorded = golden.case("image-remove-in-use")
     look, refused = recorded["docker"]
     id, [tag] = look["response"]["Id"], look["response"]["RepoTags"]
     gone = {**refused, "status": 200, "response": [{"Untagged": tag}]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ctypes
 import json
 import subprocess
 import tarfile
@@ -27,13 +28,14 @@ from podwright.errors import (
     Unimplemented,
 )
 from podwright.wire import podwright_pb2 as own
-from tests.behaviour.stage import HTPASSWD, PASSWORD, USER
 from tests.docker.daemon import Daemon
 from tests.images.conftest import Registry, run_registry
 from tests.images.layouts import TarMaker
 from tools.oci_image import Layout
 
 pytestmark = pytest.mark.root
+
+USER, PASSWORD = "reader", "sesame"
 
 
 @dataclass
@@ -176,7 +178,11 @@ async def test_an_image_in_use_keeps_its_files_until_its_last_container_has_gone
 async def test_credentials_are_the_calls_or_those_of_the_authfile(
     room: Room, shelf: Shelf, tmp_path: Path
 ) -> None:
-    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    # By libcrypt, of the lowest cost that registries take: they compute it at every request.
+    crypt = ctypes.CDLL("libcrypt.so.1").crypt
+    crypt.restype = ctypes.c_char_p
+    secret = crypt(PASSWORD.encode(), b"$2y$05$abcdefghijklmnopqrstuu")
+    (tmp_path / "htpasswd").write_text(f"{USER}:{secret.decode()}\n")
     auth = f"auth: {{htpasswd: {{realm: test, path: {tmp_path / 'htpasswd'}}}}}\n"
     with run_registry(tmp_path / "registry", auth=auth) as registry:
         name = f"{registry.address}/test/one:1"
