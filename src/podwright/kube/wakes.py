@@ -75,7 +75,7 @@ class Feed:
             await self._clock.sleep(RELIST)
 
     async def _look_once(self) -> None:
-        """Events are told from some moment after they were asked for, and no runtime says when that has come."""
+        """Events are told from some moment after they are asked for; no runtime says when that has come."""
         await self._clock.sleep(RELIST)
         self._tell(None)
 
