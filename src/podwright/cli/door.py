@@ -93,15 +93,13 @@ class Door:
         `podwright run` has where the host has no network configuration."""
         from contextlib import AsyncExitStack
 
-        from podwright.cli.share import patient
+        from podwright.cli.share import patient, reached
 
         async with AsyncExitStack() as stack:
 
             async def enter() -> Cri:
                 if address := self.answering():
-                    from podwright.client import connect
-
-                    return await stack.enter_async_context(connect(address))
+                    return await stack.enter_async_context(reached(address))
                 self.require_no_server()
                 return await stack.enter_async_context(self._own(bridge=True))
 

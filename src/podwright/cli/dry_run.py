@@ -58,11 +58,11 @@ async def dry_run(
 @asynccontextmanager
 async def _asked(door: Door, endpoint: str | None) -> AsyncIterator[Cri | None]:
     """Who would run the pods; None where this process would and may not: then the images are not known."""
-    from podwright.client import connect
+    from podwright.cli.share import reached
 
     async with AsyncExitStack() as stack:
         if endpoint is not None:
-            yield await stack.enter_async_context(connect(endpoint))
+            yield await stack.enter_async_context(reached(endpoint))
             return
         try:
             runtime = await stack.enter_async_context(door.cri())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 async def operations(door: Door, every: bool, output: Format) -> None:
     """Unavailable when nobody has the state open: then nothing goes on. Unimplemented of other servers."""
-    from podwright.client import connect
+    from podwright.cli.share import reached
     from podwright.errors import Unavailable, Unimplemented
     from podwright.wire import podwright_pb2 as own
 
@@ -25,7 +25,7 @@ async def operations(door: Door, every: bool, output: Format) -> None:
             f"no server answers at {door.config().listen}, and no `podwright run` has the state: there is"
             f" nobody to ask what goes on"
         )
-    async with connect(address) as runtime:
+    async with reached(address) as runtime:
         request = own.ListOperationsRequest(reading=every)
         try:
             answer = await cast("Node", runtime).list_operations(request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from podwright.api import Cri, Node
 from podwright.errors import PodwrightError, Unavailable
 from podwright.kube.lost import answer_of
+from podwright.server.endpoint import STARTING
 from podwright.state.lock import Taken
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
@@ -31,6 +33,9 @@ PATIENCE = 10.0
 
 PAUSE = 0.02
 """Seconds between two tries: the kernel's lock can be waited for, but not together with a socket."""
+
+SILENCE = 0.5
+"""Seconds of waiting for a server's recovery that nobody needs to hear of."""
 
 MOMENT = 0.3
 """Seconds that a run lasts before it answers others; a short one never loads gRPC for it."""
@@ -48,6 +53,37 @@ async def patient(enter: Callable[[], Awaitable[T]], patience: float = PATIENCE)
         except Taken:
             if time.monotonic() > deadline:
                 raise
+        await asyncio.sleep(PAUSE)
+
+
+@asynccontextmanager
+async def reached(address: str, patience: float = PATIENCE) -> AsyncIterator[Cri]:
+    """The CRI served at `address`, once the server is done with what an earlier one left. Who waits for that
+    is told so; Unavailable after `patience` seconds."""
+    from podwright.client import connect
+
+    async with connect(address) as runtime:
+        await _recovered(runtime, address, patience)
+        yield runtime
+
+
+async def _recovered(runtime: Cri, address: str, patience: float) -> None:
+    begun, told = time.monotonic(), False
+    while True:
+        try:
+            await runtime.version(cri.VersionRequest())
+            return
+        except Unavailable as error:
+            waited = time.monotonic() - begun
+            if STARTING not in str(error):
+                return  # whatever is wrong the command's own call will tell
+            if waited > patience:
+                raise Unavailable(f"the server at {address}, after {patience:g} s: {error}") from None
+            if waited > SILENCE and not told:
+                told = True
+                print(f"podwright: waiting for the server at {address}: {error}", file=sys.stderr)
+        except PodwrightError:
+            return
         await asyncio.sleep(PAUSE)
 
 
@@ -73,17 +109,21 @@ class _Relay:
         self._server = server
         self._stack = stack
         self._renewing = asyncio.Lock()
+        self._entered = False
 
     async def enter(self) -> None:
         """Find who has the state now, or take it."""
         self.current = await patient(self._enter)
+        self._entered = True
 
     async def _enter(self) -> Cri:
         from podwright import library
         from podwright.client import connect
 
         if address := self._server or self._door.neighbour():
-            return await self._stack.enter_async_context(connect(address))
+            # `_renew` has its own patience with a server that starts anew.
+            entering = connect(address) if self._entered else reached(address)
+            return await self._stack.enter_async_context(entering)
         self._door.require_no_server()
         opened = await self._stack.enter_async_context(library.open(config=self._door.config()))
         self.owns = True

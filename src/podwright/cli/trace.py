@@ -87,9 +87,9 @@ async def _runtime(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
         async with door.cri() as runtime:
             yield runtime
     else:
-        from podwright.client import connect
+        from podwright.cli.share import reached
 
-        async with connect(endpoint) as runtime:
+        async with reached(endpoint) as runtime:
             yield runtime
 
 

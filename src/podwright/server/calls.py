@@ -22,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from podwright.api import Cri, method_name
 from podwright.core.operations import subject
+from podwright.server.endpoint import STARTING
 from podwright.server.errors import EXPECTED, status_of
 from podwright.steps import Operations
 from podwright.wire import cri_pb2 as cri
@@ -41,7 +42,7 @@ class Gate:
         self._handlers: dict[str, Handler] = {}
         self._house: Cri | None = None
         self._streams: set[asyncio.Task[Any]] = set()
-        self.reason = "starting: recovery has not finished"
+        self.reason = STARTING
         self.refused = 0
         """Calls that came while it was shut."""
 

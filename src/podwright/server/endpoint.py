@@ -17,6 +17,8 @@ from pathlib import Path
 from podwright.errors import FailedPrecondition, InvalidArgument
 
 MODE = 0o660
+STARTING = "starting: recovery has not finished"
+"""What a server says to every call until it can serve them; it listens before."""
 PATH_BYTES = 107
 """sun_path of sockaddr_un without its final NUL (unix(7))."""
 

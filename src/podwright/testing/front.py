@@ -22,6 +22,7 @@ from podwright.engines.fake.faults import Fault
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import World, forever
 from podwright.errors import Unavailable, Unimplemented
+from podwright.server.endpoint import STARTING
 from podwright.testing.calls import Call, Calls, with_id
 from podwright.testing.face import Face
 from podwright.testing.subjects import subject_of, subject_of_id
@@ -62,7 +63,7 @@ class Front:
         self.calls = calls
         self.runtime: Runtime | None = None
         """The core that answers now."""
-        self.reason = "starting: recovery has not finished"
+        self.reason = STARTING
         """Why none does."""
         self._crashes, self._last_words = 0, ""
         self._records: Records | None = None

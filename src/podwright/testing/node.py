@@ -30,6 +30,7 @@ from podwright.engines.fake.subject import Match
 from podwright.engines.fake.values import seconds
 from podwright.engines.fake.world import World
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
+from podwright.server.endpoint import STARTING
 from podwright.state.lock import locked
 from podwright.testing.calls import KEPT, Calls
 from podwright.testing.front import Front
@@ -339,7 +340,7 @@ class FakeNode:
     # Starting and ending
 
     async def _start(self) -> None:
-        self._front.shut("starting: recovery has not finished")
+        self._front.shut(STARTING)
         for socket in self._sockets:
             await socket.listen()
         life = self._life = Life(self.config, self.world, self._front, self._hooks)
