@@ -161,10 +161,10 @@ class Node(Protocol):
         watcher that is slow misses intermediate states, never the last one of a pull."""
 
     def watch_steps(self, request: own.WatchStepsRequest, /) -> AsyncIterator[own.StepEvent]:
-        """Each begin and end of an operation, or of a step in one, whose caller sent the trace id of `request`.
-        The first event is empty: whatever begins after it is told. Times are the server's: `began_at` in
-        nanoseconds since the epoch, `started` and `ended` (0 while it goes on) on its monotonic clock. A watcher
-        that is too slow is told so by ResourceExhausted."""
+        """Each begin and end of an operation, or of a step in one, whose caller sent the trace id of
+        `request`. The first event is empty: whatever begins after it is told. Times are the server's:
+        `began_at` in nanoseconds since the epoch, `started` and `ended` (0 while it goes on) on its monotonic
+        clock. A watcher that is too slow is told so by ResourceExhausted."""
 
     async def explain_blob(self, request: own.ExplainBlobRequest, /) -> own.ExplainBlobResponse:
         """What a digest is here, and what keeps it. NotFound when it is nothing."""

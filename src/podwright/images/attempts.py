@@ -42,7 +42,8 @@ _ABSENT = re.compile(
     r"no such file or directory"
 )
 _REFUSED = re.compile(
-    r"unauthorized|authentication required|no basic auth credentials|denied|[Ff]orbidden|invalid username/password|\b401\b|\b403\b"
+    r"unauthorized|authentication required|no basic auth credentials|denied|[Ff]orbidden"
+    r"|invalid username/password|\b401\b|\b403\b"
 )
 _NOT_TLS = re.compile(r"server gave HTTP response to HTTPS client|x509:|certificate|tls: ")
 _CONFIGURATION = "loading registries configuration"
