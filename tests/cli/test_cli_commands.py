@@ -243,6 +243,15 @@ async def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...]) 
     assert "--help" in done.stderr
 
 
+async def test_a_command_takes_one_line_of_the_help_at_80_columns() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    lines = (await program("--help", COLUMNS="80")).stdout.splitlines()
+    panels = lines[next(n for n, line in enumerate(lines) if "─ Pods ─" in line) :]
+    rows = [line.strip("│ ").split("  ")[0] for line in panels if line.startswith("│")]
+    assert rows == list(group.commands)
+
+
 async def test_every_command_has_help() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup) and len(group.commands) > 20

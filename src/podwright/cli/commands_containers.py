@@ -31,15 +31,15 @@ PANEL = "Containers"
 @app.command(rich_help_panel=PANEL)
 def ps(
     context: typer.Context,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Those that do not run, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Also those that do not run.")] = False,
     quiet: Quiet = False,
     output: Output = Format.TABLE,
     operations: Annotated[
         bool,
         typer.Option(
             "--operations",
-            help="Creates, starts, stops, pulls that are under way instead, with stage and age. With --all"
-            " also calls that only look.",
+            help="Instead: creates, starts, stops and pulls that are under way, with stage and age. With"
+            " --all also calls that only look.",
         ),
     ] = False,
 ) -> None:
@@ -63,15 +63,15 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the container has ended.")
     ] = False,
-    tail: Annotated[int | None, typer.Option(min=0, help="Only the last so many lines.")] = None,
+    tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the last N lines.")] = None,
     since: Annotated[
         str, typer.Option(help="Only from then on: 10m, 2h, or an RFC 3339 time.", metavar="TIME")
     ] = "",
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", "-t", help="In front of each line, when it was written.")
+        bool, typer.Option("--timestamps", "-t", help="Begin each line with the time it was written.")
     ] = False,
     previous: Annotated[
-        bool, typer.Option("--previous", "-p", help="Of the attempt before, when it was restarted.")
+        bool, typer.Option("--previous", "-p", help="What the attempt before the last restart has written.")
     ] = False,
 ) -> None:
     """Print what a container has written, rotated files included."""
@@ -94,7 +94,11 @@ def exec(
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give the command a terminal.")] = False,
     timeout: Annotated[
         int,
-        typer.Option(min=0, help="Seconds it may take; its output comes when it has ended. 0: any time."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="How long it may take; its output comes when it has ended. 0: any time.",
+        ),
     ] = 0,
     detach_keys: DetachKeys = "ctrl-p,ctrl-q",
     transport: StreamTransport = Transport.AUTO,
@@ -103,9 +107,10 @@ def exec(
     cert: ClientCertificate = None,
     key: ClientKey = None,
 ) -> None:
-    """Run a command in a container, exit with its status: 127 when it is not there, 126 when it cannot run.
+    """Run a command in a container, and exit with its status.
 
-    Options of podwright stand before CONTAINER; what follows it is the command's.
+    127 when the command is not there, 126 when it cannot run. Options of
+    podwright stand before CONTAINER; what follows it is the command's.
     """
     from podwright.cli import exec as room
 
@@ -139,9 +144,10 @@ def attach(
     cert: ClientCertificate = None,
     key: ClientKey = None,
 ) -> None:
-    """Connect with the first process of a container; what it wrote before is in its log.
+    """Connect with the first process of a container.
 
-    Exits with the container's status when it has ended, with 0 when it was left running.
+    What it wrote before is in its log. Exits with the container's status when it
+    has ended, with 0 when it was left running.
     """
     from podwright.cli import attach as room
 
@@ -154,10 +160,11 @@ def attach(
 def cp(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="What to copy: a path here, or CONTAINER:PATH; - is a tar.")
+        str,
+        typer.Argument(metavar="SRC", help="What to copy: a path here, or CONTAINER:PATH; - reads a tar."),
     ],
     target: Annotated[
-        str, typer.Argument(metavar="DST", help="Where to: the other of the two; - writes a tar.")
+        str, typer.Argument(metavar="DST", help="Where to: CONTAINER:PATH, or a path here; - writes a tar.")
     ],
     transport: StreamTransport = Transport.AUTO,
     ca: Authority = None,
@@ -167,8 +174,9 @@ def cp(
 ) -> None:
     """Copy files and directories into a container or out of it.
 
-    Into DST when it is a directory, else under its name; DIR/. stands for what is in DIR. Symbolic links are
-    copied as links. The container's tar does its part; without one it takes root on the container's host.
+    Into DST when it is a directory, else under its name; DIR/. stands for what is
+    in DIR. Symbolic links are copied as links. The container's tar does its part;
+    without one it takes root on the container's host.
     """
     from podwright.cli import copy
 
@@ -180,7 +188,8 @@ def stop(
     context: typer.Context,
     names: Names,
     grace: Annotated[
-        int, typer.Option("--time", "-t", min=0, help="Seconds between the stop signal and SIGKILL.")
+        int,
+        typer.Option("--time", "-t", metavar="SECONDS", min=0, help="Between the stop signal and SIGKILL."),
     ] = 10,
 ) -> None:
     """Stop containers, or pods with all of theirs."""
@@ -193,7 +202,7 @@ def stop(
 def rm(
     context: typer.Context,
     names: Names,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Those that run, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also those that run.")] = False,
 ) -> None:
     """Remove containers, or pods with all of theirs."""
     from podwright.cli import act
@@ -207,12 +216,14 @@ def checkpoint(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A container that runs, or a pod.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The archive to write.")],
     timeout: Annotated[
-        int, typer.Option(min=0, help="Seconds that each container may take; 0: as long as it likes.")
+        int,
+        typer.Option(metavar="SECONDS", min=0, help="How long each container may take; 0: any time."),
     ] = 0,
 ) -> None:
-    """Write a container, or all that run in a pod, to an archive, with CRIU; they run on.
+    """Write a container, or all of a pod, to an archive.
 
-    An archive has the memory of what ran: keep it from others.
+    With CRIU; of a pod, all containers that run. They run on. An archive has the
+    memory of what ran: keep it from others.
     """
     from podwright.cli import checkpoint as room
 
@@ -234,9 +245,10 @@ def restore(
         typer.Option(metavar="HOST:PATH", help="A mount that the container had; may be repeated."),
     ] = None,
 ) -> None:
-    """Run again what an archive holds, where it was, and print the new id. The images must be there.
+    """Run again what an archive of `checkpoint` holds, where it was.
 
-    What is restored has the credentials that the archive says: trust it like a program that root starts.
+    Prints the new id. The images must be there. What is restored has the
+    credentials that the archive says: trust it like a program that root starts.
     """
     from podwright.cli import checkpoint as room
 

@@ -36,12 +36,13 @@ def describe(
         typer.Argument(metavar="POD...", help="By name, NAMESPACE/NAME, uid, id, or the beginning of one."),
     ],
     output: Annotated[
-        Document, typer.Option("--output", "-o", help="json, yaml: the Pod of the API, with its status.")
+        Document, typer.Option("--output", "-o", help="json, yaml: the API's Pod, with its status.")
     ] = Document.TEXT,
 ) -> None:
-    """Tell all that is known of pods: containers and their states, conditions, volumes, events.
+    """Describe pods: containers, conditions, volumes, events.
 
-    Values that come from Secrets are not shown. Of pods that other clients run it tells what the CRI knows.
+    Values that come from Secrets are not shown. Of pods that other clients run it
+    tells what the CRI knows.
     """
     from podwright.cli import describe as room
 
@@ -52,7 +53,8 @@ def describe(
 def events(
     context: typer.Context,
     pod: Annotated[
-        str | None, typer.Argument(metavar="[POD]", help="Only of this one.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[POD]", help="Only what happened to this one.", show_default=False),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
     since: Annotated[
@@ -60,7 +62,10 @@ def events(
     ] = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """List what has happened to the pods that podwright runs, the newest last."""
+    """List what has happened to pods, the newest last.
+
+    To those that podwright runs.
+    """
     from podwright.cli import events as room
 
     run_async(room.events(context.obj, pod, follow=follow, since=since, output=output))
@@ -72,7 +77,7 @@ def inspect(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers, pods or images.")],
     kind: Annotated[Kind | None, typer.Option("--type", help="What NAME is, when it fits several.")] = None,
 ) -> None:
-    """Print all that is known of containers, pods or images, as JSON."""
+    """Print containers, pods or images in full, as JSON."""
     from podwright.cli import inspect as room
 
     run_async(room.inspect(context.obj, names, kind))
@@ -85,12 +90,13 @@ def explain(
         str | None,
         typer.Argument(
             metavar="[FILE|CONTAINER]",
-            help="A Pod manifest (- is standard input), or a container that exists; a file goes first.",
+            help="A Pod manifest (- is standard input), or a container that exists; where there are both, the"
+            " file is meant.",
             show_default=False,
         ),
     ] = None,
     pod_config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Instead of a manifest: the pod, as crictl takes it.")
+        str | None, typer.Option(metavar="FILE", help="Instead of a manifest: the pod, as crictl takes it …")
     ] = None,
     container_config: Annotated[str | None, typer.Option(metavar="FILE", help="… and its container.")] = None,
     container: Annotated[
@@ -110,7 +116,9 @@ def explain(
             " YAML) or another FILE; may be repeated. Exits like diff: 0 nothing, 1 something, 2 trouble.",
         ),
     ] = None,
-    path: Annotated[str, typer.Option(metavar="PREFIX", help="Only what is there, in full.")] = "",
+    path: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Only the settings at and below it, in full.")
+    ] = "",
     wide: Annotated[bool, typer.Option("--wide", "-w", help="Cut nothing to the terminal's width.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The spec alone, as it would be written.")] = False,
     output: Annotated[
@@ -121,10 +129,14 @@ def explain(
         typer.Option(metavar="FILE", help="Configuration of the images (skopeo inspect --config), JSON."),
     ] = None,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The fake engine's, YAML.", rich_help_panel=FAKE)
+        Path | None,
+        typer.Option(metavar="FILE", help="What happens on the node, YAML.", rich_help_panel=FAKE),
     ] = None,
 ) -> None:
-    """Tell what a container would get, or has got, and why. Creates nothing."""
+    """Tell what a container would get, or has got, and why.
+
+    Creates nothing.
+    """
     from podwright.cli import explain as room
     from podwright.errors import PodwrightError
 
@@ -162,16 +174,19 @@ def trace(
         str | None,
         typer.Option(help="Start it at this CRI server, podwright's or another's.", metavar="ADDRESS"),
     ] = None,
-    repeat: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Start it so often, and print medians.")
-    ] = 1,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Start it N times, and print medians.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the pod running.")] = False,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Short calls in rows of their own.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Also short calls in rows of their own.")
+    ] = False,
     output: Annotated[
         TraceForm, typer.Option("--output", "-o", help="otlp-json: what trace viewers read.")
     ] = TraceForm.WATERFALL,
 ) -> None:
-    """Start a pod, print where the time of its start went, and remove it. Exits with 1 when it failed."""
+    """Start a pod, and print where the time of its start went.
+
+    The pod is removed then. Exits with 1 when it could not be started.
+    """
     from podwright.cli import trace as room
 
     options = room.Options(endpoint, repeat, keep, every, room.Form(output.value))

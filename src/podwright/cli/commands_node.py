@@ -34,11 +34,11 @@ class FakeClock(enum.StrEnum):
 @app.command(rich_help_panel=PANEL)
 def serve(
     context: typer.Context,
-    log_level: Annotated[LogLevel, typer.Option(help="debug has a line for each call.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option(help="How much is told; debug: every call.")] = LogLevel.INFO,
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="What runs the containers: oci; docker, a Docker Engine; or fake, in memory, for tests"
+            help="What runs the containers; docker: a Docker Engine, fake: in memory, for tests"
             " (default: as configured).",
         ),
     ] = None,
@@ -65,15 +65,21 @@ def serve(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Of ids and chances; counts more than the scenario's.", rich_help_panel=FAKE
+            metavar="N",
+            min=0,
+            help="Where ids and chances come from; goes before the scenario's.",
+            rich_help_panel=FAKE,
         ),
     ] = None,
     clock: Annotated[
         FakeClock | None,
-        typer.Option(help="The time that pods live by (default: as in the scenario).", rich_help_panel=FAKE),
+        typer.Option(help="The clock that pods live by (default: as in the scenario).", rich_help_panel=FAKE),
     ] = None,
 ) -> None:
-    """Serve the CRI at the socket, in the foreground. Containers outlive it, but for a fake node's."""
+    """Serve the CRI at the socket, in the foreground.
+
+    Containers outlive it, but for a fake node's.
+    """
     from podwright.cli import serve as room
 
     options = room.FakeOptions(scenario, control, seed, None if clock is None else clock.value)
@@ -83,7 +89,10 @@ def serve(
 
 @app.command(rich_help_panel=PANEL)
 def status(context: typer.Context, output: Output = Format.TABLE) -> None:
-    """Print whether pods can run, and with which handlers. Exits with 1 when they cannot."""
+    """Print whether pods can run, and with which handlers.
+
+    Exits with 1 when they cannot.
+    """
     from podwright.cli import node
 
     raise typer.Exit(0 if run_async(node.status(context.obj, output)) else 1)
@@ -95,7 +104,10 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Remove what is orphaned.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Look at what this host can do, and at what is left over on it. Exits with 1 when pods cannot run."""
+    """Look at what this host can do, and at what is left over on it.
+
+    Exits with 1 when pods cannot run.
+    """
     from podwright.cli import doctor as room
 
     raise typer.Exit(0 if run_async(room.doctor(context.obj, fix, output)) else 1)

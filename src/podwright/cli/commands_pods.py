@@ -26,7 +26,7 @@ from podwright.cli.output import Document, Format
 
 app = typer.Typer()
 PANEL = "Pods"
-BESIDE, DRY = "Beside the manifests", "Only looking"
+BESIDE, DRY = "Beside the manifests", "Without running"
 
 
 class Wait(enum.StrEnum):
@@ -58,28 +58,32 @@ def run(
     ] = None,
     more: Annotated[
         list[Path] | None,
-        typer.Option("--filename", "-f", metavar="FILE", help="The same, as kubectl has it."),
+        typer.Option(
+            "--filename", "-f", metavar="FILE", help="Manifests, as kubectl has it; may be repeated."
+        ),
     ] = None,
     detach: Annotated[
         bool,
-        typer.Option("--detach", "-d", help="Leave them running once they are started; print their ids."),
+        typer.Option("--detach", "-d", help="Leave the pods running once they are started; print their ids."),
     ] = False,
     wait: Annotated[
         Wait | None,
         typer.Option(
             metavar="[=ready|completed]",
-            help="Detached, but only when all are so. Exits with 124 when time is over.",
+            help="Leave them when all are ready, or completed. Exits with 124 when --timeout is over.",
         ),
     ] = None,
     timeout: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How long to wait: 30s, 2m; 0 is any time (ready: 5m)."),
+        typer.Option(
+            metavar="TIME", help="How long --wait may take: 30s, 2m; 0: any time (default: 5m for ready)."
+        ),
     ] = None,
     keep: Annotated[
         bool | None,
         typer.Option(
             "--keep/--rm",
-            help="Whether what has ended stays to be looked at (in the foreground it is removed).",
+            help="Whether what has ended stays to be looked at (default: it goes, unless detached).",
             show_default=False,
         ),
     ] = None,
@@ -123,9 +127,10 @@ def run(
         bool, typer.Option("--show-secrets", help="Print the values of Secrets, too.", rich_help_panel=DRY)
     ] = False,
 ) -> None:
-    """Run Pods as a kubelet does: print what their containers write, exit with their status.
+    """Run Pods as a kubelet does, and print what they write.
 
-    On a terminal the pods are drawn below their output. Ctrl-C stops them gracefully, a second one kills.
+    Exits with their status. On a terminal the pods are drawn below their output.
+    Ctrl-C stops them gracefully, a second one kills.
     """
     from podwright.cli.run_inputs import Inputs
 
@@ -169,7 +174,7 @@ def port_forward(
         list[str],
         typer.Argument(
             metavar="[LOCAL:]REMOTE...",
-            help="A port here and one of the pod; :REMOTE takes any that is free.",
+            help="A port here and one of the pod; :REMOTE takes any here that is free.",
         ),
     ],
     address: Annotated[
@@ -182,7 +187,10 @@ def port_forward(
     cert: ClientCertificate = None,
     key: ClientKey = None,
 ) -> None:
-    """Make ports of a pod reachable here, until Ctrl-C. They are its own localhost's."""
+    """Make ports of a pod reachable here, until Ctrl-C.
+
+    They are those of its own localhost.
+    """
     from podwright.cli import forward
 
     options = streaming(transport, ca, insecure, cert, key)
@@ -192,14 +200,17 @@ def port_forward(
 @app.command(rich_help_panel=PANEL)
 def keep(
     context: typer.Context,
-    manifests: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of their manifests.")],
+    manifests: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the pods' manifests.")],
     endpoint: Annotated[
         str | None,
         typer.Option(help="Keep them at this CRI server, podwright's or another's.", metavar="ADDRESS"),
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="debug has more lines.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option(help="How much is told.")] = LogLevel.INFO,
 ) -> None:
-    """Keep a directory's pods at a server that runs already, as `serve --manifests` does at its own."""
+    """Keep a directory's pods at a server that runs already.
+
+    As `serve --manifests` does at its own.
+    """
     from podwright.cli import keep as room
 
     room.keep(context.obj, manifests, endpoint, log_level)

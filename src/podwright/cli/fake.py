@@ -79,15 +79,18 @@ def scenario(context: typer.Context) -> None:
 @app.command()
 def calls(
     context: typer.Context,
-    rpc: Annotated[str, typer.Option(help="Only these, a pattern: Create*.", metavar="NAME")] = "*",
-    pod: Annotated[str, typer.Option(help="Only those about this pod, a pattern.")] = "",
-    container: Annotated[str, typer.Option(help="Only those about this container, a pattern.")] = "",
+    rpc: Annotated[str, typer.Option(help="Only calls of these rpcs: Create*.", metavar="PATTERN")] = "*",
+    pod: Annotated[str, typer.Option(help="Only those about this pod.", metavar="PATTERN")] = "",
+    container: Annotated[str, typer.Option(help="Only those about this container.", metavar="PATTERN")] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 1000,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most N, the newest.")] = 1000,
     clear: Annotated[bool, typer.Option("--clear", help="Print nothing, but forget all calls.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """List the calls that the node got, oldest first; -o json has their requests and responses."""
+    """List the calls that the node got, oldest first.
+
+    -o json has their requests and responses.
+    """
     from podwright.cli.output import json, table
 
     client = _client(context)
@@ -168,7 +171,7 @@ def add_fault(
     context: typer.Context,
     on: Annotated[
         str,
-        typer.Argument(metavar="PLACE", help="CreateContainer, create_container.rootfs, event.*; a pattern."),
+        typer.Argument(metavar="PLACE", help="A pattern: CreateContainer, create_container.rootfs, event.*."),
     ],
     error: Annotated[
         str, typer.Option(help="It fails with this code: Unavailable, NotFound, ….", metavar="CODE")
@@ -180,15 +183,20 @@ def add_fault(
     downtime: Annotated[
         str, typer.Option(help="So long after the crash it starts again.", metavar="TIME")
     ] = "",
-    count: Annotated[int, typer.Option(min=0, help="Only so many times; 0: always.")] = 1,
-    skip: Annotated[int, typer.Option(min=0, help="The first so many times pass unharmed.")] = 0,
-    probability: Annotated[float, typer.Option(help="How likely it strikes, above 0 to 1.")] = 1.0,
-    pod: Annotated[str, typer.Option(help="Only for this pod, a pattern.")] = "",
-    namespace: Annotated[str, typer.Option(help="Only for pods of this namespace, a pattern.")] = "",
-    container: Annotated[str, typer.Option(help="Only for this container, a pattern.")] = "",
-    image: Annotated[str, typer.Option(help="Only for this image, a pattern.")] = "",
+    count: Annotated[int, typer.Option(metavar="N", min=0, help="Only N times; 0: always.")] = 1,
+    skip: Annotated[int, typer.Option(metavar="N", min=0, help="The first N times pass unharmed.")] = 0,
+    probability: Annotated[
+        float, typer.Option(metavar="P", help="How likely it strikes, above 0 to 1.")
+    ] = 1.0,
+    pod: Annotated[str, typer.Option(help="Only for this pod.", metavar="PATTERN")] = "",
+    namespace: Annotated[str, typer.Option(help="Only for pods of this namespace.", metavar="PATTERN")] = "",
+    container: Annotated[str, typer.Option(help="Only for this container.", metavar="PATTERN")] = "",
+    image: Annotated[str, typer.Option(help="Only for this image.", metavar="PATTERN")] = "",
 ) -> None:
-    """Let something go wrong, once unless --count says otherwise; prints the fault's id."""
+    """Let something go wrong, once unless --count says otherwise.
+
+    Prints the fault's id.
+    """
     whom = {"pod": pod, "namespace": namespace, "container": container, "image": image}
     fault: dict[str, Any] = {
         "on": on,
@@ -209,7 +217,10 @@ def add_fault(
 @app.command("rm-fault")
 def rm_fault(
     context: typer.Context,
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", show_default=False)] = None,
+    ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[ID]...", help="As `faults` lists them.", show_default=False),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", "-a", help="Every one.")] = False,
 ) -> None:
     """Remove faults."""
@@ -226,7 +237,7 @@ def rm_fault(
 def exit_container(
     context: typer.Context,
     container: Annotated[str, typer.Argument(metavar="CONTAINER", help="The container.")],
-    code: Annotated[int, typer.Option(min=0, max=255, help="Its exit status.")] = 0,
+    code: Annotated[int, typer.Option(metavar="N", min=0, max=255, help="Its exit status.")] = 0,
     oom: Annotated[bool, typer.Option("--oom", help="Killed for want of memory.")] = False,
 ) -> None:
     """End the program of a container."""
@@ -241,7 +252,8 @@ def lose(context: typer.Context, pod: Annotated[str, typer.Argument(metavar="POD
 
 @app.command()
 def advance(
-    context: typer.Context, time: Annotated[str, typer.Argument(metavar="TIME", help="90s, 10m, 2h30m.")]
+    context: typer.Context,
+    time: Annotated[str, typer.Argument(metavar="TIME", help="How much of it: 90s, 10m, 2h30m.")],
 ) -> None:
     """Let time pass on a virtual clock; prints what it shows then."""
     print(_client(context).post("/v1/clock/advance", seconds=time)["now"])
@@ -266,19 +278,28 @@ def crash(
 
 @app.command()
 def restart(context: typer.Context) -> None:
-    """Stop the server as SIGTERM does, and start it again; one that is down is started."""
+    """Stop the server as SIGTERM does, and start it again.
+
+    One that is down is started.
+    """
     _client(context).post("/v1/restart")
 
 
 @app.command()
 def reset(context: typer.Context) -> None:
-    """Begin anew: no pods, no images, no calls, and the scenario that the server was started with."""
+    """Begin anew: no pods, no images, no calls.
+
+    With the scenario that the server was started with.
+    """
     _client(context).post("/v1/reset")
 
 
 @app.command()
 def state(context: typer.Context, output: Output = Format.TABLE) -> None:
-    """Print how the server is, and what there is on the node: by its records, and really."""
+    """Print how the server is, and what there is on the node.
+
+    By its records, and really.
+    """
     from podwright.cli.output import json, short, table
 
     found = _client(context).get("/v1/state")

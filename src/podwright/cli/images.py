@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from podwright.cli.door import Door
     from podwright.wire import podwright_pb2 as own
 
-app = typer.Typer(help="More about images.")
+app = typer.Typer(help="Import, export and prune images; tell what keeps a digest.")
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="How it is written.")]
 
-CONFIG = "Of a root file system"
+CONFIG = "Images of a root file system"
 PRESENT = "-"
 
 
@@ -55,7 +55,10 @@ def prune(
     untagged: Annotated[bool, typer.Option("--untagged", help="Only images without a tag.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Remove the images that no container uses and that are not pinned, and what interrupted pulls left."""
+    """Remove the images that no container uses.
+
+    And what interrupted pulls left; pinned images stay.
+    """
     run_async(_prune(context.obj, dry_run, untagged, output))
 
 
@@ -88,16 +91,25 @@ def import_(
     ] = None,
     cmd: Annotated[
         str,
-        typer.Option(help='Default command: words, or a JSON list ["sh","-c","…"].', rich_help_panel=CONFIG),
+        typer.Option(
+            metavar="WORDS",
+            help='Default command: words, or a JSON list ["sh","-c","…"].',
+            rich_help_panel=CONFIG,
+        ),
     ] = "",
     entrypoint: Annotated[
-        str, typer.Option(help="Entry point, written like --cmd.", rich_help_panel=CONFIG)
+        str, typer.Option(metavar="WORDS", help="Entry point, written like --cmd.", rich_help_panel=CONFIG)
     ] = "",
     env: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.", rich_help_panel=CONFIG)
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A variable; may be repeated.", rich_help_panel=CONFIG),
     ] = None,
-    user: Annotated[str, typer.Option(help="User or user:group.", rich_help_panel=CONFIG)] = "",
-    workdir: Annotated[str, typer.Option(help="Working directory.", rich_help_panel=CONFIG)] = "",
+    user: Annotated[
+        str, typer.Option(metavar="USER", help="User or user:group.", rich_help_panel=CONFIG)
+    ] = "",
+    workdir: Annotated[
+        str, typer.Option(metavar="DIR", help="Working directory.", rich_help_panel=CONFIG)
+    ] = "",
 ) -> None:
     """Make images of what is on this host, and print their ids."""
     settings = {
@@ -123,10 +135,18 @@ def export(
         ),
     ],
     form: Annotated[
-        Form | None, typer.Option("--format", help="When TARGET does not say it (default: oci-archive).")
+        Form | None,
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="oci, oci-archive or docker-archive, when TARGET does not say it (default: oci-archive).",
+        ),
     ] = None,
 ) -> None:
-    """Write an image to a file or directory, and print its id. OCI keeps every digest, Docker's the id."""
+    """Write an image to a file or directory, and print its id.
+
+    The OCI forms keep every digest, Docker's the id.
+    """
     run_async(_export(context.obj, reference, _with_scheme(target, form)))
 
 

@@ -13,8 +13,8 @@ from podwright.cli.output import Format
 if TYPE_CHECKING:
     from podwright.streaming.client import Options
 
-FAKE = "Of the fake engine"
-STREAMS = "Of the way to a streaming server"
+FAKE = "Fake engine"
+STREAMS = "Reaching a streaming server"
 
 
 class LogLevel(enum.StrEnum):
@@ -35,23 +35,26 @@ Container = Annotated[
 ]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Containers or pods.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only ids, one a line.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How lists are written.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How it is written.")]
 DetachKeys = Annotated[
     str,
     typer.Option(
-        metavar="KEYS", help='On a terminal: what leaves. Characters and ctrl-X, with commas; "" is nothing.'
+        metavar="KEYS",
+        help='What leaves, on a terminal: letters and ctrl-LETTER, with commas between; "": nothing.',
     ),
 ]
 StreamTransport = Annotated[
     Transport,
-    typer.Option(help="auto: WebSocket, or SPDY where the server has no v5.", rich_help_panel=STREAMS),
+    typer.Option(
+        help="auto: WebSocket, or SPDY where the server has no v5 of the protocol.", rich_help_panel=STREAMS
+    ),
 ]
 Authority = Annotated[
     Path | None,
     typer.Option(
         "--ca",
         metavar="FILE",
-        help="Who signs its certificate, PEM (default: whom the host trusts).",
+        help="Authorities that sign its certificate, PEM (default: those the host trusts).",
         rich_help_panel=STREAMS,
     ),
 ]
@@ -65,7 +68,7 @@ ClientCertificate = Annotated[
 ]
 ClientKey = Annotated[
     Path | None,
-    typer.Option("--key", metavar="FILE", help="… and its key.", rich_help_panel=STREAMS),
+    typer.Option("--key", metavar="FILE", help="The key of --cert, PEM.", rich_help_panel=STREAMS),
 ]
 
 
