@@ -43,6 +43,8 @@ APP = "trap 'exit 137' TERM\nhttpd -f -p \"$1\" -h /srv &\nwait\n"
 """Ends at once as those of the recordings ended when their grace was over: that takes half a minute."""
 ALICE = "alice:$2y$05$abcdefghijklmnopqrstuuLZNkQ1VL/QsuI/EN8Qq4Ia5232KBp7m\n"
 """With the password of pull-secret, "wonder": docker-registry takes bcrypt only."""
+MOUNTED: Mapping[str, tuple[str, ...]] = {"mount-propagation": ("shared",), "mount-readonly": ("dir/sub",)}
+"""Mounts in the place of /srv/golden, by the case that is about them."""
 PUBLIC = ("registry.test", "pull.test", "other.test")
 PORTS = ("28080", "28081", "25353", "28090")
 """Of the host: others are used, for they may be taken."""
@@ -105,10 +107,11 @@ class RealStage:
         self.root = machine.root / "cases" / case
         self.root.mkdir(parents=True)
         golden_stage.files(self.root)
-        self._shared = self.root / "golden" / "shared" if case == "mount-propagation" else None
-        if self._shared is not None:
-            mounts.tmpfs(self._shared, size=1 << 16)
-            mounts.make_shared(self._shared)
+        self.steps: tuple[str, ...] = ()
+        self._mounted = [self.root / "golden" / name for name in MOUNTED.get(case, ())]
+        for path in self._mounted:
+            mounts.tmpfs(path, size=1 << 16)
+            mounts.make_shared(path)
         self.uid = str(uuid.uuid4())
         self.changed = asyncio.Event()
         made = self.manifest()
@@ -168,7 +171,12 @@ class RealStage:
     def status(self) -> dict[str, Any]:
         return self._words.status()
 
+    def text(self, text: str) -> str:
+        """In the recordings' words."""
+        return self._words.text(text)
+
     def manifest(self, *steps: str) -> Manifest:
+        self.steps = steps
         made = golden_stage.read(self.case, self.root, *steps)
         assert made.pod.metadata is not None
         made.pod.metadata.uid = self.uid
@@ -185,7 +193,9 @@ class RealStage:
                 probe.httpGet.port = int(self.machine.ports[str(probe.httpGet.port)])
         for secret in made.objects.secrets.values():
             for key, value in secret.data.items():
-                secret.data[key] = value.replace(b"private.test", self.machine.private.encode())
+                cast(dict[str, bytes], secret.data)[key] = value.replace(
+                    b"private.test", self.machine.private.encode()
+                )
         return made
 
     async def lose_sandbox(self) -> None:
@@ -199,8 +209,8 @@ class RealStage:
         await asyncio.wait({self.life})
         await self.worker.discard()
         await asyncio.to_thread(volumes.remove, self.worker.directory)
-        if self._shared is not None:
-            mounts.unmount(self._shared)
+        for path in self._mounted:
+            mounts.unmount(path)
 
     def left(self) -> list[str]:
         """What of the pod is still there."""

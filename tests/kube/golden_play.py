@@ -139,7 +139,7 @@ async def play(
 
 def brief(status: dict[str, Any]) -> dict[str, Any]:
     """As the recordings tell what is left when the deletion is complete."""
-    kept = {key: status[key] for key in ("phase", "reason", "message") if key in status}
+    kept: dict[str, Any] = {key: status[key] for key in ("phase", "reason", "message") if key in status}
     for kind in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         if kind in status:
             kept[kind] = [

@@ -93,7 +93,8 @@ class Words:
 
     def text(self, text: str) -> str:
         for known, name in {**self._places, **self._ids}.items():
-            text = text.replace(known, name)
+            # A port's number may be in the middle of another.
+            text = re.sub(rf"\b{known}\b", name, text) if known.isdigit() else text.replace(known, name)
         text = re.sub(r"(/containers/[^/]+)/[0-9a-f]{8}$", r"\1/${RANDOM}", text)
         text = re.sub(r"kube-api-access-[a-z0-9]{5}", "kube-api-access-${RANDOM}", text)
         ips = self._worker.pod.facts.ips
