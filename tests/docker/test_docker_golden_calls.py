@@ -122,7 +122,7 @@ async def room(name: str, tmp_path: Path) -> AsyncIterator[Room]:
             await host.look()
             network, quiet = Network(), Quiet()
             made = Sandboxes(config, docker, objects, host, cast(ImageService, quiet), cast(Cni, network))
-            containers = Containers(config, docker, objects, host, cast(Logs, quiet))
+            containers = Containers(config, docker, objects, host, cast(Logs, quiet), lambda exit: None)
             yield Room(served, made, containers, network, quiet)
         finally:
             await docker.close()

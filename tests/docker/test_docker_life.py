@@ -13,7 +13,7 @@ import pytest
 from podwright.config import Config
 from podwright.engines.base import ContainerFacts, Presence, SandboxFacts
 from podwright.engines.docker.objects import DOCKER_ID
-from podwright.errors import InvalidArgument, PodwrightError, Unimplemented
+from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError, Unimplemented
 from podwright.wire import cri_pb2 as cri
 from tests.docker.conftest import docker_opened
 from tests.docker.daemon import Daemon
@@ -71,6 +71,19 @@ async def test_exits_tell_code_and_time(docker_bench: Bench) -> None:
     assert (seen.presence, seen.exit) == (Presence.EXITED, first)
     # A signal to what has ended is no error.
     await docker_bench.engine.signal_container(soft, signal.SIGKILL)
+
+
+async def test_what_is_killed_before_its_start_has_ended(docker_bench: Bench) -> None:
+    """Docker has no process to kill then, and tells of no end."""
+    container = await docker_bench.container(await docker_bench.sandbox(), "true", start=False)
+    await docker_bench.engine.signal_container(container, signal.SIGTERM)
+    assert (await docker_bench.engine.observe_container(container)).presence is Presence.CREATED
+    await docker_bench.engine.signal_container(container, signal.SIGKILL)
+    exit = await docker_bench.exit_of(container)
+    assert exit.code == 137
+    assert (await docker_bench.engine.observe_container(container)).exit == exit
+    with pytest.raises(FailedPrecondition, match="killed before its start"):
+        await docker_bench.engine.start_container(container)
 
 
 async def test_a_sandbox_that_is_killed_is_told(docker_bench: Bench, daemon: Daemon) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from podwright.config import Config
-from podwright.engines.base import Container, ContainerFacts, Json, Observation, Presence
+from podwright.engines.base import Container, ContainerFacts, Exit, Json, Observation, Presence
 from podwright.engines.docker import creating, labels, limits, refused, security, states
 from podwright.engines.docker.api import Docker, refusal
 from podwright.engines.docker.container_config import Found, create_request, user_of
@@ -31,13 +32,26 @@ log = logging.getLogger(__name__)
 
 
 class Containers:
-    def __init__(self, config: Config, docker: Docker, objects: Objects, host: Host, logs: Logs) -> None:
+    def __init__(
+        self,
+        config: Config,
+        docker: Docker,
+        objects: Objects,
+        host: Host,
+        logs: Logs,
+        tell: Callable[[Exit], None],
+    ) -> None:
+        """`tell` is told of ends that Docker knows nothing of."""
         self._config = config
         self._docker = docker
         self._objects = objects
         self._host = host
         self._logs = logs
         self._users = Users(docker, objects.owner)
+        self._tell = tell
+        self._starting: set[str] = set()
+        self._never: dict[str, Exit] = {}
+        """Those killed before their start: Docker has no process to kill then, and tells of no end."""
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         if container.checkpoint is not None:
@@ -63,9 +77,15 @@ class Containers:
 
     async def start(self, container: Container) -> ContainerFacts:
         docker_id = await self._objects.id(container)
-        await self._logs.begin(container, docker_id)
-        with step("docker start"):
-            status, body = await self._docker.request("POST", f"/containers/{docker_id}/start")
+        if container.id in self._never:
+            raise FailedPrecondition(f"container {container.id} was killed before its start")
+        self._starting.add(container.id)
+        try:
+            await self._logs.begin(container, docker_id)
+            with step("docker start"):
+                status, body = await self._docker.request("POST", f"/containers/{docker_id}/start")
+        finally:
+            self._starting.discard(container.id)
         if status >= 400:
             await self._logs.finish(container.id)
             raise _start_refused(status, body, container)
@@ -87,15 +107,23 @@ class Containers:
         # 404 and 409: it is gone, or does not run.
         if status >= 400 and status not in (404, 409) and "is not running" not in str(body):
             raise refusal(status, body, f"signal container {container.id[:12]}")
+        if status >= 400 and number == signal.SIGKILL and container.id not in self._starting:
+            seen = states.observation(container.id, await self._objects.inspect_docker(docker_id))
+            if seen.presence is Presence.CREATED:
+                exit = self._never.setdefault(container.id, Exit(container.id, 137, time.time_ns()))
+                self._tell(exit)
 
     async def remove(self, container: Container) -> None:
         with step("docker remove"):
             await self._objects.remove(container)
         await self._logs.remove(container.id)
+        self._never.pop(container.id, None)
 
     async def observe(self, container: Container) -> Observation:
         inspected = await self._objects.inspect(container)
         seen = states.observation(container.id, inspected)
+        if seen.presence is Presence.CREATED and (killed := self._never.get(container.id)) is not None:
+            return Observation(Presence.EXITED, killed)
         if seen.presence in (Presence.RUNNING, Presence.EXITED):
             await self._logs.follow(container, inspected["Id"])
         if seen.presence is Presence.EXITED:

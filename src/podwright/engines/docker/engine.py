@@ -76,8 +76,10 @@ class DockerEngine:
         self._sandboxes = Sandboxes(
             config, self._docker, self._objects, self._host, self._images, self._network
         )
-        self._containers = Containers(config, self._docker, self._objects, self._host, self._logs)
         self._exits = Exits(self._docker, self._objects, self._logs)
+        self._containers = Containers(
+            config, self._docker, self._objects, self._host, self._logs, self._exits.tell
+        )
         self._plan = Plan(config, self._host, self._docker, opened=True)
         self._repair = Repair(self._objects, self._network)
 

@@ -22,12 +22,21 @@ class Exits:
         self._logs = logs
         self._since = time.time_ns()
         """Nanoseconds: what has been told up to then. Docker keeps some events for who comes late."""
+        self._told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
+
+    def tell(self, exit: Exit) -> None:
+        """An end that Docker knows nothing of."""
+        self._told.put_nowait(exit)
 
     async def exits(self) -> AsyncIterator[Exit]:
         """See `Engine.exits`. Raises Unavailable when Docker goes away."""
-        told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
+        told = self._told
         following = asyncio.ensure_future(self._follow(told))
-        following.add_done_callback(lambda task: told.put_nowait(_end(task)))
+
+        def end(task: asyncio.Task[None]) -> None:
+            told.put_nowait(_end(task))
+
+        following.add_done_callback(end)
         try:
             while True:
                 each = await told.get()
@@ -35,6 +44,7 @@ class Exits:
                     raise each
                 yield each
         finally:
+            following.remove_done_callback(end)
             following.cancel()
             await asyncio.wait([following])
 

@@ -93,7 +93,10 @@ def of_container(document: Mapping[str, Json], config: cri.ContainerConfig) -> d
 
 
 def of_sandbox(document: Mapping[str, Json], config: cri.PodSandboxConfig) -> dict[str, str]:
-    return _present(document, _SANDBOX)
+    origins = _present(document, _SANDBOX)
+    if "User" in origins and not config.linux.security_context.HasField("run_as_user"):
+        origins["User"] = "default: a user without rights"
+    return origins
 
 
 def differences(config: cri.ContainerConfig, features: Features) -> list[str]:

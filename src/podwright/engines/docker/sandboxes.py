@@ -17,7 +17,7 @@ from podwright.engines.docker.objects import DOCKER_ID, Objects
 from podwright.engines.docker.pause import SandboxImage
 from podwright.engines.docker.states import running_pid, start_error
 from podwright.engines.oci.host import seccomp_profile
-from podwright.errors import FailedPrecondition, NotFound, PodwrightError, Unavailable
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unavailable
 from podwright.linux.waiting import to_the_end
 from podwright.network import files
 from podwright.network.cni import Attachment, Cni
@@ -61,7 +61,7 @@ class Sandboxes:
             )
         for warning in warnings:
             log.info("sandbox %s: %s", sandbox.id, warning)
-        await self._start(docker_id)
+        await self._start(sandbox, docker_id)
         inspected = await self._objects.inspect_docker(docker_id)
         pid = running_pid(inspected)
         if not pid:
@@ -100,6 +100,7 @@ class Sandboxes:
             "dockerID": inspected["Id"] if inspected else "",
             "pid": pid,
             "netns": f"/proc/{pid}/ns/net" if pid and _own_network(sandbox) else "",
+            "netNamespaceClosed": not pid,
             "runtimeHandler": sandbox.handler or self._host.default_runtime,
             "cgroupParent": sandbox_config.cgroup_parent(sandbox.config, self._host.features),
             "docker": inspected,
@@ -136,13 +137,16 @@ class Sandboxes:
 
     # Making
 
-    async def _start(self, docker_id: str) -> None:
+    async def _start(self, sandbox: Sandbox, docker_id: str) -> None:
         with step("docker start"):
             status, body = await to_the_end(self._docker.request("POST", f"/containers/{docker_id}/start"))
         if status in (400, 500):
-            # In pods only the sysctls can be what is wrong with the request, and Docker says so.
-            words = body.get("message", "") if isinstance(body, dict) else str(body)
-            raise PodwrightError(f"Docker cannot start the sandbox container: {start_error(words)}")
+            words = start_error(body.get("message", "") if isinstance(body, dict) else str(body))
+            for name in sandbox.config.linux.sysctls:
+                # Only the OCI runtime knows them; it names a file or the sysctl.
+                if name in words or f"/proc/sys/{name.replace('.', '/')}" in words:
+                    raise InvalidArgument("config.linux.sysctls", f"{name}: {words}")
+            raise PodwrightError(f"Docker cannot start the sandbox container: {words}")
         if status >= 400:
             raise refusal(status, body, f"start the sandbox container {docker_id[:12]}")
 
