@@ -49,6 +49,19 @@ async def test_all_of_it_is_there_when_the_end_is_told(docker_bench: Bench) -> N
     assert any(each.endswith(b" stdout P no newline") for each in found)
 
 
+async def test_the_end_brings_what_nobody_has_told_of(
+    docker_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: object) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr("podwright.engines.docker.logs._Followed._has_news", never)
+    container = await docker_bench.container(await docker_bench.sandbox(), "sh", "-c", "sleep 0.2; echo last")
+    await docker_bench.exit_of(container)
+    assert Path(container.log_path).read_bytes().endswith(b" stdout F last\n")
+
+
 async def test_long_lines_are_parts(docker_bench: Bench) -> None:
     sandbox = await docker_bench.sandbox()
     script = "a=aaaaaaaaaaaaaaaa; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do a=$a$a; done; echo $a; echo short"

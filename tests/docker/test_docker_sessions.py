@@ -120,7 +120,9 @@ async def test_a_terminal_has_a_size_and_an_end_of_input(room: Room) -> None:
     await until_size(room, container, "33 100")
     sizes.set(Size(90, 20))
     await until_size(room, container, "20 90")
-    client.stdin.send(b"\x10abc\n")  # Ctrl-P is not held back as the beginning of Docker's "detach"
+    client.stdin.send(b"\x10")  # Ctrl-P is not held back as the beginning of Docker's "detach"
+    await client.stdout.has(b"^P")
+    client.stdin.send(b"abc\n")
     await client.stdout.has(b"20 90\r\ngot-\x10abc\r\n")
     client.stdin.send(b"no newline")
     client.stdin.close()
@@ -227,14 +229,14 @@ async def said(first: Client, second: Client) -> None:
 
 async def test_a_stdin_for_several_clients_outlives_each(room: Room) -> None:
     container = await room.container(["/bin/cat"], {"OpenStdin": True})
-    for word in (b"one\n", b"two\n"):
-        client = Client(word)
-        attached = asyncio.ensure_future(room.sessions.attach(container, client.streams))
-        await client.stdout.has(word)
-        client.stdin.close()
-        client.stdin.then(lambda: None)
-        attached.cancel()
-        await asyncio.wait([attached])
+    first, second = Client(b"one\n", closed=True), Client()
+    tasks = [asyncio.ensure_future(room.sessions.attach(container, each.streams)) for each in (first, second)]
+    await first.stdout.has(b"one\n")
+    second.stdin.send(b"two\n")
+    await first.stdout.has(b"two\n")  # who has said all still hears
+    for each in tasks:
+        each.cancel()
+    await asyncio.wait(tasks)
     assert (await room.docker.call("GET", f"/containers/{room.made[0]}/json"))["State"]["Running"]
 
 
