@@ -105,3 +105,17 @@ async def test_last_words_are_read_from_files_and_logs(podwright: Command) -> No
         "from-log": "line 1\nline 2\n",
         "empty-file": "",
     }
+
+
+async def test_a_program_that_does_not_exist_ends_a_pod_that_is_never_restarted(podwright: Command) -> None:
+    async with case(podwright, "start-fails") as (runtime, run, ear), asyncio.timeout(60):
+        run.manifest.spec.restartPolicy = "Never"
+        del run.manifest.spec.containers[1]
+        outcome = await run.run(keep=True)
+        assert [(one.name, one.exit_code, one.reason) for one in outcome.containers] == [
+            ("main", 128, "StartError")
+        ]
+        assert [text for _, text in ear.events if "/no/such/binary" in text]
+        assert run.worker is not None and run.worker.status.phase == "Failed"
+        await run.remove()
+        assert not (await runtime.cri.list_containers(cri.ListContainersRequest())).containers

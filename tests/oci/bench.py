@@ -27,6 +27,13 @@ POD, CONTAINER, NODE, TARGET = (
 )
 
 
+def uncreatable(directory: Path) -> cri.ContainerConfig:
+    """What no runtime can make: a directory mounted over a file."""
+    config = cri.ContainerConfig()
+    config.mounts.add(container_path="/etc/passwd", host_path=str(directory))
+    return config
+
+
 class Bench:
     """An engine and shorthands for driving it as core would."""
 

@@ -15,7 +15,7 @@ from podwright.errors import CommandFailed, InvalidArgument, Unavailable, Unimpl
 from podwright.linux import namespaces, proc
 from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
-from tests.oci.bench import CONTAINER, NODE, POD, TARGET, Bench
+from tests.oci.bench import CONTAINER, NODE, POD, TARGET, Bench, uncreatable
 
 pytestmark = pytest.mark.root
 
@@ -181,10 +181,10 @@ async def test_a_missing_program_is_named_in_the_error(bench: Bench) -> None:
 
 async def test_a_failed_creation_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     sandbox = await bench.sandbox()
-    config = cri.ContainerConfig()
+    config = uncreatable(tmp_path)
     config.mounts.add(container_path="/data", host_path=str(tmp_path / "new" / "deep"))
     with pytest.raises(CommandFailed):
-        await bench.container(sandbox, "no-such-program", config=config)
+        await bench.container(sandbox, "true", config=config, start=False)
     bench.containers.clear()
     assert not (tmp_path / "new").exists()
     assert list(Path(bench.config.run, "containers").iterdir()) == []

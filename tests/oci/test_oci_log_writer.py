@@ -12,9 +12,10 @@ import pytest
 from podwright.config import Config, LogsConfig
 from podwright.engines.base import Container
 from podwright.engines.oci import places
+from podwright.errors import CommandFailed
 from podwright.logs import reader, rotation
 from podwright.logs.writing import LogWriter
-from tests.oci.bench import Bench, opened, processes_with
+from tests.oci.bench import Bench, opened, processes_with, uncreatable
 
 pytestmark = pytest.mark.root
 
@@ -90,12 +91,12 @@ async def pid_of(bench: Bench) -> int:
     return pid
 
 
-async def test_a_failed_creation_leaves_no_fifo(place: Config, busybox: Path) -> None:
+async def test_a_failed_creation_leaves_no_fifo(place: Config, busybox: Path, tmp_path: Path) -> None:
     config = limited(place, rate_lines=100)
     async with opened(config, busybox) as bench:
         sandbox = await bench.sandbox()
-        with pytest.raises(Exception, match="no-such-program"):
-            await bench.container(sandbox, "/no-such-program")
+        with pytest.raises(CommandFailed):
+            await bench.container(sandbox, "true", config=uncreatable(tmp_path))
         assert not list(places.Places(config).logs.glob("*/"))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from podwright.errors import CommandFailed
 from podwright.steps import Operations, Step
 from podwright.wire import cri_pb2 as cri
-from tests.oci.bench import POD, Bench
+from tests.oci.bench import POD, Bench, uncreatable
 
 pytestmark = pytest.mark.root
 
@@ -84,12 +87,12 @@ async def test_pods_life_is_told_step_by_step(bench: Bench) -> None:
     assert {"cni del", "cni del/cni plugin", "end task", "unmount", "remove files"} <= told.take()
 
 
-async def test_failed_step_tells_its_error(bench: Bench) -> None:
+async def test_failed_step_tells_its_error(bench: Bench, tmp_path: Path) -> None:
     operations, told = Operations(), Told()
     operations.watchers = (told,)
     sandbox = await bench.sandbox()
-    with pytest.raises(Exception, match="no-such-program") as caught, operations.open("CreateContainer"):
-        await bench.container(sandbox, "no-such-program")
+    with pytest.raises(CommandFailed) as caught, operations.open("CreateContainer"):
+        await bench.container(sandbox, "true", config=uncreatable(tmp_path))
     assert told.named("runtime create").error is caught.value
     assert told.named("spec").error is None
     assert told.named("CreateContainer").error is caught.value

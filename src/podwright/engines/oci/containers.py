@@ -27,6 +27,7 @@ from podwright.engines.oci import (
     rootfs,
     sessions,
     strays,
+    unstartable,
     user_namespaces,
 )
 from podwright.engines.oci.attach import Attachments
@@ -152,6 +153,8 @@ class Containers:
             cgroup = self._tasks.cgroup(container.id)
             if why := limit_refusals.at_creation(container.config.linux.resources, cgroup, self._host):
                 raise FailedPrecondition(why) from error
+            if unstartable.note(bundle, error):
+                return made_facts
             raise
         if host_user is not None:
             host.own_streams(pid, host_user)
@@ -160,6 +163,7 @@ class Containers:
     async def start(self, container: Container) -> ContainerFacts | None:
         runtime = self._runtimes.get(container.sandbox.handler)
         if not self._restores.pending(container.id):
+            unstartable.check(self._places.container_run(container.id), runtime)
             await self._tasks.start(runtime, container.id)
             return None
         pid = await self._restores.start(container, runtime, await self._supervised(container))
@@ -168,7 +172,7 @@ class Containers:
     async def signal(self, container: Container, number: int) -> None:
         if number == signal.SIGKILL:
             self._checkpoints.abort(container.id)
-        if self._restores.signal(container.id, number):
+        if self._restores.signal(container.id, number) or unstartable.end(self._places, container.id, number):
             return
         runtime = self._runtimes.of_existing(container.sandbox.handler)
         await self._tasks.signal(runtime, container.id, container.facts.pid, started(container), number)
@@ -224,6 +228,8 @@ class Containers:
 
     async def observe(self, container: Container) -> Observation:
         if (waiting := await self._restores.observe(container.id)) is not None:
+            return waiting
+        if (waiting := unstartable.observe(self._places, container.id)) is not None:
             return waiting
         runtime = self._runtimes.of_existing(container.sandbox.handler)
         pid = container.facts.pid
