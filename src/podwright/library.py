@@ -6,12 +6,9 @@ What these objects do not offer is one step away: `runtime.cri` takes every CRI 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -19,23 +16,19 @@ import msgspec
 from podwright.api import Cri, Node
 from podwright.clock import SYSTEM, Clock
 from podwright.config import Config, load
+from podwright.containers import Container, ExecResult
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.references import with_absolute_path
-from podwright.kube import exits
-from podwright.kube.directory import PodDirectory
+from podwright.sandboxes import Sandbox, run_sandbox
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
-    from podwright.engines.streams import Connection, Streams
     from podwright.kube.manifest import Manifest
     from podwright.kube.objects import Objects
     from podwright.kube.outcome import PodOutcome
     from podwright.kube.runner import Reporter
-    from podwright.logs.lines import Line
     from podwright.pods import Pod
-    from podwright.processes import PodConnection, Process
-    from podwright.streaming.client import Options
     from podwright.wire.podwright_pb2 import PullProgress
 
 __all__ = ["Container", "ExecResult", "Runtime", "Sandbox", "open"]
@@ -220,30 +213,7 @@ class Runtime:
                     )
                 ),
             )
-        else:
-            copy = cri.PodSandboxConfig()
-            copy.CopyFrom(config)
-            config = copy
-        metadata = config.metadata
-        metadata.uid = metadata.uid or str(uuid.uuid4())
-        network = config.linux.security_context.namespace_options.network
-        if not config.hostname and network != cri.NODE:
-            config.hostname = metadata.name[:63].rstrip("-.")
-        directory = PodDirectory.below(
-            Path(self.config.root), metadata.namespace, metadata.name, metadata.uid
-        )
-        own_logs = not config.log_directory
-        if own_logs:
-            directory.logs_root.mkdir(parents=True, exist_ok=True)
-            config.log_directory = str(directory.logs_root)
-        request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
-        try:
-            answer = await self.cri.run_pod_sandbox(request)
-        except BaseException:
-            if own_logs:
-                await _remove_files(directory)
-            raise
-        return Sandbox(self.cri, answer.pod_sandbox_id, config, directory if own_logs else None)
+        return await run_sandbox(self.cri, config, handler, root=self.config.root_path)
 
     async def sandboxes(self) -> list[cri.PodSandbox]:
         """All sandboxes, also those that are stopped."""
@@ -311,263 +281,6 @@ class Runtime:
         return await pod_checkpoints.restore(self, Path(archive), name)
 
 
-class Sandbox:
-    """One sandbox and the containers made in it through this object."""
-
-    def __init__(
-        self, cri: Cri, id: str, config: cri.PodSandboxConfig, directory: PodDirectory | None
-    ) -> None:
-        self.id = id
-        self.config = config
-        self._cri = cri
-        self._directory = directory
-        """Its files, when they are this object's to remove."""
-        self._attempts: dict[str, int] = {}
-
-    async def __aenter__(self) -> Sandbox:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.shield(self.remove())
-
-    async def status(self) -> cri.PodSandboxStatus:
-        request = cri.PodSandboxStatusRequest(pod_sandbox_id=self.id)
-        return (await self._cri.pod_sandbox_status(request)).status
-
-    async def ips(self) -> list[str]:
-        """Its addresses, the preferred one first; none on the host's network."""
-        network = (await self.status()).network
-        return [ip for ip in (network.ip, *(one.ip for one in network.additional_ips)) if ip]
-
-    async def create(
-        self,
-        name: str,
-        image: str,
-        command: Sequence[str] = (),
-        args: Sequence[str] = (),
-        *,
-        env: Mapping[str, str] | None = None,
-        working_dir: str = "",
-        mounts: Sequence[cri.Mount] = (),
-        user: int | None = None,
-        privileged: bool = False,
-        tty: bool = False,
-        resources: cri.LinuxContainerResources | None = None,
-        config: cri.ContainerConfig | None = None,
-    ) -> Container:
-        """Create a container, not started yet. `image` must be there already.
-
-        `command` replaces the image's entrypoint, `args` its arguments. A name may be used again: the attempt
-        counts up. `config`, when given, is taken as it is, with only the metadata, image and an empty
-        log_path filled in. Raises NotFound when the image is not there, InvalidArgument.
-        """
-        attempt = self._attempts.get(name, -1) + 1
-        made = cri.ContainerConfig()
-        if config is not None:
-            made.CopyFrom(config)
-        else:
-            made.CopyFrom(_container_config(self.config, privileged, user))
-            made.command.extend(command)
-            made.args.extend(args)
-            made.envs.extend(
-                cri.KeyValue(key=key, value=value.encode()) for key, value in (env or {}).items()
-            )
-            made.working_dir, made.tty = working_dir, tty
-            made.mounts.extend(mounts)
-            if resources is not None:
-                made.linux.resources.CopyFrom(resources)
-        made.metadata.name, made.metadata.attempt = name, attempt
-        made.image.image, made.image.user_specified_image = image, image
-        made.log_path = made.log_path or f"{name}/{attempt}.log"
-        log = Path(self.config.log_directory, made.log_path)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        request = cri.CreateContainerRequest(pod_sandbox_id=self.id, config=made, sandbox_config=self.config)
-        answer = await self._cri.create_container(request)
-        self._attempts[name] = attempt
-        return Container(self._cri, answer.container_id, name, log)
-
-    async def run(self, name: str, image: str, command: Sequence[str] = (), **options: Any) -> Container:
-        """`create` (which says what the options are) and start."""
-        container = await self.create(name, image, command, **options)
-        try:
-            await container.start()
-        except PodwrightError:
-            await container.remove()
-            raise
-        return container
-
-    def port_forward(self, port: int, *, options: Options | None = None) -> PodConnection:
-        """One connection to `port` of the pod's own localhost: `async with sandbox.port_forward(80) as ends:`
-        gives a Reader and a Writer. What goes wrong is raised where it is read."""
-        from podwright.processes import PodConnection
-        from podwright.streaming import client
-
-        async def carry(connection: Connection) -> None:
-            chosen = options or client.Options()
-            async with client.forwarding(self._cri, self.id, [port], chosen) as tunnel:
-                await tunnel.connect(port, connection)
-
-        return PodConnection(carry)
-
-    async def checkpoint(self, archive: str | Path, *, timeout: int = 0) -> list[str]:
-        """Write its running containers to an archive on the server's host, whose user this process must be;
-        their names. They run on; each may take `timeout` seconds (0: as long as it likes).
-
-        Raises FailedPrecondition where CRIU cannot work, or when none runs; nothing is left then.
-        """
-        from podwright import pod_checkpoints
-
-        return await pod_checkpoints.save(self._cri, self.id, Path(archive).absolute(), timeout)
-
-    async def stop(self) -> None:
-        """End its containers and its network; it stays listable. Idempotent."""
-        await self._cri.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=self.id))
-
-    async def remove(self) -> None:
-        """Remove it with its containers and logs, running or not. Idempotent."""
-        await self.stop()
-        await self._cri.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=self.id))
-        if self._directory is not None:
-            await _remove_files(self._directory)
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What a command in a container gave back; a code other than 0 is a result, not an error."""
-
-    stdout: bytes
-    stderr: bytes
-    exit_code: int
-
-
-class Container:
-    """One container."""
-
-    def __init__(self, cri: Cri, id: str, name: str, log: Path) -> None:
-        self.id = id
-        self.name = name
-        self.log = log
-        """Its log file, in the CRI's format."""
-        self._cri = cri
-
-    async def start(self) -> None:
-        """Start its program. Raises PodwrightError with the runtime's words when that is impossible; the
-        container has ended then."""
-        await self._cri.start_container(cri.StartContainerRequest(container_id=self.id))
-
-    async def status(self) -> cri.ContainerStatus:
-        request = cri.ContainerStatusRequest(container_id=self.id)
-        return (await self._cri.container_status(request)).status
-
-    async def exec(self, argv: Sequence[str], *, timeout: int = 0) -> ExecResult:
-        """Run a command inside, with the container's environment, user and directory.
-
-        At most 16 MiB of each stream come back. Raises DeadlineExceeded after `timeout` seconds (0: none);
-        the command is killed then.
-        """
-        request = cri.ExecSyncRequest(container_id=self.id, cmd=argv, timeout=timeout)
-        done = await self._cri.exec_sync(request)
-        return ExecResult(done.stdout, done.stderr, done.exit_code)
-
-    def process(
-        self,
-        argv: Sequence[str],
-        *,
-        tty: bool = False,
-        size: tuple[int, int] = (80, 24),
-        options: Options | None = None,
-    ) -> Process:
-        """Run a command inside and talk with it: `async with container.process(["sh"]) as shell:`.
-
-        With `tty` it has a terminal of `size` (width, height). `options` say how a server's streams are
-        reached. Output that is not read holds the command up. What goes wrong is raised where its output is
-        read, and by `wait`.
-        """
-        from podwright.processes import Process
-        from podwright.streaming import client
-
-        async def talk(streams: Streams) -> int:
-            return await client.exec(self._cri, self.id, argv, streams, options or client.Options())
-
-        return Process(talk, tty=tty, size=size)
-
-    async def attach(self, *, size: tuple[int, int] = (80, 24), options: Options | None = None) -> Process:
-        """Talk with its own first process, from now on: `async with await container.attach() as process:`.
-
-        `wait` gives its exit code when it has ended; leaving the block before lets it go on. Input reaches a
-        container that was created with `stdin` open. Raises FailedPrecondition when it does not run.
-        """
-        from podwright.processes import Process
-        from podwright.streaming import client
-
-        stdin, tty = await client.made_with(self._cri, self.id)
-
-        async def talk(streams: Streams) -> None:
-            asked = streams if stdin else replace(streams, stdin=None)
-            await client.attach(self._cri, self.id, asked, options or client.Options())
-
-        async def exit_code() -> int:
-            return (await self.wait()).exit_code
-
-        return Process(talk, tty=tty, size=size, exit_code=exit_code)
-
-    async def checkpoint(self, archive: str | Path, *, timeout: int = 0) -> None:
-        """Write it to an archive on the server's host; it runs on. A container whose image is the archive's
-        absolute path is restored from it: `sandbox.create(name, "/path/archive.tar")`, then `start`.
-
-        Raises FailedPrecondition where CRIU cannot work, DeadlineExceeded after `timeout` seconds (0: none).
-        """
-        location = str(Path(archive).absolute())
-        request = cri.CheckpointContainerRequest(container_id=self.id, location=location, timeout=timeout)
-        await self._cri.checkpoint_container(request)
-
-    async def wait(self) -> cri.ContainerStatus:
-        """Wait until it has ended: exit_code, reason and times are in its status."""
-        return await exits.wait(self._cri, self.id)
-
-    async def stop(self, grace: int = 10) -> None:
-        """Send the stop signal, after `grace` seconds SIGKILL; returns when it has ended. Idempotent."""
-        request = cri.StopContainerRequest(container_id=self.id, timeout=grace)
-        await self._cri.stop_container(request)
-
-    async def remove(self) -> None:
-        """Remove it, running or not. Idempotent."""
-        await self._cri.remove_container(cri.RemoveContainerRequest(container_id=self.id))
-
-    async def logs(
-        self, *, follow: bool = False, since: str | int | None = None, tail: int | None = None
-    ) -> AsyncIterator[Line]:
-        """What it wrote, line by line, of rotated files too; with `follow` until it has ended, the last line
-        included. Each line has its `stream` and `time`.
-
-        `since`: from then on only: "10m" ago, an RFC 3339 time, or nanoseconds since the epoch. `tail`: of
-        what is there at the beginning the last so many lines. InvalidArgument for others, NotFound without a
-        log.
-        """
-        from podwright.logs import reader
-        from podwright.logs.lines import moment
-
-        begin = moment(since) if isinstance(since, str) else since
-
-        ended = asyncio.Event()
-        waiting = asyncio.ensure_future(self._set_when_ended(ended)) if follow else None
-        try:
-            async for line in reader.follow(self.log, follow=follow, stop=ended, since=begin, tail=tail):
-                yield line
-        finally:
-            if waiting is not None:
-                waiting.cancel()
-
-    async def _set_when_ended(self, ended: asyncio.Event) -> None:
-        try:
-            with suppress(NotFound):
-                await self.wait()
-        finally:
-            ended.set()
-
-
 def _pull_request(reference: str, username: str, password: str) -> cri.PullImageRequest:
     request = cri.PullImageRequest(image=cri.ImageSpec(image=reference, user_specified_image=reference))
     if username:
@@ -581,32 +294,9 @@ def _namespaces(host_network: bool, share_pid: bool) -> cri.NamespaceOption:
     )
 
 
-def _container_config(
-    sandbox: cri.PodSandboxConfig, privileged: bool, user: int | None
-) -> cri.ContainerConfig:
-    """An ordinary container's: confined as RuntimeDefault confines, with the usual paths hidden."""
-    from podwright.kube.security import MASKED_PATHS, READONLY_PATHS
-
-    security = cri.LinuxContainerSecurityContext(
-        namespace_options=sandbox.linux.security_context.namespace_options,
-        privileged=privileged,
-        seccomp=cri.SecurityProfile(profile_type="Unconfined" if privileged else "RuntimeDefault"),
-        masked_paths=() if privileged else MASKED_PATHS,
-        readonly_paths=() if privileged else READONLY_PATHS,
-        run_as_user=None if user is None else cri.Int64Value(value=user),
-    )
-    return cri.ContainerConfig(linux=cri.LinuxContainerConfig(security_context=security))
-
-
 async def _tidy(house: Cri) -> None:
     """Take the built-in bridge away when no pod is left on it: nothing stays behind on the host."""
     network = getattr(getattr(house, "engine", None), "network", None)
     if network is not None and hasattr(network, "remove_bridge_if_unused"):
         with suppress(PodwrightError):
             await network.remove_bridge_if_unused()
-
-
-async def _remove_files(directory: PodDirectory) -> None:
-    from podwright.kube import volumes
-
-    await asyncio.to_thread(volumes.remove, directory)
