@@ -51,6 +51,7 @@ class Double:
     """Recorded, tokens filled in."""
     root: Path
     log: list[Asked] = field(default_factory=list)
+    connections: list[asyncio.StreamWriter] = field(default_factory=list)
     version: str = "1.41"
     upgrades: bool = False
     """Give connections over to those who ask: what comes goes back in capitals."""
@@ -108,6 +109,7 @@ class Double:
 
 async def serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One connection."""
+    served.connections.append(writer)
     try:
         await _serve(served, reader, writer)
     except (ConnectionError, h11.RemoteProtocolError):
@@ -127,6 +129,8 @@ async def double(directory: Path, exchanges: Sequence[dict[str, Any]]) -> AsyncI
         yield served
     finally:
         server.close()
+        for each in served.connections:
+            each.close()
 
 
 async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -100,14 +100,15 @@ async def test_what_is_too_old_or_no_docker_is_refused(theirs: str, tmp_path: Pa
 
 
 async def test_after_docker_was_away_versions_are_agreed_on_again(tmp_path: Path) -> None:
-    async with double(tmp_path, []) as served, connected(DockerConfig(endpoint=served.endpoint)) as docker:
-        assert await docker.version() == (1, 41)
-    async with connected(DockerConfig(endpoint=served.endpoint)) as docker:
+    config = DockerConfig(endpoint=f"unix://{tmp_path}/docker.sock")
+    async with connected(config) as docker:
+        async with double(tmp_path, []):
+            assert await docker.version() == (1, 41)
+        (tmp_path / "docker.sock").unlink(missing_ok=True)
         with pytest.raises(Unavailable, match="no Docker Engine answers"):
             await docker.call("GET", "/info")
         with pytest.raises(Unavailable):
             await docker.hijack("POST", "/exec/x/start")
-        served.socket.unlink(missing_ok=True)
         async with double(tmp_path, []) as newer:
             newer.version = "1.43"
             assert await docker.version() == (1, 43)
