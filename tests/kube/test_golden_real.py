@@ -29,6 +29,8 @@ NOT_RUN: Mapping[str, str] = {
 }
 """Cases that do not run here, and why."""
 PROBED = ("probe-http", "probe-tcp", "hook-http-poststart", "static-critical")
+PROBED_BY_EXEC = ("probe-exec", "probe-liveness-fails", "sidecar")
+LATE = "a probe may come when the container has ended"
 EARLY = "a probe may come before the program listens"
 DIFFERENCES = Differences(
     status={
@@ -40,6 +42,7 @@ DIFFERENCES = Differences(
     events={
         ("pull-fails", 'Failed to pull image "registry.test/no-such:1": rpc error: code = '): OWN_WORDS,
         **{(case, "connection refused"): EARLY for case in PROBED},
+        **{(case, "is not running"): LATE for case in PROBED_BY_EXEC},
     },
 )
 """Places that differ on real containers, and why."""
