@@ -24,10 +24,6 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 TOGETHER = 12
 """Cases that play at the same time; most of them wait most of the time."""
-NOT_RUN: Mapping[str, str] = {
-    "start-fails": "crun looks for the program when the container is made: CreateContainer fails already",
-}
-"""Cases that do not run here, and why."""
 PROBED = ("probe-http", "probe-tcp", "hook-http-poststart", "static-critical")
 PROBED_BY_EXEC = ("probe-exec", "probe-liveness-fails", "sidecar")
 LATE = "a probe may come when the container has ended"
@@ -35,12 +31,17 @@ EARLY = "a probe may come before the program listens"
 DIFFERENCES = Differences(
     status={
         "pull-fails": {"containerStatuses.state.waiting.message": OWN_WORDS},
+        "start-fails": {
+            f"containerStatuses.{state}.message": OWN_WORDS
+            for state in ("state.waiting", "state.terminated", "lastState.terminated")
+        },
         "sysctl-forbidden": {
             "containerStatuses": "a pod that is refused is over at once, not when it is deleted"
         },
     },
     events={
         ("pull-fails", 'Failed to pull image "registry.test/no-such:1": rpc error: code = '): OWN_WORDS,
+        ("start-fails", "/no/such/binary"): OWN_WORDS,
         **{(case, "connection refused"): EARLY for case in PROBED},
         **{(case, "is not running"): LATE for case in PROBED_BY_EXEC},
     },
@@ -62,7 +63,7 @@ def played(request: pytest.FixtureRequest) -> Mapping[str, str]:
     root = Path(tempfile.mkdtemp(prefix="podwright-golden-"))
     root.chmod(0o711)
     try:
-        found = asyncio.run(_play_all(sorted(wanted - set(NOT_RUN), key=_seconds, reverse=True), root))
+        found = asyncio.run(_play_all(sorted(wanted, key=_seconds, reverse=True), root))
         assert [one.target for one in mounts.mounts_below(root)] == []
     finally:
         mounts.unmount_below(root)
@@ -110,6 +111,4 @@ def _seconds(case: str) -> int:
 
 @pytest.mark.parametrize("case", golden.CASES)
 def test_real_containers_are_as_a_kubelet_asked(case: str, played: Mapping[str, str]) -> None:
-    if case in NOT_RUN:
-        pytest.skip(NOT_RUN[case])
     assert played[case] == ""
