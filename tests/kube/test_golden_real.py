@@ -65,6 +65,7 @@ def played(request: pytest.FixtureRequest) -> Mapping[str, str]:
     try:
         found = asyncio.run(_play_all(sorted(wanted, key=_seconds, reverse=True), root))
         assert [one.target for one in mounts.mounts_below(root)] == []
+        assert [*root.glob("root/cni/bridge.json"), *root.glob("root/pods/*"), *root.glob("logs/*")] == []
     finally:
         mounts.unmount_below(root)
         shutil.rmtree(root)
