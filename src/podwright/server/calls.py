@@ -90,8 +90,14 @@ class Gate:
     def is_open(self) -> bool:
         return bool(self._handlers)
 
+    def refusal(self, rpc: str) -> tuple[grpc.StatusCode, str]:
+        """What a call is told for which there is no method."""
+        if self.is_open:
+            return grpc.StatusCode.UNIMPLEMENTED, f"{rpc} is not implemented here"
+        return grpc.StatusCode.UNAVAILABLE, self.reason
+
     def __call__(self, method: str) -> Handler | None:
-        """The house's method, or None while the gate is shut."""
+        """The house's method, or None while the gate is shut, or where the house has none."""
         self.refused += not self._handlers
         return self._handlers.get(method)
 
@@ -150,7 +156,7 @@ def _stream(method: MethodDescriptor, gate: Gate) -> Any:
         started = time.monotonic()
         handler = gate(name)
         if handler is None:
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+            await _refuse(context, *gate.refusal(rpc))
         try:
             with gate.streaming(), gate.operation(rpc, request, context):
                 parts = handler(request)
@@ -182,7 +188,7 @@ def _unary(method: MethodDescriptor, gate: Gate) -> Any:
         started = time.monotonic()
         handler = gate(name)
         if handler is None:
-            return await _refuse(context, grpc.StatusCode.UNAVAILABLE, gate.reason)
+            return await _refuse(context, *gate.refusal(rpc))
         try:
             with gate.operation(rpc, request, context):
                 response = await handler(request)
