@@ -1,4 +1,4 @@
-"""Writes the table of a Pod's fields into docs/pods.md, from podwright/kube/fields.py.
+"""Writes the table of a Pod's fields into docs/pods.md, from podwright/kube/manifests/fields.py.
 
 Run it after a change there:
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from podwright.kube import fields
+from podwright.kube.manifests import fields
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "pods.md"
 BEGIN, END = "<!-- fields: written by tools/pod_fields.py -->\n", "<!-- end of fields -->\n"

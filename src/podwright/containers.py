@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwright.errors import NotFound
-from podwright.kube import exits
+from podwright.kube.life import exits
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
 
 if TYPE_CHECKING:
-    from podwright.kube.manifest import Manifest
-    from podwright.kube.objects import Objects
-    from podwright.kube.outcome import PodOutcome
-    from podwright.kube.runner import Reporter
+    from podwright.kube.life.outcome import PodOutcome
+    from podwright.kube.life.runner import Reporter
+    from podwright.kube.manifests.manifest import Manifest
+    from podwright.kube.manifests.objects import Objects
     from podwright.pods import Pod
     from podwright.wire.podwright_pb2 import PullProgress
 
@@ -260,9 +260,9 @@ class Runtime:
         pod at once; who wants to watch it or to end it gracefully uses `pod`. Raises InvalidArgument for a
         manifest that cannot be run.
         """
+        from podwright.kube.life.runner import PodRun
         from podwright.kube.manifest_sources import one_manifest
         from podwright.kube.node import observe
-        from podwright.kube.runner import PodRun
 
         parsed = await asyncio.to_thread(one_manifest, manifest)
         node = await observe(self.cri, self.config)

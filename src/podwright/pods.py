@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from podwright.clock import SYSTEM, Clock
 from podwright.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, PodwrightError
-from podwright.kube import log_links, outcome, pod_changes
-from podwright.kube.manifest import Manifest
+from podwright.kube import pod_changes
+from podwright.kube.files import log_links
+from podwright.kube.life import outcome
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import EnvVar, EphemeralContainer, PodStatus, ResourceRequirements
-from podwright.kube.pod_state import Seen
-from podwright.kube.worker import PodWorker
+from podwright.kube.state.pod_state import Seen
 from podwright.library import Container, Sandbox
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
     from podwright.api import Cri
-    from podwright.kube.events import Event
+    from podwright.kube.life.events import Event
+    from podwright.kube.life.outcome import PodOutcome
     from podwright.kube.models import ContainerStatus
     from podwright.kube.node import Node
-    from podwright.kube.outcome import PodOutcome
     from podwright.processes import PodConnection
     from podwright.streaming.client import Options
 
@@ -338,7 +340,7 @@ class Pod:
 
 
 def _parsed(source: Manifest | Mapping[str, Any], old: Manifest) -> Manifest:
-    from podwright.kube.manifest import from_dict
+    from podwright.kube.manifests.manifest import from_dict
 
     if isinstance(source, Manifest):
         return source

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from podwright.containers import Container
 from podwright.errors import PodwrightError
-from podwright.kube.directory import PodDirectory
+from podwright.kube.files.directory import PodDirectory
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _container_config(
     sandbox: cri.PodSandboxConfig, privileged: bool, user: int | None
 ) -> cri.ContainerConfig:
     """An ordinary container's: confined as RuntimeDefault confines, with the usual paths hidden."""
-    from podwright.kube.security import MASKED_PATHS, READONLY_PATHS
+    from podwright.kube.requests.security import MASKED_PATHS, READONLY_PATHS
 
     security = cri.LinuxContainerSecurityContext(
         namespace_options=sandbox.linux.security_context.namespace_options,

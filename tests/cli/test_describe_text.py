@@ -10,8 +10,8 @@ import pytest
 
 from podwright.cli import describe_text
 from podwright.cli.describe import Described
-from podwright.kube import manifest
-from podwright.kube.events import Event, rfc3339
+from podwright.kube.life.events import Event, rfc3339
+from podwright.kube.manifests import manifest
 from podwright.kube.models import (
     ContainerState,
     ContainerStateRunning,
@@ -21,7 +21,7 @@ from podwright.kube.models import (
     PodIP,
     PodStatus,
 )
-from podwright.kube.pod_state import Seen
+from podwright.kube.state.pod_state import Seen
 
 BEGUN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 TEXT = textwrap.dedent("""\

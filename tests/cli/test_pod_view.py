@@ -10,7 +10,7 @@ import pytest
 
 from podwright.cli import pod_view
 from podwright.cli.pod_view import Row, Shown
-from podwright.kube import manifest
+from podwright.kube.manifests import manifest
 from podwright.kube.models import (
     ContainerState,
     ContainerStateRunning,
@@ -20,7 +20,7 @@ from podwright.kube.models import (
     PodCondition,
     PodStatus,
 )
-from podwright.kube.waiting import Waiting
+from podwright.kube.state.waiting import Waiting
 
 NOW = 1_800_000_000
 POD = manifest.from_dict(

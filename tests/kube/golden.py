@@ -13,13 +13,13 @@ import yaml
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 
-from podwright.kube import manifest as manifests
-from podwright.kube import static_pods
-from podwright.kube.dns import parse_resolver
-from podwright.kube.documents import documents
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import manifest as manifests
+from podwright.kube.manifests import static_pods
+from podwright.kube.manifests.documents import documents
+from podwright.kube.manifests.manifest import Manifest
+from podwright.kube.manifests.objects import TOKEN_SECRET, Objects, Secret, Service, ServicePort
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.objects import TOKEN_SECRET, Objects, Secret, Service, ServicePort
+from podwright.kube.requests.dns import parse_resolver
 from podwright.wire import cri_pb2 as cri
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "kubelet"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from podwright.kube.pod_state import SeenContainer, look
+from podwright.kube.state.pod_state import SeenContainer, look
 from podwright.linux import cgroups
 from podwright.wire import cri_pb2 as cri
 from tests.kube import golden, golden_stage, inside, inside_files

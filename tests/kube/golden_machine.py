@@ -18,12 +18,13 @@ import podwright as library
 from podwright.api import Cri
 from podwright.config import CniConfig, Config, HandlerConfig, ImageConfig
 from podwright.engines.fake.subject import Subject
-from podwright.kube import pod_cgroups, volumes
-from podwright.kube.container import container_hash
-from podwright.kube.manifest import Manifest
+from podwright.kube import volumes
+from podwright.kube.files import pod_cgroups
+from podwright.kube.life.wakes import Feed
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node, observe
-from podwright.kube.wakes import Feed
-from podwright.kube.worker import PodWorker
+from podwright.kube.requests.container import container_hash
 from podwright.linux import cgroups, mounts
 from podwright.testing.calls import Call, Calls
 from podwright.wire import cri_pb2 as cri

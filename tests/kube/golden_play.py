@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from podwright.kube.manifest import Manifest
-from podwright.kube.worker import PodWorker
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests.manifest import Manifest
 from tests.kube import golden
 from tests.kube.golden_words import COLLECTED
 

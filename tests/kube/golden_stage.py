@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from podwright.kube import volumes
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests.manifest import Manifest
+from podwright.kube.manifests.objects import TOKEN_SECRET, Secret
 from podwright.kube.node import Node
-from podwright.kube.objects import TOKEN_SECRET, Secret
-from podwright.kube.worker import PodWorker
 from podwright.testing import FakeNode
 from tests.kube import golden
 from tests.kube.golden_words import Words

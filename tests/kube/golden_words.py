@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
-from podwright.kube.worker import PodWorker
+from podwright.kube.life.worker import PodWorker
 from podwright.testing.calls import Call
 
 RECORDED = (

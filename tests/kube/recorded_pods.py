@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 from google.protobuf.json_format import ParseDict
 
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import PodStatus
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.kube.probes.results import Kind, Outcome, Results
-from podwright.kube.status import Failed, Waiting, finished, pod_status, rejected
+from podwright.kube.state.pod_state import Seen, SeenContainer
+from podwright.kube.state.status import Failed, Waiting, finished, pod_status, rejected
 from podwright.wire import cri_pb2 as cri
 from tests.kube import golden
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import yaml
 
-from podwright.kube.container import container_hash
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Pod
-from podwright.kube.pod_state import HASH_ANNOTATION, Seen, SeenContainer
+from podwright.kube.requests.container import container_hash
+from podwright.kube.state.pod_state import HASH_ANNOTATION, Seen, SeenContainer
 from podwright.wire import cri_pb2 as cri
 
 SECOND = 1_000_000_000

@@ -15,9 +15,12 @@ import yaml
 
 from podwright.api import Cri
 from podwright.engines.fake.subject import Subject
-from podwright.kube import static_files, static_keeper, static_slot, static_watch
 from podwright.kube.node import Node
-from podwright.kube.static_keeper import Keeper, Kept
+from podwright.kube.static import files as static_files
+from podwright.kube.static import keeper as static_keeper
+from podwright.kube.static import slot as static_slot
+from podwright.kube.static import watch as static_watch
+from podwright.kube.static.keeper import Keeper, Kept
 from podwright.testing import FakeNode
 
 TICK = 0.5

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from podwright.kube import pod_cgroups
+from podwright.kube.files import pod_cgroups
 from podwright.spec.linux import mounts
 from tests.kube import golden
 from tests.kube.golden_play import Differences, play

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from podwright.kube import admission, env, translate
 from podwright.kube.failures import ConfigError
+from podwright.kube.manifests import admission
+from podwright.kube.requests import env, translate
 from podwright.wire import cri_pb2 as cri
 from tests.kube import golden
 

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from podwright.kube import env, hosts, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import volumes
 from podwright.kube.failures import MountError
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import hosts
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
+from podwright.kube.manifests.objects import Secret
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.objects import Secret
+from podwright.kube.requests import env
 from podwright.linux import mounts
 from tests.kube.volume_pods import UID, Recording, node, recordings
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from podwright.kube import dns, manifest
 from podwright.kube.failures import SandboxConfigError
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node
+from podwright.kube.requests import dns
 
 HOST = dns.parse_resolver(
     "# a comment\ndomain old.test\nsearch a.test.\nnameserver 192.0.2.1\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube.documents import documents, read_text
+from podwright.kube.manifests.documents import documents, read_text
 
 
 def tree(text: str) -> Any:

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwright.errors import InvalidArgument
-from podwright.kube import env, manifest
 from podwright.kube.failures import ConfigError
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.objects import ConfigMap, Objects, Secret, Service, ServicePort
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.objects import ConfigMap, Objects, Secret, Service, ServicePort
+from podwright.kube.requests import env
 
 ENV = {"A": "one", "B": "", "C_D": "$(A)"}
 

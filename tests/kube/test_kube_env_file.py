@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from podwright.kube import env_file
+from podwright.kube.files import env_file
 
 
 @pytest.mark.parametrize(

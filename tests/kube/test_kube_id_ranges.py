@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from podwright.errors import ResourceExhausted
-from podwright.kube import id_ranges, manifest, translate, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import volumes
+from podwright.kube.files import id_ranges
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests import manifest
 from podwright.kube.node import Node, PodFacts
+from podwright.kube.requests import translate
 from podwright.wire import cri_pb2 as cri
 
 

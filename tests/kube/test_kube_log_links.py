@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from podwright.kube import log_links
-from podwright.kube.directory import PodDirectory
+from podwright.kube.files import log_links
+from podwright.kube.files.directory import PodDirectory
 from tests.kube.volume_pods import node, pod
 
 ID = "f" * 64

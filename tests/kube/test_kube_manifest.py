@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest
+from podwright.kube.manifests import manifest
 
 POD = """
 apiVersion: v1

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest, objects
-from podwright.kube.objects import ConfigMap, Objects, Secret, ServicePort
+from podwright.kube.manifests import manifest, objects
+from podwright.kube.manifests.objects import ConfigMap, Objects, Secret, ServicePort
 
 POD = """
 ---
@@ -158,7 +158,7 @@ stringData: {token: t, ca.crt: c}
 
 
 def test_a_runtime_class_names_the_handler_and_charges_for_it() -> None:
-    from podwright.kube import translate
+    from podwright.kube.requests import translate
 
     pod = admitted(SLOW, runtimeClassName="slow")
     assert translate.runtime_handler(pod) == "gvisor"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from podwright.kube import planning
-from podwright.kube.directory import PodDirectory
 from podwright.kube.failures import Failure
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.requests import planning
 from podwright.wire import cri_pb2 as cri
 from tests.kube import golden
 

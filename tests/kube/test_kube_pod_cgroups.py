@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from podwright.kube import pod_cgroups
 from podwright.kube.failures import Failure
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import pod_cgroups
+from podwright.kube.files.pod_cgroups import PodLimits
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ObjectMeta
 from podwright.kube.node import Node
-from podwright.kube.pod_cgroups import PodLimits
 from podwright.linux import cgroups
 from podwright.wire import cri_pb2 as cri
 from tests.kube.volume_pods import UID, node, pod, recordings

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube import documents, manifest, positions
+from podwright.kube.manifests import documents, manifest, positions
 
 POD = textwrap.dedent("""\
     # a comment

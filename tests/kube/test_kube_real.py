@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 import podwright as library
-from podwright.kube import manifest
+from podwright.kube.life.outcome import PodOutcome
+from podwright.kube.life.runner import PodRun
+from podwright.kube.manifests import manifest
 from podwright.kube.node import observe
-from podwright.kube.outcome import PodOutcome
-from podwright.kube.runner import PodRun
 from podwright.library import Runtime
 from podwright.logs.lines import Line
 from podwright.wire import cri_pb2 as cri

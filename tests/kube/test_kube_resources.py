@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest, resources
+from podwright.kube.manifests import manifest
 from podwright.kube.node import Node
+from podwright.kube.requests import resources
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,15 @@ import pytest
 from podwright import errors
 from podwright.engines.fake.values import Span
 from podwright.errors import Unimplemented
-from podwright.kube import manifest, records
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.outcome import PodOutcome
+from podwright.kube.life.runner import PodRun, run_pods
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import VolumeMount
 from podwright.kube.node import Node
-from podwright.kube.outcome import PodOutcome
-from podwright.kube.pod_state import look
-from podwright.kube.runner import PodRun, run_pods
-from podwright.kube.worker import PodWorker
+from podwright.kube.state import records
+from podwright.kube.state.pod_state import look
 from podwright.logs.lines import Line
 from podwright.testing import FakeNode, Fault
 from podwright.wire import cri_pb2 as cri

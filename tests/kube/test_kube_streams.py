@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest
+from podwright.kube.manifests import manifest
 
 STREAMS = Path(__file__).parent / "streams"
 MACHINE = "has no effect here: there is one machine to run on"

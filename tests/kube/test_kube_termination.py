@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from podwright.kube import termination
+from podwright.kube.files import termination
 from podwright.wire import cri_pb2 as cri
 
 STAMP = "2026-01-01T00:00:00.000000000Z"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from podwright.kube import records
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.runner import PodRun, run_pods
+from podwright.kube.life.worker import PodWorker
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import (
     ContainerStatus,
     ExecAction,
@@ -21,8 +22,7 @@ from podwright.kube.models import (
     Probe,
     SleepAction,
 )
-from podwright.kube.runner import PodRun, run_pods
-from podwright.kube.worker import PodWorker
+from podwright.kube.state import records
 from podwright.testing import FakeNode
 from tests.kube.test_kube_runner import FOREVER, IMAGE, Stage
 

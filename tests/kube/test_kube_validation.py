@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest
+from podwright.kube.manifests import manifest
 
 
 def faults(container: dict[str, Any] | None = None, **spec: Any) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from podwright.errors import FailedPrecondition
-from podwright.kube import hosts, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import volumes
 from podwright.kube.failures import ConfigError, MountError
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import hosts
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
+from podwright.kube.manifests.objects import Objects, Secret
 from podwright.kube.models import ResourceRequirements
 from podwright.kube.node import Node
-from podwright.kube.objects import Objects, Secret
 from podwright.kube.volumes import empty_dir, fsgroup, removal, subpath
 from podwright.linux import mounts
 from podwright.wire import cri_pb2 as cri

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 import podwright
-from podwright.kube import exits, id_ranges, manifest, pod_cgroups, termination, translate, volumes
-from podwright.kube.directory import PodDirectory
+from podwright.kube import volumes
+from podwright.kube.files import id_ranges, pod_cgroups, termination
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.life import exits
+from podwright.kube.manifests import manifest
 from podwright.kube.node import PodFacts, observe
+from podwright.kube.requests import translate
 from podwright.library import Runtime
 from podwright.linux import cgroups, mounts
 from podwright.logs import reader

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from podwright.errors import InvalidArgument
-from podwright.kube import manifest
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.manifest import Manifest
 
 
 def workload(kind: str, version: str = "apps/v1", template: dict[str, Any] | None = None, **spec: Any) -> str:

@@ -14,11 +14,12 @@ import pytest
 import yaml
 
 from podwright.errors import InvalidArgument, PodwrightError
-from podwright.kube import container, env, manifest, resources
 from podwright.kube.failures import ConfigError, CreateError
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import VolumeMount
 from podwright.kube.node import storage
+from podwright.kube.requests import container, env, resources
 from podwright.kube.volumes import subpath
 from podwright.wire import cri_pb2 as cri
 from tests.kube.golden import GOLDEN

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from podwright.kube import manifest
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.runner import PodRun
+from podwright.kube.manifests import manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node
-from podwright.kube.runner import PodRun
 from podwright.testing import FakeNode
 
 IMAGE = "example.test/web:1"

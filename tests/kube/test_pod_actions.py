@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from podwright.kube.actions import Actions, compute
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ResourceRequirements
 from podwright.kube.probes.results import Kind, Outcome, Results
+from podwright.kube.rules.actions import Actions, compute
 from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import CREATED, EXITED, RUNNING, UNKNOWN, Node, containers, pod, simple
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podwright.kube.actions import Actions, compute
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.probes.results import Kind, Outcome, Results
+from podwright.kube.rules.actions import Actions, compute
 from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import EXITED, UNKNOWN, Node, pod
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec.inspect
 import pytest
 
-from podwright.kube import fields, models
+from podwright.kube import models
+from podwright.kube.manifests import fields
 from tools import pod_fields
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from podwright.clock import SYSTEM, Clock, VirtualClock
 from podwright.errors import PodwrightError
-from podwright.kube import grace
 from podwright.kube.failures import HookError
-from podwright.kube.lifecycle import run_handler
+from podwright.kube.life.lifecycle import run_handler
 from podwright.kube.models import LifecycleHandler
 from podwright.kube.node import PodFacts
-from podwright.kube.stop_order import prerequisites, to_stop
+from podwright.kube.rules import grace
+from podwright.kube.rules.stop_order import prerequisites, to_stop
 from podwright.wire import cri_pb2 as cri
 from tests.kube import listeners
 from tests.kube.listeners import ok, redirect

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podwright.errors import NotFound
-from podwright.kube.pod_state import Seen, look
+from podwright.kube.state.pod_state import Seen, look
 from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import EXITED, Node, simple
 

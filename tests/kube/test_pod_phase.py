@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import (
     ContainerState,
     ContainerStateRunning,
@@ -19,11 +19,11 @@ from podwright.kube.models import (
 )
 from podwright.kube.node import Node as Machine
 from podwright.kube.node import PodFacts
-from podwright.kube.phase import phase
 from podwright.kube.probes.results import Kind, Outcome, Results
-from podwright.kube.quantities import canonical
-from podwright.kube.restarts import count, crash_loop
-from podwright.kube.status import Failed, Waiting, finished, pod_status
+from podwright.kube.requests.quantities import canonical
+from podwright.kube.rules.restarts import count, crash_loop
+from podwright.kube.state.phase import phase
+from podwright.kube.state.status import Failed, Waiting, finished, pod_status
 from podwright.wire import cri_pb2 as cri
 from tests.kube.seen_pods import EXITED, SECOND, UNKNOWN, Node, containers, pod, simple
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from podwright.kube import records
-from podwright.kube.directory import PodDirectory
-from podwright.kube.events import Event
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.life.events import Event
+from podwright.kube.state import records
 
 
 def event(message: str, count: int = 1) -> Event:

@@ -17,13 +17,13 @@ from podwright.api import Cri
 from podwright.clock import SYSTEM
 from podwright.errors import DeadlineExceeded, PodwrightError
 from podwright.kube.models import HTTPGetAction, HTTPHeader
-from podwright.kube.ports import resolve
 from podwright.kube.probes import exec as by_exec
 from podwright.kube.probes import grpc as by_grpc
 from podwright.kube.probes import http as by_http
 from podwright.kube.probes import tcp as by_tcp
 from podwright.kube.probes.answers import Answer, ProbeError
 from podwright.kube.probes.asking import ask
+from podwright.kube.requests.ports import resolve
 from podwright.wire import cri_pb2 as cri
 from tests.kube import listeners
 from tests.kube.listeners import ok, redirect

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from podwright.clock import VirtualClock
 from podwright.errors import DeadlineExceeded, PodwrightError
-from podwright.kube.events import Recorder
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.events import Recorder
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node as Machine
 from podwright.kube.node import PodFacts
 from podwright.kube.probes.prober import Prober

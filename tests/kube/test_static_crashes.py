@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from podwright.engines.fake.faults import Fault
-from podwright.kube.events import Event
+from podwright.kube.life.events import Event
 from tests.kube.static_stage import StaticStage, pod, static_stage
 
 NEW, OLD = "example.test/web:2", "example.test/web:1"

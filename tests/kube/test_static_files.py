@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from podwright.kube import static_pods
+from podwright.kube.manifests import static_pods
 from podwright.kube.node import Node
-from podwright.kube.static_files import MAX_BYTES, SETTLED, ManifestFiles, Reading, changes
+from podwright.kube.static.files import MAX_BYTES, SETTLED, ManifestFiles, Reading, changes
 
 NODE = Node(name="node-1")
 Write = Callable[..., Path]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from podwright.errors import FailedPrecondition
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node
-from podwright.kube.static_keeper import Keeper
+from podwright.kube.static.keeper import Keeper
 from podwright.testing.calls import Call
 from tests.kube.static_stage import StaticStage, pod, static_stage
 

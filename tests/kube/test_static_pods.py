@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from podwright.errors import InvalidArgument
-from podwright.kube import admission, static_pods
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import admission, static_pods
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.node import Node
 
 NODE = Node(name="Node-1")

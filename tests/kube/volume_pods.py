@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from podwright.kube import manifest as manifests
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import manifest as manifests
+from podwright.kube.manifests.manifest import Manifest
+from podwright.kube.manifests.objects import ConfigMap, Objects, Secret
 from podwright.kube.models import Pod
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.objects import ConfigMap, Objects, Secret
 from podwright.wire import cri_pb2 as cri
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "kubelet"

@@ -15,7 +15,7 @@ import yaml
 
 import podwright
 from podwright import errors
-from podwright.kube import manifest as manifests
+from podwright.kube.manifests import manifest as manifests
 from podwright.pods import Pod
 from podwright.testing import FakeNode
 

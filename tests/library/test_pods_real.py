@@ -18,7 +18,7 @@ from bench.stage import IMAGE as BENCH_IMAGE
 from bench.stage import open_stage
 from podwright.config import Config
 from podwright.kube.node import observe
-from podwright.kube.static_keeper import Keeper
+from podwright.kube.static.keeper import Keeper
 from podwright.library import Runtime
 from podwright.linux import mounts
 from podwright.server.calls import Gate

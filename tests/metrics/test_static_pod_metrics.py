@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from podwright.kube.static_keeper import Kept
+from podwright.kube.static.keeper import Kept
 from podwright.metrics.static_pods import StaticPods
 
 

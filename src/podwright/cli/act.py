@@ -93,7 +93,8 @@ async def _remove(runtime: Cri, item: Found, config: Config) -> None:
 
 async def _remove_files(config: Config, metadata: cri.PodSandboxMetadata) -> None:
     """What `podwright run` made for a pod, if it was one of its pods."""
-    from podwright.kube import pod_cgroups, volumes
+    from podwright.kube import volumes
+    from podwright.kube.files import pod_cgroups
     from podwright.kube.node import look
 
     node = await asyncio.to_thread(look, config)

@@ -71,7 +71,7 @@ async def _shaken(sizes: AsyncIterator[Size]) -> AsyncIterator[Size]:
 
 
 async def _exit_code(runtime: Cri, id: str) -> int:
-    from podwright.kube import exits
+    from podwright.kube.life import exits
 
     try:
         async with asyncio.timeout(END):

@@ -17,14 +17,14 @@ import msgspec
 from podwright.cli.output import Document
 from podwright.cli.pod_records import KnownPod, choose, current, known
 from podwright.errors import PodwrightError
-from podwright.kube.events import Event
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.events import Event
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Container, ObjectMeta, Pod, PodSpec
 from podwright.kube.node import Node, PodFacts, look, observe
-from podwright.kube.pod_state import UID_LABEL, Seen, SeenContainer
-from podwright.kube.pod_state import look as look_at
 from podwright.kube.probes.results import Results
-from podwright.kube.status import pod_status
+from podwright.kube.state.pod_state import UID_LABEL, Seen, SeenContainer
+from podwright.kube.state.pod_state import look as look_at
+from podwright.kube.state.status import pod_status
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from podwright.kube.models import Container, ContainerPort, Probe
 if TYPE_CHECKING:
     from podwright.cli.describe import Described
     from podwright.kube.models import AnyContainer, ContainerState, ContainerStatus, EnvVar, Pod
-    from podwright.kube.pod_state import Seen
+    from podwright.kube.state.pod_state import Seen
 
 NONE, UNSET = "<none>", "<unset>"
 GAP = 2

@@ -17,9 +17,9 @@ from google.protobuf import json_format, text_format
 from podwright.cli.output import Document
 from podwright.cli.run_inputs import Inputs, of_trees, trees
 from podwright.errors import PodwrightError
-from podwright.kube import planning
 from podwright.kube.failures import Failure
 from podwright.kube.node import Node, look, observe
+from podwright.kube.requests import planning
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from podwright.api import Cri
     from podwright.cli.door import Door
-    from podwright.kube.manifest import Manifest
+    from podwright.kube.manifests.manifest import Manifest
     from podwright.kube.models import AnyContainer
-    from podwright.kube.planning import Call
+    from podwright.kube.requests.planning import Call
 
 POD_UID = "POD_UID"
 SHORTEST = 4

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from podwright.cli.output import Format, age, table
 from podwright.cli.pod_records import KnownPod, choose, known
 from podwright.errors import PodwrightError
-from podwright.kube.events import Event
+from podwright.kube.life.events import Event
 from podwright.linux import inotify
 from podwright.wire import cri_pb2 as cri
 

@@ -288,7 +288,7 @@ async def _admit(asked: Asked, hooks: Hooks) -> None:
 
 def _image_config(path: str) -> Mapping[str, Any]:
     """The `config` section of an image's configuration: the whole document, or the section alone."""
-    from podwright.kube.manifest import read_text
+    from podwright.kube.manifests.manifest import read_text
 
     try:
         tree = json.loads(read_text(path))

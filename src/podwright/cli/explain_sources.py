@@ -24,8 +24,11 @@ from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
-from podwright.kube import id_ranges, kinds, manifest, node, planning, translate
-from podwright.kube.directory import PodDirectory
+from podwright.kube import node
+from podwright.kube.files import id_ranges
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests import kinds, manifest
+from podwright.kube.requests import planning, translate
 from podwright.spec.signals import effective_stop_signal
 from podwright.wire import cri_pb2 as cri
 

@@ -31,7 +31,7 @@ def keep(door: Door, directory: Path, endpoint: str | None, log_level: str) -> N
 
 async def _keep(door: Door, directory: Path, address: str) -> None:
     from podwright.client import connect
-    from podwright.kube.static_keeper import Keeper
+    from podwright.kube.static.keeper import Keeper
     from podwright.server.serve import notify, signals
 
     stop = asyncio.Event()

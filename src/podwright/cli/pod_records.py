@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from podwright.errors import InvalidArgument, NotFound
-from podwright.kube import records, termination
-from podwright.kube.directory import PodDirectory
-from podwright.kube.events import Event
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import termination
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.life.events import Event
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ContainerStatus, Pod, PodStatus
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.pod_state import Seen
 from podwright.kube.probes.results import Kind, Outcome, Results
-from podwright.kube.status import pod_status
-from podwright.kube.waiting import Waiting
+from podwright.kube.state import records
+from podwright.kube.state.pod_state import Seen
+from podwright.kube.state.status import pod_status
+from podwright.kube.state.waiting import Waiting
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:

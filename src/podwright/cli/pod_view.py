@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from podwright.cli.output import painted, span
 
 if TYPE_CHECKING:
-    from podwright.kube.manifest import Manifest
+    from podwright.kube.manifests.manifest import Manifest
     from podwright.kube.models import ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus
-    from podwright.kube.waiting import Waiting
+    from podwright.kube.state.waiting import Waiting
 
 GAP, INDENT = 3, 2
 MIN_NOTE = 14

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from podwright.cli.pod_view import Shown
     from podwright.cli.pull_display import Display
     from podwright.cli.run_inputs import Inputs
-    from podwright.kube.manifest import Manifest
-    from podwright.kube.outcome import PodOutcome
-    from podwright.kube.runner import PodRun
+    from podwright.kube.life.outcome import PodOutcome
+    from podwright.kube.life.runner import PodRun
+    from podwright.kube.manifests.manifest import Manifest
 
 WATCH_AGAIN = 1.0
 """Seconds after which a server whose stream of pulls has ended is asked again."""
@@ -90,9 +90,9 @@ def run_command(inputs: Inputs, door: Door, options: Options) -> int:
 
 async def _main(manifests: Sequence[Manifest], door: Door, options: Options, screen: Screen) -> int:
     from podwright.cli.share import lasting
+    from podwright.kube.life.runner import PodRun, run_pods
+    from podwright.kube.life.wakes import Feed
     from podwright.kube.node import observe
-    from podwright.kube.runner import PodRun, run_pods
-    from podwright.kube.wakes import Feed
 
     begun = time.monotonic()
     late: list[str] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from podwright.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from podwright.kube.manifest import Manifest
+    from podwright.kube.manifests.manifest import Manifest
 
 SUFFIXES = (".yaml", ".yml", ".json")
 """Of the files that are manifests in a directory, as kubectl has it."""
@@ -37,7 +37,7 @@ def read(inputs: Inputs) -> list[Manifest]:
 
 def trees(inputs: Inputs) -> list[tuple[Any, str]]:
     """The documents, each with its place. Blocks."""
-    from podwright.kube import manifest
+    from podwright.kube.manifests import manifest
 
     files = [each for path in inputs.files for each in _files(path)]
     found = [each for path in files for each in manifest.documents(manifest.read_text(path), str(path))]
@@ -49,7 +49,7 @@ def trees(inputs: Inputs) -> list[tuple[Any, str]]:
 
 def of_trees(inputs: Inputs, documents: Sequence[tuple[Any, str]]) -> list[Manifest]:
     """What `read` returns, of documents that are read."""
-    from podwright.kube import manifest
+    from podwright.kube.manifests import manifest
 
     bindings = dict(map(_binding, inputs.volumes))
     found = manifest.from_trees(documents, ", ".join(map(str, inputs.files)), bindings=bindings)
@@ -92,7 +92,7 @@ def _objects(
 
 
 def _content(place: str, source: str) -> dict[str, bytes]:
-    from podwright.kube import objects
+    from podwright.kube.manifests import objects
 
     if (path := Path(source)).exists():
         return objects.config_map_of("", path).files

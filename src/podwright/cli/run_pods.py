@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from podwright.cli import pod_view
 from podwright.cli.pod_view import Shown
-from podwright.kube.events import Event
+from podwright.kube.life.events import Event
+from podwright.kube.life.runner import PodRun, is_ready
+from podwright.kube.life.starting import CRASH_LOOP, backoff_left
 from podwright.kube.probes.results import Outcome
-from podwright.kube.runner import PodRun, is_ready
-from podwright.kube.starting import CRASH_LOOP, backoff_left
 
 if TYPE_CHECKING:
-    from podwright.kube.pod_state import SeenContainer
-    from podwright.kube.worker import PodWorker
+    from podwright.kube.life.worker import PodWorker
+    from podwright.kube.state.pod_state import SeenContainer
 
 LONGEST = 300
 """Characters that a reason may have in an error."""

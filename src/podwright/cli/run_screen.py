@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from podwright.cli.board import Board
     from podwright.cli.pod_view import Shown
     from podwright.cli.pull_display import Display
-    from podwright.kube.outcome import ContainerOutcome, PodOutcome
+    from podwright.kube.life.outcome import ContainerOutcome, PodOutcome
     from podwright.logs.lines import Line
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)

@@ -80,7 +80,7 @@ def _keeping(config: Config, directory: Path | None, clock: Clock | None = None)
     if directory is None:
         return lambda _: nullcontext()
     from podwright.clock import SYSTEM
-    from podwright.kube.static_keeper import Keeper
+    from podwright.kube.static.keeper import Keeper
 
     return lambda runtime: Keeper(runtime, directory, config, clock=clock or SYSTEM)
 

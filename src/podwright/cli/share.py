@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from podwright.api import Cri, Node
 from podwright.errors import PodwrightError, Unavailable
-from podwright.kube.lost import answer_of
+from podwright.kube.life.lost import answer_of
 from podwright.server.endpoint import STARTING
 from podwright.state.lock import Taken
 from podwright.wire import cri_pb2 as cri

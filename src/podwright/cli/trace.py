@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from podwright.cli.region import Region
     from podwright.cli.trace_record import Recording
     from podwright.config import Config
-    from podwright.kube.manifest import Manifest
+    from podwright.kube.manifests.manifest import Manifest
 
 PLAIN = 100
 """Columns where no terminal reads it."""
@@ -51,7 +51,7 @@ async def trace(door: Door, file: Path, options: Options) -> int:
 
     InvalidArgument for a bad manifest, or options that do not go together.
     """
-    from podwright.kube import manifest
+    from podwright.kube.manifests import manifest
 
     pods = manifest.read(file)
     if len(pods) != 1:
@@ -96,7 +96,7 @@ async def _runtime(door: Door, endpoint: str | None) -> AsyncIterator[Cri]:
 async def _start(runtime: Cri, pod: Manifest, config: Config, keep: bool, recordings: list[Recording]) -> str:
     """Start the pod once; what could not be removed, "" for nothing."""
     from podwright.cli.trace_record import Recording
-    from podwright.kube.runner import PodRun
+    from podwright.kube.life.runner import PodRun
     from podwright.tracing.exporting import exported
 
     recording = Recording(f"pod {pod.name}")

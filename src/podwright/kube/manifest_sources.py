@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from podwright.errors import InvalidArgument
-from podwright.kube import kinds, objects
-from podwright.kube.documents import documents, read_text
-from podwright.kube.manifest import Manifest, from_trees
-from podwright.kube.objects import Objects
+from podwright.kube.manifests import kinds, objects
+from podwright.kube.manifests.documents import documents, read_text
+from podwright.kube.manifests.manifest import Manifest, from_trees
+from podwright.kube.manifests.objects import Objects
 
 Source = str | Path | Mapping[str, Any] | Manifest
 ObjectSource = Objects | Path | str | Sequence[Mapping[str, Any]]

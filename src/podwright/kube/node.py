@@ -18,8 +18,8 @@ from typing import Literal
 from podwright.api import Cri
 from podwright.config import Config
 from podwright.errors import Unimplemented
-from podwright.kube.dns import parse_resolver
-from podwright.kube.resources import page_size
+from podwright.kube.requests.dns import parse_resolver
+from podwright.kube.requests.resources import page_size
 from podwright.wire import cri_pb2 as cri
 
 CGROUP_ROOT = "/podwright"

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from podwright.errors import InvalidArgument
-from podwright.kube import defaults, validation
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests import defaults, validation
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import EphemeralContainer, PodSpec, ResourceRequirements
-from podwright.kube.resources import qos_class
+from podwright.kube.requests.resources import qos_class
 
 
 def update(old: Manifest, new: Manifest) -> Manifest:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from podwright.api import Cri
 from podwright.clock import Clock
-from podwright.kube import ports
-from podwright.kube.env import expand
 from podwright.kube.models import AnyContainer, Probe
 from podwright.kube.probes import exec, grpc, http, tcp
 from podwright.kube.probes.answers import Answer, ProbeError
+from podwright.kube.requests import ports
+from podwright.kube.requests.env import expand
 
 TRIES = 3
 """So often it is tried to ask at all."""

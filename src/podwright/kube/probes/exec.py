@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from podwright.api import Cri
 from podwright.errors import DeadlineExceeded, PodwrightError
-from podwright.kube import words
+from podwright.kube.life import words
 from podwright.kube.probes.answers import Answer, ProbeError, text
 from podwright.wire import cri_pb2 as cri
 

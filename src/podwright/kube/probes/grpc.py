@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from podwright.clock import Clock
-from podwright.kube import words
+from podwright.kube.life import words
 from podwright.kube.probes.answers import Answer
 from podwright.kube.probes.dial import address
 

@@ -7,15 +7,15 @@ from functools import partial
 
 from podwright.api import Cri
 from podwright.clock import Clock
-from podwright.kube.events import Recorder
-from podwright.kube.manifest import Manifest
+from podwright.kube.life.events import Recorder
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import AnyContainer, Probe
 from podwright.kube.node import Node, PodFacts
-from podwright.kube.pod_state import Seen, SeenContainer
 from podwright.kube.probes.answers import Answer
 from podwright.kube.probes.asking import ask
 from podwright.kube.probes.results import Kind, Results
 from podwright.kube.probes.worker import Worker
+from podwright.kube.state.pod_state import Seen, SeenContainer
 from podwright.steps import step
 
 UNTIL_DELETED = (Kind.STARTUP, Kind.LIVENESS)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from podwright.clock import Clock
-from podwright.kube.events import Recorder
+from podwright.kube.life.events import Recorder
 from podwright.kube.models import Probe
 from podwright.kube.probes.answers import Answer, ProbeError
 from podwright.kube.probes.results import Kind, Outcome, Results

@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from podwright.errors import InvalidArgument
-from podwright.kube import hosts, sandbox, security
-from podwright.kube.directory import PodDirectory
 from podwright.kube.failures import ConfigError
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import hosts
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import AnyContainer, Volume, VolumeMount
 from podwright.kube.node import Node, PodFacts
+from podwright.kube.requests import sandbox, security
 from podwright.kube.volumes import kinds, subpath
 from podwright.wire import cri_pb2 as cri
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection
 from podwright.kube.node import Node, PodFacts
 from podwright.kube.volumes import downward

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import msgspec
 
-from podwright.kube import env, sandbox
-from podwright.kube.manifest import Manifest
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import DownwardAPIVolumeFile
 from podwright.kube.node import Node, PodFacts
+from podwright.kube.requests import env, sandbox
 from podwright.kube.volumes.atomic_writer import File
 
 

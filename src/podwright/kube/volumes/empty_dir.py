@@ -7,11 +7,12 @@ import os
 import re
 from pathlib import Path
 
-from podwright.kube import pod_cgroups, resources
-from podwright.kube.directory import PodDirectory
-from podwright.kube.manifest import Manifest
+from podwright.kube.files import pod_cgroups
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Volume
 from podwright.kube.node import Node
+from podwright.kube.requests import resources
 from podwright.kube.volumes import fsgroup
 from podwright.linux import mounts, syscalls
 

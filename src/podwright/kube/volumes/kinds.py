@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podwright.errors import InvalidArgument
-from podwright.kube.directory import PodDirectory
-from podwright.kube.manifest import Manifest
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Volume
 
 Bindings = Mapping[str, Path]

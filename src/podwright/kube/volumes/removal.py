@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from podwright.errors import FailedPrecondition
-from podwright.kube.directory import PodDirectory
+from podwright.kube.files.directory import PodDirectory
 from podwright.linux import mounts, trees
 from podwright.wire import cri_pb2 as cri
 

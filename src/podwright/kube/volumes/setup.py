@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from podwright.errors import PodwrightError
-from podwright.kube.directory import PodDirectory
 from podwright.kube.failures import MountError
-from podwright.kube.manifest import Manifest
+from podwright.kube.files.directory import PodDirectory
+from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Volume
 from podwright.kube.node import Node, PodFacts
 from podwright.kube.volumes import atomic_writer, content, empty_dir, fsgroup, host_path, kinds

@@ -1,0 +1,1 @@
+"""A pod's files and cgroups on the host, but for its volumes."""

@@ -1,0 +1,1 @@
+"""Doing it: the worker of a pod, its starts, stops, pulls, hooks and events."""

@@ -1,0 +1,125 @@
+"""The resolver of a pod (the node's, the cluster's, its dnsConfig's additions) and its host names. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podwright.kube.failures import SandboxConfigError
+from podwright.wire import cri_pb2 as cri
+
+if TYPE_CHECKING:
+    from podwright.kube.manifests.manifest import Manifest
+    from podwright.kube.node import Node
+
+MAX_NAMESERVERS = 3
+"""libc reads no more."""
+MAX_SEARCHES, MAX_SEARCH_TEXT, MAX_SEARCH = 32, 2048, 253
+"""How many domains, how many characters in all and in one, the kubelet passes on."""
+MAX_HOSTNAME, MAX_LABEL = 64, 63
+"""The kernel takes 64 bytes, a DNS label 63."""
+CLUSTER_OPTIONS = ("ndots:5",)
+DEFAULT_DOMAIN = "cluster.local"
+"""What the full names of pods end in where the node says nothing."""
+
+
+def parse_resolver(text: str) -> cri.DNSConfig:
+    """A resolv.conf as a DNSConfig; see resolv.conf(5): of search lines and of options lines the last one
+    counts, as a kubelet reads them."""
+    config = cri.DNSConfig()
+    for line in text.splitlines():
+        words = line.split()
+        match words:
+            case ["nameserver", server, *_]:
+                config.servers.append(server)
+            case ["search", *searches]:
+                del config.searches[:]
+                config.searches.extend(one.removesuffix(".") or "." for one in searches)
+            case ["options", *options]:
+                del config.options[:]
+                config.options.extend(options)
+    return config
+
+
+def resolver(manifest: Manifest, node: Node) -> cri.DNSConfig:
+    """What the pod's resolv.conf says: by its dnsPolicy, then its dnsConfig, within the limits of libc.
+
+    ClusterFirst on a node without cluster_dns is Default, as with a kubelet that has no clusterDNS.
+    """
+    config = _base(manifest, node)
+    own = manifest.spec.dnsConfig
+    if own is not None:
+        options = dict(_option(one) for one in config.options)
+        options |= {option.name or "": option.value or "" for option in own.options or []}
+        config = cri.DNSConfig(
+            servers=dict.fromkeys([*config.servers, *(own.nameservers or [])]),
+            searches=dict.fromkeys([*config.searches, *(own.searches or [])]),
+            options=[f"{name}:{value}" if value else name for name, value in options.items()],
+        )
+    del config.servers[MAX_NAMESERVERS:]
+    searches = [one for one in config.searches[:MAX_SEARCHES] if len(one) <= MAX_SEARCH]
+    while len(" ".join(searches)) > MAX_SEARCH_TEXT:
+        searches.pop()
+    del config.searches[:]
+    config.searches.extend(searches)
+    return config
+
+
+def lacks_cluster_dns(manifest: Manifest, node: Node) -> bool:
+    """Whether the pod wants a cluster's resolver that the node does not know (event MissingClusterDNS)."""
+    return _wants_cluster(manifest) and not node.cluster_dns
+
+
+def hostname(manifest: Manifest, node: Node) -> str:
+    """The pod's host name. SandboxConfigError where a full name is asked for and too long for the kernel."""
+    spec = manifest.spec
+    if spec.hostnameOverride:
+        return spec.hostnameOverride
+    full = full_name(manifest, node)
+    if not spec.setHostnameAsFQDN or not full:
+        return short_name(manifest)
+    if len(full) > MAX_HOSTNAME:
+        raise SandboxConfigError(
+            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({MAX_HOSTNAME} characters is the max, {len(full)} characters requested)"
+        )
+    return full
+
+
+def short_name(manifest: Manifest) -> str:
+    """The host name without a domain."""
+    spec = manifest.spec
+    return spec.hostnameOverride or spec.hostname or manifest.name[:MAX_LABEL].rstrip("-.")
+
+
+def full_name(manifest: Manifest, node: Node) -> str:
+    """The name that a cluster's DNS would give a pod with a subdomain, else ""."""
+    spec = manifest.spec
+    if not spec.subdomain or spec.hostnameOverride:
+        return ""
+    domain = node.cluster_domain or DEFAULT_DOMAIN
+    return f"{short_name(manifest)}.{spec.subdomain}.{manifest.namespace}.svc.{domain}"
+
+
+def _base(manifest: Manifest, node: Node) -> cri.DNSConfig:
+    config = cri.DNSConfig()
+    if manifest.spec.dnsPolicy == "None":
+        return config
+    config.CopyFrom(node.resolver)
+    if _wants_cluster(manifest) and node.cluster_dns:
+        domain = node.cluster_domain
+        own = [f"{manifest.namespace}.svc.{domain}", f"svc.{domain}", domain] if domain else []
+        searches = dict.fromkeys([*own, *config.searches])
+        config = cri.DNSConfig(servers=node.cluster_dns, searches=searches, options=CLUSTER_OPTIONS)
+    return config
+
+
+def _wants_cluster(manifest: Manifest) -> bool:
+    spec = manifest.spec
+    return spec.dnsPolicy == "ClusterFirstWithHostNet" or (
+        spec.dnsPolicy == "ClusterFirst" and not spec.hostNetwork
+    )
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, _, value = text.partition(":")
+    return name, value

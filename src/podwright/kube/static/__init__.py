@@ -1,0 +1,1 @@
+"""Pods of a directory of manifests, kept running."""
