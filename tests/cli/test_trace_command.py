@@ -19,8 +19,9 @@ from typing import Any, cast
 import pytest
 
 from podwright.api import Cri
+from podwright.cli.trace import _failed
 from podwright.cli.trace_path import tree
-from podwright.cli.trace_record import Recording
+from podwright.cli.trace_record import Recording, Span
 from podwright.server.calls import Gate
 from podwright.server.serve import listening
 from podwright.steps import step
@@ -125,6 +126,13 @@ def test_a_failure_stands_where_it_happened(fake_server: FakeServer, pod: Path) 
     # What puts an end to the failed start is no part of it.
     assert "RemovePodSandbox" not in done.stdout and "StopPodSandbox" not in done.stdout
     assert pods(fake_server) == []
+
+
+@pytest.mark.parametrize("error, failed", [("", False), ("cancelled", False), ("no room", True)])
+def test_a_probe_that_the_end_cuts_off_is_no_failure(error: str, failed: bool) -> None:
+    recording = Recording("pod web")
+    recording.spans["1"] = Span("1", "", "ExecSync", 0, 1, error=error)
+    assert _failed(recording) == failed
 
 
 def test_several_starts_give_medians(calm_server: FakeServer, pod: Path) -> None:

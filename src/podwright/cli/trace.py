@@ -161,7 +161,10 @@ async def _draw(region: Region, recordings: list[Recording], index: int, pod: Ma
 
 
 def _failed(recording: Recording) -> bool:
-    return any(span.error for span in recording.spans.values())
+    from podwright.cli.trace_record import CANCELLED
+
+    # A probe may be under way when the pod has started; what failed for others to be cancelled has words.
+    return any(span.error not in ("", CANCELLED) for span in recording.spans.values())
 
 
 def _print(recordings: Sequence[Recording], pod: Manifest, options: Options) -> None:

@@ -60,6 +60,10 @@ class Span:
     kind: Kind = Kind.STEP
 
 
+CANCELLED = "cancelled"
+"""Instead of an error's words."""
+
+
 class Recording:
     """One start. A `steps.Watcher` of the calls made here."""
 
@@ -161,7 +165,7 @@ class Recording:
         span.attributes = {key: str(value) for key, value in step.attributes.items()}
         if step.error is not None:
             cancelled = isinstance(step.error, asyncio.CancelledError)
-            span.error = "cancelled" if cancelled else str(step.error) or type(step.error).__name__
+            span.error = CANCELLED if cancelled else str(step.error) or type(step.error).__name__
 
     async def call(self, rpc: str, method: Callable[[Message], Awaitable[Any]], request: Message) -> Any:
         if rpc in ENDINGS:
