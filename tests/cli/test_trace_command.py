@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 
 from podwright.api import Cri
-from podwright.cli.trace import _failed
+from podwright.cli.trace import _failed, _one_interrupt_at_a_time
 from podwright.cli.trace_path import tree
 from podwright.cli.trace_record import Recording, Span
 from podwright.server.calls import Gate
@@ -261,6 +261,14 @@ def test_interrupted_it_shows_where_the_start_hangs(fake_server: FakeServer, pod
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_an_interrupt_while_it_prints_comes_afterwards() -> None:
+    printed = False
+    with pytest.raises(KeyboardInterrupt), _one_interrupt_at_a_time():
+        signal.raise_signal(signal.SIGINT)
+        printed = True
+    assert printed
 
 
 def _in_flight(server: FakeServer) -> str:

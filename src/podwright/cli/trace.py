@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -67,10 +68,12 @@ async def trace(door: Door, file: Path, options: Options) -> int:
                 with _drawn(recordings, pods[0], options):
                     left = await asyncio.shield(start)
             except asyncio.CancelledError:
-                # Before the removal, which may have to wait for what hangs.
-                if recordings and recordings[-1].interrupt():
-                    _print(recordings[:-1] or recordings, pods[0], options)
-                start.cancel()
+                with _one_interrupt_at_a_time():
+                    # Before the removal, which may have to wait for what hangs.
+                    if recordings and recordings[-1].interrupt():
+                        _print(recordings[:-1] or recordings, pods[0], options)
+                    start.cancel()
+                    await asyncio.sleep(0)
                 await start
                 raise
             if left or _failed(recordings[-1]):
@@ -79,6 +82,20 @@ async def trace(door: Door, file: Path, options: Options) -> int:
     if left:
         print(f"podwright: {left}", file=sys.stderr)
     return 1 if left or _failed(recordings[-1]) else 0
+
+
+@contextmanager
+def _one_interrupt_at_a_time() -> Iterator[None]:
+    """A SIGINT inside the block comes at its end: the second one ends the wait for what the first one has begun,
+    and finds nothing to end before."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if seen:
+            signal.raise_signal(signal.SIGINT)
 
 
 @asynccontextmanager
