@@ -86,7 +86,7 @@ async def trace(door: Door, file: Path, options: Options) -> int:
 
 @contextmanager
 def _one_interrupt_at_a_time() -> Iterator[None]:
-    """A SIGINT inside the block comes at its end: the second one ends the wait for what the first one has begun,
+    """A SIGINT inside the block comes at its end: a second one ends the wait for what the first has begun,
     and finds nothing to end before."""
     seen: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
