@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import termios
+from io import FileIO
 
 import pytest
 
@@ -94,6 +95,22 @@ def test_newlines_become_what_terminals_expect_also_of_runtimes_that_turn_it_off
     finally:
         os.close(master)
         os.close(slave)
+
+
+@pytest.mark.parametrize("command, code", [("true", 0), ("no-such-program", 127)])
+async def test_an_end_that_is_seen_before_the_terminal(
+    bench: Bench, container: Container, monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    receive = terminals.Console.receive
+
+    async def late(console: terminals.Console) -> FileIO:
+        await asyncio.sleep(0.3)
+        return await receive(console)
+
+    monkeypatch.setattr(terminals.Console, "receive", late)
+    client = Client(tty=True)
+    assert await bench.engine.exec(container, [command], client.streams) == code
+    assert (command.encode() in client.stdout.data) == (code == 127)
 
 
 async def test_a_command_that_is_not_there(bench: Bench, container: Container) -> None:

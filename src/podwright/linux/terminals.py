@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import socket
 import struct
 import termios
@@ -26,6 +27,16 @@ class Console:
         self.path = path
         """For the runtime's option: short, whatever directory it lies in."""
         self._listener = listener
+        self._accepted = False
+
+    @property
+    def called(self) -> bool:
+        """Whether somebody has connected, be it that nobody has looked yet."""
+        if self._accepted:
+            return True
+        knock = select.poll()
+        knock.register(self._listener, select.POLLIN)
+        return bool(knock.poll(0))
 
     async def receive(self) -> FileIO:
         """The master of the terminal, in non-blocking mode; the caller closes it.
@@ -34,6 +45,7 @@ class Console:
         """
         await readable(self._listener.fileno())
         connection, _ = self._listener.accept()
+        self._accepted = True
         with connection:
             connection.setblocking(False)
             await readable(connection.fileno())

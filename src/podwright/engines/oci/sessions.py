@@ -134,8 +134,9 @@ class _Session:
             receiving = self._receiving = asyncio.ensure_future(self._receive(console))
             either: list[asyncio.Future[Any]] = [receiving, execution.ended]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done() and execution.started.result():
-                # It ran, so its terminal was sent before; a busy loop may see a quick end first.
+            if not receiving.done() and console.called:
+                # A busy loop may see a quick end before the terminal, which was sent first: the words of a
+                # runtime that could not execute anything may be in there.
                 await asyncio.wait([receiving], timeout=START_GRACE)
             if not receiving.done():
                 return await self._refused(errors)
