@@ -67,6 +67,20 @@ class Streams:
                 await each.close()
 
 
+class Kept:
+    """A sink that keeps the first `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.data = bytearray()
+        self._limit = limit
+
+    async def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        self.data += data[: max(0, self._limit - len(self.data))]
+
+    async def close(self) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """One connection to a port of a pod."""

@@ -38,6 +38,21 @@ class Attachment:
     dns: cri.DNSConfig | None = None
     cgroup_parent: str = ""
 
+    @classmethod
+    def of(cls, id: str, config: cri.PodSandboxConfig, netns: str) -> Attachment:
+        """That of the sandbox `id`, made as `config` asks."""
+        return cls(
+            id=id,
+            netns=netns,
+            name=config.metadata.name,
+            namespace=config.metadata.namespace,
+            uid=config.metadata.uid,
+            ports=config.port_mappings,
+            annotations=config.annotations,
+            dns=config.dns_config if config.HasField("dns_config") else None,
+            cgroup_parent=config.linux.cgroup_parent,
+        )
+
 
 def cni_args(attachment: Attachment) -> str:
     """CNI_ARGS: the pod in the form that Kubernetes' plugins read. InvalidArgument for a ';' in a name."""

@@ -196,19 +196,8 @@ class Sandboxes:
 
 
 def _attachment(sandbox: Sandbox, pid: int) -> Attachment:
-    config = sandbox.config
-    return Attachment(
-        id=sandbox.id,
-        # A dead process's number may be another's by now.
-        netns=f"/proc/{pid}/ns/net" if pid else "",
-        name=config.metadata.name,
-        namespace=config.metadata.namespace,
-        uid=config.metadata.uid,
-        ports=config.port_mappings,
-        annotations=config.annotations,
-        dns=config.dns_config if config.HasField("dns_config") else None,
-        cgroup_parent=config.linux.cgroup_parent,
-    )
+    # A dead process's number may be another's by now.
+    return Attachment.of(sandbox.id, sandbox.config, f"/proc/{pid}/ns/net" if pid else "")
 
 
 def _own_network(sandbox: Sandbox) -> bool:

@@ -12,7 +12,7 @@ from podwright.engines.base import Container, ExecResult, Json, Sandbox
 from podwright.engines.docker import attach, exec
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.objects import Objects
-from podwright.engines.streams import Connection, Streams
+from podwright.engines.streams import Connection, Kept, Streams
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.linux.waiting import to_the_end
 from podwright.wire import cri_pb2 as cri
@@ -27,7 +27,7 @@ class Sessions:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         """As `Engine.exec_sync`. A command that cannot be run is no error: 127 or 126, and why on stderr."""
-        stdout, stderr = _Kept(limit), _Kept(limit)
+        stdout, stderr = Kept(limit), Kept(limit)
         docker_id = await self._objects.id(container)
         streams = Streams(stdout=stdout, stderr=stderr)
         task = asyncio.ensure_future(exec.run(self._docker, docker_id, argv, streams, patient=False))
@@ -72,17 +72,3 @@ class Sessions:
             what = "sandbox" if isinstance(subject, Sandbox) else "container"
             raise FailedPrecondition(f"{what} {subject.id[:12]} does not run")
         return found
-
-
-class _Kept:
-    """A sink that keeps the first `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self._limit = limit
-
-    async def write(self, data: bytes | bytearray | memoryview, /) -> None:
-        self.data += data[: max(0, self._limit - len(self.data))]
-
-    async def close(self) -> None:
-        pass

@@ -18,7 +18,7 @@ import msgspec
 from podwright.engines.base import ExecResult
 from podwright.engines.oci import conmon, executions, sessions
 from podwright.engines.oci.executions import Place
-from podwright.engines.streams import Streams
+from podwright.engines.streams import Kept, Streams
 from podwright.errors import CommandFailed, DeadlineExceeded
 from podwright.linux import proc, spawn
 from podwright.linux.waiting import to_the_end
@@ -48,22 +48,8 @@ async def run(place: Place, argv: Sequence[str], timeout: float | None, limit: i
             await to_the_end(asyncio.wait([task]))
 
 
-class _Kept:
-    """A sink that keeps the first `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self._limit = limit
-
-    async def write(self, data: bytes | bytearray | memoryview, /) -> None:
-        self.data += data[: max(0, self._limit - len(self.data))]
-
-    async def close(self) -> None:
-        pass
-
-
 async def _connected(place: Place, argv: Sequence[str], limit: int) -> ExecResult:
-    out, errors = _Kept(limit), _Kept(limit)
+    out, errors = Kept(limit), Kept(limit)
     code = await sessions.run(place, argv, Streams(stdout=out, stderr=errors), patient=False)
     return ExecResult(bytes(out.data), bytes(errors.data), code)
 

@@ -229,18 +229,7 @@ class Sandboxes:
                 raise
 
     def _attachment(self, sandbox: Sandbox) -> Attachment:
-        config = sandbox.config
-        return Attachment(
-            id=sandbox.id,
-            netns=self.netns(sandbox),
-            name=config.metadata.name,
-            namespace=config.metadata.namespace,
-            uid=config.metadata.uid,
-            ports=config.port_mappings,
-            annotations=config.annotations,
-            dns=config.dns_config if config.HasField("dns_config") else None,
-            cgroup_parent=config.linux.cgroup_parent,
-        )
+        return Attachment.of(sandbox.id, sandbox.config, self.netns(sandbox))
 
     async def _pause(self, sandbox: Sandbox) -> tuple[int, int]:
         """Pid and start time of the process that holds the pod's PID namespace; zeros if there is none."""
