@@ -160,10 +160,14 @@ async def test_a_cgroup_lives_in_every_hierarchy_from_its_root(group: str) -> No
 @pytest.mark.root
 async def test_a_process_that_forks_all_the_time_is_killed_too(group: str) -> None:
     ready, signal_end = os.pipe()
-    script = f"echo >&{signal_end}; while :; do sleep 0.01 & wait; done"
+    script = f"read go; echo >&{signal_end}; while :; do sleep 0.01 & wait; done"
     child = subprocess.Popen(  # noqa: ASYNC220
-        ["sh", "-c", script], pass_fds=[signal_end], preexec_fn=lambda: cgroups.join(group, os.getpid())
+        ["sh", "-c", script], pass_fds=[signal_end], stdin=subprocess.PIPE
     )
+    assert child.stdin is not None
+    cgroups.join(group, child.pid)
+    child.stdin.write(b"go\n")
+    child.stdin.close()
     os.close(signal_end)
     os.read(ready, 1)
     os.close(ready)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -150,3 +152,47 @@ async def test_of_what_a_serving_program_says_the_end_is_kept() -> None:
     async with spawn.serving(["sh", "-c", script], kept=1000) as child:
         await spawn.exited(child.pid)
         assert child.said() == "\0" * 990 + "last words"
+
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import asyncio, ctypes, os, sys
+from podwright.linux import spawn
+
+forks = 0
+
+@ctypes.CFUNCTYPE(None)
+def prepare():
+    global forks
+    forks += 1
+
+assert ctypes.CDLL(None).__register_atfork(prepare, None, None, None) == 0
+
+async def everything():
+    await spawn.run(["cat"], input=b"x", cwd="/", env={}, owner=(os.geteuid(), os.getegid()), sigpipe=False)
+    await spawn.check(["true"], timeout=60)
+    async with spawn.serving(["sleep", "1000"], kept=10):
+        pass
+    async with spawn.connected(["sleep", "1000"], cwd="/"):
+        pass
+    with spawn.echoing(["cat"], 60):
+        pass
+
+asyncio.run(everything())
+print(forks)
+if not os.fork():
+    os._exit(0)
+os.wait()
+print(forks)
+"""
+
+
+def test_no_librarys_fork_handler_runs_for_a_program() -> None:
+    # gRPC's start threads in the child, which crash it in a process with connections.
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["0", "1"]

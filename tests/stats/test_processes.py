@@ -26,9 +26,9 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[each.fileno() for each in sockets],
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (123, 200)),
         )
         try:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (123, 200))
             yield process
         finally:
             process.kill()
