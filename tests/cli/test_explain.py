@@ -19,7 +19,7 @@ from podwright.cli import explain_table
 from podwright.cli.explain_sources import CriSource, put, value_at
 from podwright.cli.explain_words import apart, words
 from podwright.cli.main import app
-from podwright.engines.oci import host
+from podwright.engines.node import host
 from podwright.errors import InvalidArgument, PodwrightError
 from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.build import build_container

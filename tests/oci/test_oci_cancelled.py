@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig
-from podwright.engines.oci import rootfs, runtimes
+from podwright.engines.node import rootfs
+from podwright.engines.oci import runtimes
 from podwright.linux import mounts, namespaces
 from tests.oci.bench import POD, Bench, opened, processes_with
 

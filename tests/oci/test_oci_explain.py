@@ -16,9 +16,9 @@ import pytest
 from podwright import hooks
 from podwright.config import Config
 from podwright.engines.base import Container, Image, Sandbox, SandboxFacts
-from podwright.engines.oci import layered
+from podwright.engines.node import layered
+from podwright.engines.node.seen import compare
 from podwright.engines.oci.plan import PAUSE_PID, TARGET_PID, UNKNOWN_ID, planned
-from podwright.engines.oci.seen import compare
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.hooks.running import Hooks
 from podwright.linux import process_facts

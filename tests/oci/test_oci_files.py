@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from podwright.engines.oci import conmon, rootfs, sandboxes
+from podwright.engines.node import rootfs
+from podwright.engines.oci import conmon, sandboxes
 from podwright.errors import FailedPrecondition, ImageVolumeMountFailed, InvalidArgument, PodwrightError
 from podwright.linux import mounts, trees
 from podwright.logs import reader
@@ -249,7 +250,7 @@ async def test_the_hosts_files_may_hold_any_bytes(
 ) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_bytes(b"127.0.0.1 localhost # caf\xe9\n")
-    monkeypatch.setattr(sandboxes, "_HOSTS", str(hosts))
+    monkeypatch.setattr(pods, "_HOSTS", str(hosts))
     sandbox = await bench.sandbox()
     copied = Path(bench.config.root, "sandboxes", sandbox.id, "hosts").read_bytes()
     assert b"caf\xe9" in copied

@@ -12,7 +12,7 @@ import pytest
 
 from podwright.config import Config, HandlerConfig
 from podwright.engines.base import Presence
-from podwright.engines.oci.places import Places
+from podwright.engines.node.places import Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.house import open_house

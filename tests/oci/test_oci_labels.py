@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from podwright.config import Config
-from podwright.engines.oci.labels import ATTRIBUTE, Levels, relabel
-from podwright.engines.oci.places import Places
+from podwright.engines.node.labels import ATTRIBUTE, Levels, relabel
+from podwright.engines.node.places import Places
 from podwright.errors import ResourceExhausted
 from podwright.spec.draft import Relabel
 from podwright.spec.inputs import HostFacts

@@ -11,7 +11,7 @@ import pytest
 
 from podwright.config import Config, LogsConfig
 from podwright.engines.base import Container
-from podwright.engines.oci import places
+from podwright.engines.node import places
 from podwright.errors import CommandFailed
 from podwright.logs import reader, rotation
 from podwright.logs.writing import LogWriter

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig, SpecConfig
-from podwright.engines.oci import node_files
+from podwright.engines.node import node_files
 from podwright.errors import FailedPrecondition
 from podwright.spec.rlimits import Rlimit
 

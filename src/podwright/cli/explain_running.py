@@ -122,7 +122,7 @@ def _look(
     existing: Existing, bench: Bench, given: Mapping[str, Any], notes: list[str]
 ) -> Mapping[str, tuple[Any, bool]]:
     """What the kernel shows by place, and whether it agrees with what was given."""
-    from podwright.engines.oci.seen import compare
+    from podwright.engines.node.seen import compare
     from podwright.linux import process_facts
 
     if existing.engine != "oci":

@@ -20,7 +20,7 @@ from podwright.engines.docker.logs import Logs
 from podwright.engines.docker.objects import DOCKER_ID, Objects
 from podwright.engines.docker.unified import write_unified
 from podwright.engines.docker.users import Users
-from podwright.engines.oci import host as files
+from podwright.engines.node import host as files
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource

@@ -13,7 +13,7 @@ from podwright.engines.docker.api import Docker
 from podwright.engines.docker.features import Features, read
 from podwright.engines.docker.pause import USER
 from podwright.engines.docker.sandbox_config import runtime_of
-from podwright.engines.oci.node_files import policy
+from podwright.engines.node.node_files import policy
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import caps, proc
 

@@ -16,7 +16,7 @@ from podwright.engines.docker.host import Host
 from podwright.engines.docker.objects import DOCKER_ID, Objects
 from podwright.engines.docker.pause import SandboxImage
 from podwright.engines.docker.states import running_pid, start_error
-from podwright.engines.oci.host import seccomp_profile
+from podwright.engines.node.host import seccomp_profile
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unavailable
 from podwright.linux.waiting import to_the_end
 from podwright.network import files

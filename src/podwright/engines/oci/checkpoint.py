@@ -13,8 +13,9 @@ from pathlib import Path
 from podwright.checkpoints import layout, writing
 from podwright.clock import SYSTEM
 from podwright.engines.base import Container
-from podwright.engines.oci import conmon, user_namespaces
-from podwright.engines.oci.places import Places
+from podwright.engines.node import user_namespaces
+from podwright.engines.node.places import Places
+from podwright.engines.oci import conmon
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition

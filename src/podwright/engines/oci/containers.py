@@ -17,27 +17,16 @@ from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
 from podwright.engines.log_limits import LogLimits
-from podwright.engines.oci import (
-    conmon,
-    exec,
-    host,
-    labels,
-    limit_refusals,
-    mapped_mounts,
-    rootfs,
-    sessions,
-    strays,
-    unstartable,
-    user_namespaces,
-)
+from podwright.engines.node import host, labels, mapped_mounts, rootfs, user_namespaces
+from podwright.engines.node.image_mounts import ImageMounts
+from podwright.engines.node.parts import Made, started
+from podwright.engines.node.places import Places
+from podwright.engines.node.requests import Requests, hook_target
+from podwright.engines.oci import conmon, exec, limit_refusals, sessions, strays, unstartable
 from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.checkpoint import Checkpoints
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.executions import Place
-from podwright.engines.oci.image_mounts import ImageMounts
-from podwright.engines.oci.parts import Made, started
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import Requests, hook_target
 from podwright.engines.oci.resources import unlimited_quota_fails
 from podwright.engines.oci.restore import Restores
 from podwright.engines.oci.runtimes import Runtimes
@@ -117,7 +106,7 @@ class Containers:
         if container.checkpoint is not None:
             await self._restores.remove_deleted(container, root)
         facts = self._requests.facts(container.config)
-        parts = Made(container, root, self._places, self._tasks, self._volumes, self._levels, made, ids)
+        parts = Made(container, root, self._places, self._alive, self._volumes, self._levels, made, ids)
         with step("spec"):
             request = await self._requests.container(container, runtime, wanted, facts, parts)
             built = build_container(request, facts)
@@ -273,6 +262,9 @@ class Containers:
             stdin_once=config.stdin_once,
             terminal=config.tty,
         )
+
+    def _alive(self, container: Container) -> bool:
+        return self._tasks.alive(container.id, container.facts.pid, started(container))
 
     def _place(self, container: Container) -> Place:
         """Where programs are run inside `container`."""

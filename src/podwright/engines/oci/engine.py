@@ -33,13 +33,14 @@ from podwright.engines.base import (
 )
 from podwright.engines.cgroup_stats import Statistics
 from podwright.engines.log_limits import LogLimits
-from podwright.engines.oci import host
+from podwright.engines.node import host
+from podwright.engines.node.image_mounts import ImageMounts
+from podwright.engines.node.places import Places
+from podwright.engines.node.pods import Pods
+from podwright.engines.node.requests import Requests
 from podwright.engines.oci.containers import Containers
-from podwright.engines.oci.image_mounts import ImageMounts
-from podwright.engines.oci.places import Places
 from podwright.engines.oci.plan import Plan
 from podwright.engines.oci.repair import Repair
-from podwright.engines.oci.requests import Requests
 from podwright.engines.oci.resources import Updates
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
@@ -131,11 +132,10 @@ class OciEngine:
             self._places,
             self._runtimes,
             self._tasks,
-            self._network,
+            Pods(self._config, self._places, self._network, facts, volumes),
             facts,
             requests,
             self._hooks,
-            volumes,
         )
         self._containers = Containers(
             self._config,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from podwright.engines.oci.places import ID
+from podwright.engines.node.places import ID
 from podwright.linux import inotify
 
 UNKNOWN = 255

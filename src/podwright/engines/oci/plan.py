@@ -14,10 +14,10 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Container, Explanation, Image, Sandbox
-from podwright.engines.oci import host, layered, user_namespaces
-from podwright.engines.oci.labels import Levels
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import (
+from podwright.engines.node import host, layered, user_namespaces
+from podwright.engines.node.labels import Levels
+from podwright.engines.node.places import Places
+from podwright.engines.node.requests import (
     PAUSE,
     Requests,
     cgroups_path,

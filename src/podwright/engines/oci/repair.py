@@ -13,8 +13,8 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Orphan
+from podwright.engines.node.places import ID, Places
 from podwright.engines.oci import runtimes
-from podwright.engines.oci.places import ID, Places
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import NotFound
 from podwright.linux import cgroups, mounts, namespaces, proc, spawn, trees

@@ -19,8 +19,8 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Handler, Json
-from podwright.engines.oci import host
-from podwright.engines.oci.places import Places
+from podwright.engines.node import host
+from podwright.engines.node.places import Places
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.linux import cgroups, spawn
 from podwright.linux import syscalls as sys

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,42 +15,34 @@ import msgspec
 from podwright.config import Config
 from podwright.engines import forward
 from podwright.engines.base import Json, Sandbox, SandboxFacts
-from podwright.engines.oci import labels, node_files
-from podwright.engines.oci.conmon import Supervised
-from podwright.engines.oci.image_mounts import ImageMounts
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import (
+from podwright.engines.node import labels
+from podwright.engines.node.places import Places
+from podwright.engines.node.pods import Pods
+from podwright.engines.node.requests import (
     PAUSE,
     Requests,
-    cgroup_parent,
     cgroups_path,
     check_sandbox,
     has_pause,
     hook_target,
     options,
-    own_kinds,
 )
+from podwright.engines.node.user_namespaces import id_maps
+from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
-from podwright.engines.oci.user_namespaces import id_maps
 from podwright.engines.streams import Connection
-from podwright.errors import FailedPrecondition, Unavailable
+from podwright.errors import FailedPrecondition
 from podwright.hooks.running import Hooks
-from podwright.linux import mounts, namespaces, proc, trees, user_namespaces
-from podwright.linux.waiting import to_the_end
-from podwright.network import files
-from podwright.network.cni import Attachment, Cni, Result
+from podwright.linux import proc
 from podwright.spec.encode import encode
 from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.build import build_sandbox
-from podwright.spec.linux.limits import shm_size
 from podwright.spec.linux.sysctls import sandbox_sysctls
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
 log = logging.getLogger(__name__)
-
-_HOSTS, _RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
 
 _NODE = cri.NamespaceMode.NODE
 _NETWORK_OF_ITS_OWN = (
@@ -66,52 +58,28 @@ class Sandboxes:
         places: Places,
         runtimes: Runtimes,
         tasks: Tasks,
-        network: Cni,
+        pods: Pods,
         host: HostFacts,
         requests: Requests,
         hooks: Hooks,
-        volumes: ImageMounts,
     ) -> None:
         self._config = config
         self._places = places
         self._runtimes = runtimes
         self._tasks = tasks
-        self._network = network
+        self._pods = pods
         self._host = host
         self._requests = requests
         self._hooks = hooks
-        self._volumes = volumes
         self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
 
     async def create(self, sandbox: Sandbox, undo: AsyncExitStack) -> SandboxFacts:
         await check_sandbox(self._places, self._runtimes, sandbox)
-        asked = options(sandbox)
-        ids = id_maps(self._places, sandbox)
-        sysctls = sandbox_sysctls(sandbox.config, self._host.policy)
+        sandbox_sysctls(sandbox.config, self._host.policy)
         cgroups_path(self._config, sandbox, sandbox.id)  # refuses a bad parent before anything is made
-        undo.push_async_callback(self._unmake, sandbox)
-        pins = {kind: self._places.pin(sandbox.id, kind) for kind in own_kinds(sandbox)}
-        self._places.pins(sandbox.id).mkdir(parents=True, exist_ok=True)
-        hostname = sandbox.config.hostname or self._host.hostname
-        if ids is None:
-            making = namespaces.create_pinned(pins, hostname=hostname, sysctls=sysctls)
-        else:
-            making = user_namespaces.create_pinned(
-                pins, [ids.uids], [ids.gids], hostname=hostname, sysctls=sysctls
-            )
-        pinned = asyncio.ensure_future(_namespaces(making))
-        try:
-            with step("pod files"):
-                self._write_files(sandbox)
-            if asked.ipc != _NODE:
-                handler = node_files.handler_options(self._config, sandbox.handler)
-                size = shm_size(sandbox.config, handler, self._host.policy)
-                with step("shm"):
-                    self._make_shm(sandbox.id, size, ids.root if ids else (0, 0))
-        finally:
-            # What it makes must be there, or gone, before anything is undone.
-            await to_the_end(pinned)
-        attached = asyncio.ensure_future(self._attach(sandbox))
+        undo.push_async_callback(self.remove, sandbox)
+        await self._pods.make(sandbox)
+        attached = asyncio.ensure_future(self._pods.attach(sandbox))
         try:
             pid, started = await self._pause(sandbox)
             result = await attached
@@ -124,7 +92,7 @@ class Sandboxes:
 
     async def stop(self, sandbox: Sandbox) -> None:
         id = sandbox.id
-        detached = asyncio.ensure_future(self._detach(sandbox))
+        detached = asyncio.ensure_future(self._pods.detach(sandbox))
         try:
             if self._places.pause_bundle(id).exists():
                 await self._tasks.end(id, sandbox.facts.pid, _started(sandbox))
@@ -132,46 +100,20 @@ class Sandboxes:
             await asyncio.wait([detached])
         # The namespace goes only after its network: plugins work inside it.
         detached.result()
-        with step("unmount"):
-            for kind in namespaces.PINNABLE:
-                namespaces.unpin(self._places.pin(id, kind))
-            mounts.unmount(self._places.shm(id))
-            self._volumes.release_pod(id)
+        self._pods.unmount(sandbox)
 
     async def remove(self, sandbox: Sandbox) -> None:
         await self.stop(sandbox)
-        with step("remove files"):
-            trees.remove(self._places.sandbox_run(sandbox.id))
-            trees.remove(self._places.sandbox_root(sandbox.id))
+        self._pods.remove_files(sandbox)
 
     def alive(self, sandbox: Sandbox) -> bool:
         """Its namespaces, its shared memory and its pause process are there."""
-        asked = options(sandbox)
-        if not self._places.sandbox_run(sandbox.id).is_dir():
-            return False
-        wanted = [self._places.pin(sandbox.id, kind) for kind in own_kinds(sandbox)]
-        if asked.ipc != _NODE:
-            wanted.append(self._places.shm(sandbox.id))
-        if not all(mounts.is_mounted(each) for each in wanted):
+        if not self._pods.stands(sandbox):
             return False
         return not has_pause(sandbox) or proc.alive(sandbox.facts.pid, _started(sandbox))
 
     async def info(self, sandbox: Sandbox) -> Mapping[str, Json]:
-        asked = options(sandbox)
-        cached = self._network.cached(sandbox.id)
-        info: dict[str, Json] = {
-            "sandboxID": sandbox.id,
-            "pid": sandbox.facts.pid,
-            "netns": self.netns(sandbox) if asked.network != _NODE else "",
-            "netNamespaceClosed": not self.alive(sandbox),
-            "namespaces": msgspec.to_builtins(
-                {kind: str(self._places.pin(sandbox.id, kind)) for kind in own_kinds(sandbox)}
-            ),
-            "runtimeHandler": sandbox.handler or self._config.default_handler,
-            "cgroupParent": cgroup_parent(self._config, sandbox),
-        }
-        if cached is not None:
-            info["cniResult"] = dict(cached.raw)
+        info = self._pods.info(sandbox, alive=self.alive(sandbox))
         config = self._places.pause_bundle(sandbox.id) / "config.json"
         if config.exists():
             info["runtimeSpec"] = msgspec.json.decode(config.read_bytes())
@@ -179,57 +121,12 @@ class Sandboxes:
 
     async def forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:
         """As `Engine.port_forward`."""
-        namespace = None if options(sandbox).network == _NODE else Path(self.netns(sandbox))
+        namespace = None if options(sandbox).network == _NODE else Path(self._pods.netns(sandbox))
         runtime = self._runtimes.of_existing(sandbox.handler)
         metadata = sandbox.config.metadata
         pod = f"{metadata.namespace}/{metadata.name}"
         apart = runtime is not None and runtime.sandboxed and not runtime.shares_network
         await forward.forward(pod, namespace, port, connection, hint=_NETWORK_OF_ITS_OWN if apart else "")
-
-    # For its containers
-
-    def netns(self, sandbox: Sandbox) -> str:
-        return str(self._places.pin(sandbox.id, "net"))
-
-    # Making
-
-    def _write_files(self, sandbox: Sandbox) -> None:
-        keep = self._places.sandbox_root(sandbox.id)
-        keep.mkdir(parents=True, exist_ok=True)
-        config = sandbox.config
-        dns = config.dns_config if config.HasField("dns_config") else None
-        for name, text in (
-            ("hostname", files.hostname(config.hostname, self._host.hostname)),
-            ("hosts", files.hosts(_host_file(_HOSTS))),
-            ("resolv.conf", files.resolv_conf(dns, _host_file(_RESOLV_CONF))),
-        ):
-            # Byte for byte: a comment in the host's file may be in any encoding.
-            (keep / name).write_text(text, encoding="utf-8", errors="surrogateescape")
-
-    def _make_shm(self, id: str, size: int, owner: tuple[int, int]) -> None:
-        shm = self._places.shm(id)
-        shm.mkdir(exist_ok=True)
-        mounts.tmpfs(shm, size=size, mode=0o1777, owner=owner)
-
-    async def _attach(self, sandbox: Sandbox) -> Result | None:
-        if options(sandbox).network == _NODE:
-            return None
-        with step("cni add"):
-            return await self._network.add(self._attachment(sandbox))
-
-    async def _detach(self, sandbox: Sandbox) -> None:
-        if options(sandbox).network == _NODE:
-            return
-        try:
-            with step("cni del"):
-                await self._network.delete(self._attachment(sandbox))
-        except Unavailable:
-            # No plugin could be asked; of a pod that never was attached none needs to be.
-            if sandbox.id in self._network.cached_ids():
-                raise
-
-    def _attachment(self, sandbox: Sandbox) -> Attachment:
-        return Attachment.of(sandbox.id, sandbox.config, self.netns(sandbox))
 
     async def _pause(self, sandbox: Sandbox) -> tuple[int, int]:
         """Pid and start time of the process that holds the pod's PID namespace; zeros if there is none."""
@@ -278,21 +175,6 @@ class Sandboxes:
             draft.chmod(0o755)
             draft.rename(program)
 
-    async def _unmake(self, sandbox: Sandbox) -> None:
-        await self.remove(sandbox)
-
-
-async def _namespaces(making: Awaitable[None]) -> None:
-    with step("namespaces"):
-        await making
-
 
 def _started(sandbox: Sandbox) -> int:
     return int(sandbox.facts.own.get("started", 0))
-
-
-def _host_file(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""

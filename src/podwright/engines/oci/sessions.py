@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from podwright.engines import refusals
-from podwright.engines.oci import conmon, executions, flow
+from podwright.engines.node import flow
+from podwright.engines.oci import conmon, executions
 from podwright.engines.oci.executions import Execution, Files, Place
 from podwright.engines.streams import Size, Streams
 from podwright.errors import CommandFailed

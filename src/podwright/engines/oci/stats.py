@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from podwright.config import Config
 from podwright.engines.base import Sandbox
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import cgroups_path, has_pause, options
+from podwright.engines.node.places import Places
+from podwright.engines.node.requests import cgroups_path, has_pause, options
 from podwright.engines.oci.tasks import Tasks
 from podwright.linux import cgroups
 from podwright.wire import cri_pb2 as cri

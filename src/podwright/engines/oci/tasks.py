@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from podwright.engines.base import Exit, Observation, Presence
-from podwright.engines.oci import conmon, exits, rootfs, runtimes
+from podwright.engines.node import rootfs
+from podwright.engines.node.places import Places
+from podwright.engines.oci import conmon, exits, runtimes
 from podwright.engines.oci.conmon import Supervised
-from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
 from podwright.linux import cgroups, proc, spawn, trees

@@ -12,8 +12,8 @@ import signal
 from pathlib import Path
 
 from podwright.engines.base import Observation, Presence
+from podwright.engines.node.places import Places
 from podwright.engines.oci import exits
-from podwright.engines.oci.places import Places
 from podwright.engines.oci.runtimes import Runtime
 from podwright.errors import CommandFailed
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from podwright.engines.base import Container
-from podwright.engines.oci import host, rootfs
-from podwright.engines.oci.image_mounts import ImageMounts
-from podwright.engines.oci.labels import Levels
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.requests import namespace_paths
-from podwright.engines.oci.tasks import Tasks
-from podwright.engines.oci.user_namespaces import IdMaps
+from podwright.engines.node import host, rootfs
+from podwright.engines.node.image_mounts import ImageMounts
+from podwright.engines.node.labels import Levels
+from podwright.engines.node.places import Places
+from podwright.engines.node.requests import namespace_paths
+from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
@@ -28,17 +27,18 @@ class Made:
         container: Container,
         root: Path,
         places: Places,
-        tasks: Tasks,
+        alive: Callable[[Container], bool],
         images: ImageMounts,
         levels: Levels,
         made: list[Path],
         ids: IdMaps | None,
     ) -> None:
-        """`root` is where the rootfs is mounted; directories made for mounts are appended to `made`."""
+        """`root` is where the rootfs is mounted; `alive` tells whether a container's process still runs.
+        Directories made for mounts are appended to `made`."""
         self._container = container
         self._root = root
         self._places = places
-        self._tasks = tasks
+        self._alive = alive
         self._images = images
         self._levels = levels
         self._made = made
@@ -52,7 +52,7 @@ class Made:
         target = self._container.target
         if target is None:
             return paths
-        if not self._tasks.alive(target.id, target.facts.pid, started(target)):
+        if not self._alive(target):
             raise FailedPrecondition(
                 f"config.linux.security_context.namespace_options.target_id: container {target.id} has ended"
             )

@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from podwright.engines.base import Sandbox
-from podwright.engines.oci import layered, rootfs
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.user_namespaces import IdMaps
+from podwright.engines.node import layered, rootfs
+from podwright.engines.node.places import Places
+from podwright.engines.node.runtimes import VolumeImages
+from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition, ImageVolumeMountFailed
-from podwright.images.store import ImageStore
 from podwright.linux import mounts, trees
 
 
 class ImageMounts:
-    def __init__(self, places: Places, images: ImageStore) -> None:
+    def __init__(self, places: Places, images: VolumeImages) -> None:
         self._places = places
         self._images = images
 

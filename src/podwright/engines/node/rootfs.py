@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from podwright.engines.base import Container
-from podwright.engines.oci import user_namespaces
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.user_namespaces import IdMaps
+from podwright.engines.node import user_namespaces
+from podwright.engines.node.places import Places
+from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
 from podwright.linux import mounts
 from podwright.spec.inputs import RootfsFiles

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podwright.engines.base import Container, Sandbox
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.runtimes import Runtimes
+from podwright.engines.node.places import Places
+from podwright.engines.node.runtimes import Runtimes
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux.user_namespaces import IdMap
 from podwright.spec.linux.namespaces import mappings

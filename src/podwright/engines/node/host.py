@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from podwright.config import Config
-from podwright.engines.oci import node_files
+from podwright.engines.node import node_files
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux import caps, cgroups, mounts, proc
 from podwright.spec.inputs import DeviceNode, HostFacts, MountSource

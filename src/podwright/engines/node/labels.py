@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from podwright.engines.base import Container, Sandbox
-from podwright.engines.oci.places import Places
+from podwright.engines.node.places import Places
 from podwright.errors import FailedPrecondition
 from podwright.spec.draft import Relabel
 from podwright.spec.inputs import HostFacts

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from podwright.engines.oci.rootfs import MAX_DATABASE, followed
+from podwright.engines.node.rootfs import MAX_DATABASE, followed
 from podwright.errors import FailedPrecondition, ImageVolumeMountFailed
 from podwright.spec.inputs import RootfsFiles
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from podwright.engines.oci.rootfs import inside
+from podwright.engines.node.rootfs import inside
 from podwright.linux import cgroups, mounts
 from podwright.linux.process_facts import UNLIMITED, ProcessFacts, limits_of_cgroup
 from podwright.spec.draft import Json

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from podwright.engines.base import Json
-from podwright.engines.oci.runtimes import Runtime
-from podwright.engines.oci.user_namespaces import IdMaps
+from podwright.engines.node.runtimes import Runtime
+from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
 from podwright.linux import mounts
 from podwright.linux.user_namespaces import IdMap

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from podwright.config import Config
 from podwright.engines.base import Container, Sandbox
-from podwright.engines.oci import host, node_files, user_namespaces
-from podwright.engines.oci.places import Places
-from podwright.engines.oci.runtimes import Runtime, Runtimes
+from podwright.engines.node import host, node_files, user_namespaces
+from podwright.engines.node.places import Places
+from podwright.engines.node.runtimes import Runtime, Runtimes
 from podwright.errors import Unimplemented
 from podwright.hooks import Target
 from podwright.linux import cgroups

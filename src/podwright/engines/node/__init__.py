@@ -1,0 +1,1 @@
+"""What engines share whose containers are processes of this node: namespaces, files, mounts, specs."""
