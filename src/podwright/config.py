@@ -18,6 +18,7 @@ import msgspec
 
 from podwright.config_sections import (
     CniConfig,
+    ContainerdConfig,
     DockerConfig,
     HandlerConfig,
     ImageConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "DEFAULT_FILE",
     "CniConfig",
     "Config",
+    "ContainerdConfig",
     "DockerConfig",
     "HandlerConfig",
     "ImageConfig",
@@ -60,9 +62,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     run: str = "/run/podwright"
     """Volatile state: namespaces, bundles, mounts, exit files. A reboot must empty it."""
     listen: str = "/run/podwright/podwright.sock"
-    engine: Literal["oci", "docker", "fake"] = "oci"
-    """What runs the containers: "oci" is the embedded engine, "docker" a Docker Engine; "fake" keeps them in
-    memory."""
+    engine: Literal["oci", "containerd", "docker", "fake"] = "oci"
+    """What runs the containers: "oci" is the embedded engine, "containerd" a containerd, "docker" a Docker
+    Engine; "fake" keeps them in memory."""
     default_handler: str = "crun"
     handlers: dict[str, HandlerConfig] = msgspec.field(default_factory=default_handlers)
     cgroup_driver: Literal["cgroupfs", "systemd"] = "cgroupfs"
@@ -90,6 +92,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     node: NodeConfig = NodeConfig()
     tracing: TracingConfig = TracingConfig()
     docker: DockerConfig = DockerConfig()
+    containerd: ContainerdConfig = ContainerdConfig()
 
     @property
     def root_path(self) -> Path:

@@ -40,6 +40,16 @@ class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     """Bytes: requests with a lower memory limit are refused. crun needs about 512 KiB, runc 12 MiB."""
     virtual_machine: bool = False
     """SELinux confines these containers as virtual machines."""
+    runtime_type: str = ""
+    """The shim of the containerd engine, such as "io.containerd.kata.v2". Empty: containerd's for runc, with
+    `path` as the runtime that it calls; for a `path` of runsc, gVisor's."""
+    runtime_config: str = ""
+    """A file or, for shims of containerd's runc, nothing: what such a shim takes as its configuration."""
+    snapshotter: str = ""
+    """Of the containerd engine, for this handler's pods; empty: containerd.snapshotter."""
+    sandboxer: Literal["", "podsandbox", "shim"] = ""
+    """Who holds this handler's pods together in the containerd engine: a pause container, or the shim by
+    containerd's sandbox service. Empty: "shim" where the shim can, else "podsandbox"."""
 
 
 class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -299,3 +309,21 @@ class DockerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     """Where pods' networks come from: "cni", or "docker:NAME", a network of the Docker Engine's own."""
     default_runtime: str = ""
     """The Docker runtime of pods without a runtime handler; empty: the Docker Engine's own default."""
+
+
+class ContainerdConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The containerd of `engine = "containerd"`."""
+
+    endpoint: str = "/run/containerd/containerd.sock"
+    """Its socket, as a path or as unix:///PATH."""
+    namespace: str = "k8s.io"
+    """Of what this engine makes there. Containers of others in it are left alone, images are shared."""
+    snapshotter: str = "overlayfs"
+    sandbox_image: str = ""
+    """Image of the container that holds a pod together, pulled when it is absent. Empty: one that is made of
+    the host's catatonit."""
+    transfer: bool = True
+    """Pull by containerd's Transfer service where the daemon has one and nothing is configured that only our
+    own transport knows (signature policies, mirrors, credential helpers)."""
+    request_timeout: Timeout = 120.0
+    """Seconds for one request; pulls and stops take the time they need."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from podwright.engines.node import rootfs
-from podwright.engines.oci import conmon, sandboxes
+from podwright.engines.node import pods, rootfs
+from podwright.engines.oci import conmon
 from podwright.errors import FailedPrecondition, ImageVolumeMountFailed, InvalidArgument, PodwrightError
 from podwright.linux import mounts, trees
 from podwright.logs import reader
