@@ -71,7 +71,12 @@ case " $* " in
     if ! there runsc && lists && apt-cache show runsc >/dev/null 2>&1; then missing="$missing runsc"; fi
     ;;
 esac
-case " $* " in *" test "*) "$(dirname "$0")/criu.sh" ;; esac
+case " $* " in
+*" test "*)
+    "$(dirname "$0")/containerd.sh"
+    "$(dirname "$0")/criu.sh"
+    ;;
+esac
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
