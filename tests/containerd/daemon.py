@@ -1,0 +1,290 @@
+"""containerd for tests: all of its files below one directory, its own state and socket, and its end, with that
+of its shims."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from podwright.config import ContainerdConfig, HandlerConfig
+from podwright.linux import mounts
+from podwright.wire.containerd import containers_pb2, containers_pb2_grpc, version_pb2_grpc
+from tests.oci.bench import TOOLS, processes_with
+
+START = 60.0
+"""Seconds."""
+NAMESPACE = "k8s.io"
+BUSYBOX = "podwright.test/busybox:1"
+UNNEEDED = (
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.internal.v1.opt",
+    "io.containerd.tracing.processor.v1.otlp",
+)
+RUNTIMES = ("crun", "runc")
+
+
+@dataclass
+class Daemon:
+    """A containerd that runs. `program` may be one that is not in PATH."""
+
+    directory: Path
+    short: Path
+    """What has sockets in it: the kernel takes 107 bytes of a path, and containerd adds to ours."""
+    program: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def socket(self) -> Path:
+        return self.short / "c.sock"
+
+    @property
+    def endpoint(self) -> str:
+        return str(self.socket)
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def state(self) -> Path:
+        """Where the shims' bundles and the roots of containers are."""
+        return self.short / "state"
+
+    @property
+    def config(self) -> ContainerdConfig:
+        return ContainerdConfig(endpoint=self.endpoint, namespace=NAMESPACE)
+
+    @property
+    def handlers(self) -> dict[str, HandlerConfig]:
+        """crun and runc, as this host can run them."""
+        return {each: HandlerConfig(path=str(self.directory / each)) for each in RUNTIMES}
+
+    def shims(self) -> list[int]:
+        """The processes of its shims."""
+        return [each for each in processes_with(self.endpoint) if _is_shim(each)]
+
+    def containers(self, *filters: str) -> list[containers_pb2.Container]:
+        """The records in NAMESPACE, of whoever made them."""
+        with grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS) as channel:
+            stub = containers_pb2_grpc.ContainersStub(channel)  # type: ignore[no-untyped-call]
+            metadata = (("containerd-namespace", NAMESPACE),)
+            request = containers_pb2.ListContainersRequest(filters=filters)
+            return list(stub.List(request, timeout=60, metadata=metadata).containers)
+
+    def ctr(self, *arguments: str) -> str:
+        """containerd's own client, in NAMESPACE: what it printed. Raises AssertionError when it fails."""
+        argv = ["ctr", "--address", self.endpoint, "--namespace", NAMESPACE, *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    def stop(self, *, number: int = signal.SIGTERM) -> None:
+        """Signal the daemon alone, and wait; its shims go on."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(60)
+
+    def restart(self) -> None:
+        """Start it again after `stop`."""
+        self.process = _spawn(self.program, self.directory)
+        _await_answer(self)
+
+    def clear(self) -> None:
+        """End it and its shims, with what runs in them, and take its mounts and sockets away."""
+        self.stop()
+        sockets = [
+            _shim_socket(file) for file in self.state.glob("io.containerd.runtime.v2.task/*/*/address")
+        ]
+        for shim in self.shims():
+            for pid in (*_children(shim), shim):
+                _kill(pid)
+        mounts.unmount_below(self.short)
+        mounts.unmount_below(self.directory)
+        for socket in sockets:
+            socket.unlink(missing_ok=True)
+        shutil.rmtree(self.short, ignore_errors=True)
+
+
+@contextmanager
+def running(directory: Path, *, images: bool = True, program: str = "containerd") -> Iterator[Daemon]:
+    """A containerd that keeps everything below `directory`."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    started = start(directory, program)
+    try:
+        if images:
+            import_busybox(started)
+        yield started
+    finally:
+        started.clear()
+
+
+def start(directory: Path, program: str = "containerd") -> Daemon:
+    directory.mkdir(parents=True, exist_ok=True)
+    short = Path("/tmp") / f"pwc-{os.getpid()}-{abs(hash(str(directory))) % 10**8}"
+    short.mkdir(mode=0o700)
+    (directory / "config.toml").write_text(
+        "version = 2\n"
+        f'root = "{directory / "data"}"\n'
+        f'state = "{short / "state"}"\n'
+        f"disabled_plugins = {list(UNNEEDED)}\n"
+        "[grpc]\n"
+        f'address = "{short / "c.sock"}"\n'
+    )
+    for name in RUNTIMES:
+        wrapper = directory / name
+        wrapper.write_text(_WRAPPER.replace("PROGRAM", name))
+        wrapper.chmod(0o755)
+    daemon = Daemon(directory, short, program, _spawn(program, directory))
+    try:
+        _await_answer(daemon)
+    except BaseException:
+        daemon.clear()
+        raise
+    return daemon
+
+
+def _spawn(program: str, directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "containerd.log").open("ab") as log:
+        return subprocess.Popen(
+            [program, "--config", str(directory / "config.toml")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _await_answer(daemon: Daemon) -> None:
+    give_up = time.monotonic() + START
+    pidfd = os.pidfd_open(daemon.process.pid)
+    try:
+        while time.monotonic() < give_up:
+            # There is nothing to wait for but its end: it tells nobody else that it is ready.
+            if select.select([pidfd], [], [], 0.05)[0]:
+                words = (daemon.directory / "containerd.log").read_text()[-2000:]
+                raise AssertionError(f"{daemon.program} has ended: {words}")
+            if daemon.socket.exists() and _answers(daemon.socket):
+                return
+    finally:
+        os.close(pidfd)
+    raise AssertionError(f"{daemon.program} does not answer")
+
+
+def _answers(socket: Path) -> bool:
+    with grpc.insecure_channel(f"unix:{socket}", options=_OPTIONS) as channel:
+        try:
+            version_pb2_grpc.VersionStub(channel).Version(Empty(), timeout=5)  # type: ignore[no-untyped-call]
+        except grpc.RpcError:
+            return False
+    return True
+
+
+def import_busybox(daemon: Daemon, name: str = BUSYBOX) -> None:
+    """Import the host's static busybox, with users and groups, and unpack it."""
+    root, layout = daemon.directory / "busybox", daemon.directory / "layout"
+    subprocess.run([sys.executable, str(TOOLS / "busybox_rootfs.py"), str(root)], check=True)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from oci_image import Layout\n"
+        "layout = Layout(Path(sys.argv[3]))\n"
+        "config = {'Env': ['PATH=/bin:/usr/bin'], 'Cmd': ['sh'], 'Labels': {'of-the-image': 'yes'}}\n"
+        "layout.add(sys.argv[4], [layout.layer(Path(sys.argv[2]))], config)\n"
+        "layout.archive(Path(sys.argv[3] + '.tar'))\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(TOOLS), str(root), str(layout), name], check=True)
+    daemon.ctr("images", "import", f"{layout}.tar")
+    shutil.rmtree(root)
+    shutil.rmtree(layout)
+
+
+def _is_shim(pid: int) -> bool:
+    return _of(pid, lambda entry: b"containerd-shim" in (entry / "cmdline").read_bytes().split(b"\0")[0])
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _of(
+            int(entry.name),
+            lambda each: int((each / "stat").read_text().rpartition(")")[2].split()[1]) == pid,
+        ):
+            found.append(int(entry.name))
+    return found
+
+
+def _of(pid: int, rule: Callable[[Path], bool]) -> bool:
+    """False when the process is gone."""
+    try:
+        return rule(Path("/proc") / str(pid))
+    except (OSError, IndexError):
+        return False
+
+
+def _kill(pid: int) -> None:
+    """SIGKILL, and wait for the end."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], 30)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _shim_socket(file: Path) -> Path:
+    """Shims listen below /run/containerd whatever containerd's state is; this is where one says so."""
+    return Path(file.read_text().removeprefix("unix://"))
+
+
+_OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0))
+_WRAPPER = """#!/usr/bin/python3 -IS
+# PROGRAM, without what a host without CAP_SYS_RESOURCE cannot give, nor the unified hierarchy, which crun does
+# not want to see beside the others.
+import ctypes, json, os, sys
+
+UNIFIED, NEWNS, PRIVATE = b"/sys/fs/cgroup/unified", 0x20000, 1 << 18
+
+def spare(process):
+    process["oomScoreAdj"] = max(0, process.get("oomScoreAdj") or 0)
+    for names in (process.get("capabilities") or {}).values():
+        names[:] = [each for each in names if each != "CAP_SYS_RESOURCE"]
+
+def called(status):
+    if status:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+arguments = sys.argv[1:]
+if "create" in arguments:
+    path = arguments[arguments.index("--bundle") + 1] + "/config.json"
+    spec = json.load(open(path))
+    spare(spec["process"])
+    json.dump(spec, open(path, "w"))
+    if "PROGRAM" == "crun" and os.path.isdir(UNIFIED):
+        libc = ctypes.CDLL(None, use_errno=True)
+        called(libc.unshare(NEWNS))
+        called(libc.mount(None, os.path.dirname(UNIFIED), None, ctypes.c_ulong(PRIVATE), None))
+        called(libc.mount(b"tmpfs", UNIFIED, b"tmpfs", ctypes.c_ulong(0), b"size=1m,mode=755"))
+elif "exec" in arguments and "--process" in arguments:
+    path = arguments[arguments.index("--process") + 1]
+    process = json.load(open(path))
+    spare(process)
+    json.dump(process, open(path, "w"))
+os.execvp("PROGRAM", ["PROGRAM", *arguments])
+"""
