@@ -1,5 +1,5 @@
-"""A containerd of the tests' own, real, and the engine's connection with it; after the tests nothing of it may
-be left on the host."""
+"""A containerd of the tests' own, real, and the engine's connection with it; after the tests nothing of it
+may be left on the host."""
 
 from __future__ import annotations
 

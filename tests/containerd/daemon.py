@@ -1,5 +1,5 @@
-"""containerd for tests: all of its files below one directory, its own state and socket, and its end, with that
-of its shims."""
+"""containerd for tests: all of its files below one directory, its own state and socket, and its end, with
+that of its shims."""
 
 from __future__ import annotations
 
@@ -198,7 +198,8 @@ def import_busybox(daemon: Daemon, name: str = BUSYBOX) -> None:
     root, layout = daemon.directory / "busybox", daemon.directory / "layout"
     subprocess.run([sys.executable, str(TOOLS / "busybox_rootfs.py"), str(root)], check=True)
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from oci_image import Layout\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from oci_image import Layout\n"
         "layout = Layout(Path(sys.argv[3]))\n"
         "config = {'Env': ['PATH=/bin:/usr/bin'], 'Cmd': ['sh'], 'Labels': {'of-the-image': 'yes'}}\n"
         "layout.add(sys.argv[4], [layout.layer(Path(sys.argv[2]))], config)\n"
@@ -215,14 +216,11 @@ def _is_shim(pid: int) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _of(
-            int(entry.name),
-            lambda each: int((each / "stat").read_text().rpartition(")")[2].split()[1]) == pid,
-        ):
-            found.append(int(entry.name))
-    return found
+    def born_of(entry: Path) -> bool:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid
+
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [each for each in numbers if _of(each, born_of)]
 
 
 def _of(pid: int, rule: Callable[[Path], bool]) -> bool:
@@ -255,8 +253,8 @@ def _shim_socket(file: Path) -> Path:
 
 _OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0))
 _WRAPPER = """#!/usr/bin/python3 -IS
-# PROGRAM, without what a host without CAP_SYS_RESOURCE cannot give, nor the unified hierarchy, which crun does
-# not want to see beside the others.
+# PROGRAM, without what a host without CAP_SYS_RESOURCE cannot give, nor the unified hierarchy, which crun
+# does not want to see beside the others.
 import ctypes, json, os, sys
 
 UNIFIED, NEWNS, PRIVATE = b"/sys/fs/cgroup/unified", 0x20000, 1 << 18
