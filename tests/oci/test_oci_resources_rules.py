@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from podwright.engines.oci import limit_refusals
-from podwright.engines.oci.limit_refusals import (
+from podwright.engines.node import limit_refusals
+from podwright.engines.node.limit_refusals import (
     at_creation,
     not_the_parents,
     parents_cpus,

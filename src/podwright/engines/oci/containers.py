@@ -17,12 +17,12 @@ from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
 from podwright.engines.log_limits import LogLimits
-from podwright.engines.node import host, labels, mapped_mounts, rootfs, user_namespaces
+from podwright.engines.node import host, labels, limit_refusals, mapped_mounts, rootfs, user_namespaces
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.parts import Made, started
 from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Requests, hook_target
-from podwright.engines.oci import conmon, exec, limit_refusals, sessions, strays, unstartable
+from podwright.engines.oci import conmon, exec, sessions, strays, unstartable
 from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.checkpoint import Checkpoints
 from podwright.engines.oci.conmon import Supervised

@@ -15,10 +15,10 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, Json
+from podwright.engines.node.limit_refusals import not_the_parents, parents_cpus, too_low, unheard_of
 from podwright.engines.node.parts import started
 from podwright.engines.node.places import Places
 from podwright.engines.oci import conmon, runtimes
-from podwright.engines.oci.limit_refusals import not_the_parents, parents_cpus, too_low, unheard_of
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import CommandFailed, FailedPrecondition, Unimplemented
