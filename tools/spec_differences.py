@@ -76,6 +76,14 @@ written from `tests/docker/docker_differences.toml`.
 | create request | why | seen in |
 |---|---|---|
 """
+OF_DOCKER_SESSIONS = """
+| request of exec or attach | why | seen in |
+|---|---|---|
+"""
+OF_DOCKER_ANSWERS = """
+| answer to the client | why | seen in |
+|---|---|---|
+"""
 OF_DOCKER_CALLS = """
 | what else | recorded | podwright | why |
 |---|---|---|---|
@@ -96,6 +104,11 @@ def page() -> str:
     requests += [
         f"| the request | {entry['reason']} | {_cases(entry['cases'])} |" for entry in of_docker["refused"]
     ]
+    sessions = [_row(entry) for entry in of_docker["sessions"]]
+    answers = [_row(entry) for entry in of_docker["answers"]]
+    answers += [
+        f"| the answer | {entry['reason']} | {_cases(entry['cases'])} |" for entry in of_docker["more"]
+    ]
     calls = [
         f"| {one['what']} | {one['recorded']} | {one['podwright']} | {one['why']} |"
         for one in of_docker["calls"]
@@ -106,6 +119,8 @@ def page() -> str:
         (ELSEWHERE, elsewhere),
         (OF_PODS, pods),
         (OF_DOCKER, requests),
+        (OF_DOCKER_SESSIONS, sessions),
+        (OF_DOCKER_ANSWERS, answers),
         (OF_DOCKER_CALLS, calls),
     )
     return "".join(head + "\n".join(lines) + "\n" for head, lines in parts)

@@ -11,7 +11,6 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -55,6 +54,12 @@ class Double:
     version: str = "1.41"
     upgrades: bool = False
     """Give connections over to those who ask: what comes goes back in capitals."""
+    there: dict[str, Any] = field(default_factory=dict)
+    """What Docker says of containers that no exchange shows, by its id."""
+    events: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+    """What the stream of events tells next."""
+    heard: list[bytes] = field(default_factory=list)
+    """What came over each connection that was given over as recorded, up to its end."""
     authorizations: list[dict[str, str]] = field(default_factory=list)
     """The credentials for registries, decoded."""
 
@@ -65,6 +70,16 @@ class Double:
     @property
     def changes(self) -> list[Asked]:
         return [each for each in self.log if each.method not in READS]
+
+    def given_over(self, method: str, target: str, body: bytes) -> dict[str, Any] | None:
+        """The recorded exchange of a connection that Docker gives over, when that is what is asked for."""
+        request = asked(method, target, None)
+        for place, exchange in enumerate(self.exchanges):
+            recorded = asked(exchange["method"], exchange["path"], None)
+            if exchange.get("upgrade") and (recorded.method, recorded.path) == (request.method, request.path):
+                self.log.append(asked(method, target, json.loads(body) if body else None))
+                return self.exchanges.pop(place)
+        return None
 
     def answer(self, request: Asked) -> tuple[int, Any]:
         self.log.append(request)
@@ -102,6 +117,8 @@ class Double:
                 }
             case ["containers", "json"]:
                 return 200, []
+            case ["containers", id, "json"] if id in self.there:
+                return 200, self.there[id]
             case ["containers", _, "archive"]:
                 return 404, {"message": "Could not find the file"}
         return 404, {"message": f"nothing like {request.line} was recorded"}
@@ -124,13 +141,22 @@ async def double(directory: Path, exchanges: Sequence[dict[str, Any]]) -> AsyncI
     socket = directory / "docker.sock"
     served = Double(socket, list(exchanges), directory)
 
-    server = await asyncio.start_unix_server(partial(serve, served), socket)
+    serving: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.ensure_future(serve(served, reader, writer)))
+
+    server = await asyncio.start_unix_server(accept, socket)
     try:
         yield served
     finally:
         server.close()
         for each in served.connections:
             each.close()
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
 
 
 async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,8 +175,15 @@ async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.S
         elif isinstance(event, h11.EndOfMessage):
             assert request is not None
             method = request.method.decode()
-            if any(name == b"upgrade" for name, _ in request.headers) and served.upgrades:
-                await _hand_over(http, reader, writer)
+            if any(name == b"upgrade" for name, _ in request.headers):
+                if served.upgrades:
+                    await _hand_over(http, reader, writer)
+                    return
+                if (exchange := served.given_over(method, request.target.decode(), body)) is not None:
+                    await _replay(served, exchange, http, reader, writer)
+                    return
+            if asked(method, request.target.decode(), None).path == "/events":
+                await _events(served, http, writer)
                 return
             said = json.loads(body) if body else None
             status, answer = served.answer(asked(method, request.target.decode(), said))
@@ -175,12 +208,46 @@ async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.S
             return
 
 
+async def _replay(
+    served: Double,
+    exchange: dict[str, Any],
+    http: h11.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    """A connection as recorded: all that went up is awaited, then what came down is sent, and it ends, unless
+    the exchange "stays"; the other end is awaited."""
+    _take_over(http, writer)
+    up, down = (exchange[each].encode("latin-1") for each in ("stream_up", "stream_down"))
+    served.heard.append(b"")
+    while len(served.heard[-1]) < len(up) and (data := await reader.read(1000)):
+        served.heard[-1] += data
+    writer.write(down)
+    if not exchange.get("stays"):
+        writer.write_eof()
+    while data := await reader.read(1000):
+        served.heard[-1] += data
+
+
+async def _events(served: Double, http: h11.Connection, writer: asyncio.StreamWriter) -> None:
+    headers = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
+    writer.write(http.send(h11.Response(status_code=200, headers=headers)) or b"")
+    while not writer.is_closing():
+        await writer.drain()
+        line = json.dumps(await served.events.get()).encode() + b"\n"
+        writer.write(http.send(h11.Data(data=line)) or b"")
+
+
+def _take_over(http: h11.Connection, writer: asyncio.StreamWriter) -> None:
+    headers = [("Connection", "Upgrade"), ("Upgrade", "tcp")]
+    writer.write(http.send(h11.InformationalResponse(status_code=101, headers=headers)) or b"")
+
+
 async def _hand_over(
     http: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    headers = [("Connection", "Upgrade"), ("Upgrade", "tcp")]
-    # Its first bytes come with the answer.
-    writer.write((http.send(h11.InformationalResponse(status_code=101, headers=headers)) or b"") + b"HI ")
+    _take_over(http, writer)
+    writer.write(b"HI ")  # its first bytes come with the answer
     while data := await reader.read(100):
         writer.write(data.upper())
         await writer.drain()

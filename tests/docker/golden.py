@@ -8,19 +8,23 @@ import tomllib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 
 from podwright.engines.base import Container, ContainerFacts, Image, Sandbox, SandboxFacts
 from podwright.engines.docker.features import Features
-from podwright.engines.docker.objects import DOCKER_ID
+from podwright.engines.docker.objects import DOCKER_ID, nanoseconds
 from podwright.wire import cri_pb2 as cri
 
 CASES = Path(__file__).parent.parent / "golden" / "docker"
 TABLE = Path(__file__).with_name("docker_differences.toml")
 
+T = TypeVar("T")
+
 OWNER = "/state"
+SECONDS = 1_700_000_000
+"""Since the epoch: what the recordings' times in numbers are counted from."""
 SECCOMP = (
     b'{ "defaultAction": "SCMP_ACT_ALLOW",\n'
     b'  "syscalls": [{"names": ["chmod", "sethostname"], "action": "SCMP_ACT_ERRNO"}] }\n'
@@ -42,6 +46,17 @@ FEATURES = Features(
 def names(*patterns: str) -> list[str]:
     """The cases whose file matches one of `patterns`."""
     return sorted({path.stem for pattern in patterns for path in CASES.glob(f"{pattern}.json")})
+
+
+def replays(*cases: str) -> Callable[[T], T]:
+    """Marks a test as the replay of `cases`. A test with a parameter `name` needs no mark: its cases are the
+    parameters."""
+
+    def mark(test: T) -> T:
+        test.replays = cases  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 @cache
@@ -80,6 +95,17 @@ def container_of(name: str, *, id: str = "c" * 64, docker_id: str = "") -> Conta
     image = Image(config.image.image, (), (), 1, {})
     facts = ContainerFacts(own={DOCKER_ID: docker_id} if docker_id else {})
     return Container(id, "name", sandbox, config, image, log_path, facts=facts)
+
+
+def images() -> list[dict[str, Any]]:
+    """Every image that was ever looked at, as an answer to a question for its id."""
+    found = {}
+    for name in names("image-status-*", "pull-*", "run-pod-image-*"):
+        for each in case(name)["docker"]:
+            answer = each.get("response")
+            if each["path"].endswith("/json") and isinstance(answer, dict) and "RepoTags" in answer:
+                found[answer["Id"]] = {**each, "path": f"/v1.41/images/{answer['Id']}/json"}
+    return list(found.values())
 
 
 def profile(path: str) -> bytes | None:
@@ -131,16 +157,25 @@ def filled(value: Any, tokens: Mapping[str, str]) -> Any:
         return [filled(each, tokens) for each in value]
     if not isinstance(value, str):
         return value
-    if value == "${PID}":
-        return int(tokens["PID"])
+    if value in ("${PID}", "${NUMBER}"):
+        return int(tokens.get(value[2:-1], "7"))
+    if moment := re.fullmatch(r"\$\{(?:[ST](\d+)|NOW):(s|ns)\}", value):
+        seconds = SECONDS + int(moment.group(1) or 0)
+        if value[2] == "T":
+            return nanoseconds(_time(int(moment.group(1))))
+        return seconds if moment.group(2) == "s" else seconds * 10**9
     return re.sub(r"\$\{([A-Z0-9_]+)(:[a-z0-9]+)?\}", _replaced(tokens), value)
+
+
+def _time(number: int) -> str:
+    return f"2024-05-06T07:08:{number:02}.123456789Z"
 
 
 def _replaced(tokens: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
     def replace(found: re.Match[str]) -> str:
         if re.fullmatch(r"T\d+", found.group(1)) and found.group(2) is None:
             # Each a time of its own, and the same wherever it stands.
-            return f"2024-05-06T07:08:{int(found.group(1)[1:]):02}.123456789Z"
+            return _time(int(found.group(1)[1:]))
         value = tokens.get(found.group(1), found.group(0))
         return value[:12] if found.group(2) == ":12" else value
 

@@ -41,17 +41,6 @@ async def served(tmp_path: Path, exchanges: Sequence[dict[str, Any]]) -> AsyncIt
             await docker.close()
 
 
-def by_id() -> list[dict[str, Any]]:
-    """Every image that was ever looked at, as an answer to a question for its id."""
-    found = {}
-    for name in golden.names("image-status-*", "pull-*", "run-pod-image-*"):
-        for each in golden.case(name)["docker"]:
-            answer = each.get("response")
-            if each["path"].endswith("/json") and isinstance(answer, dict) and "RepoTags" in answer:
-                found[answer["Id"]] = {**each, "path": f"/v1.41/images/{answer['Id']}/json"}
-    return list(found.values())
-
-
 def told(image: cri.Image) -> dict[str, Any]:
     """Without what every image of podwright's has beyond the recorded ones."""
     tree: dict[str, Any] = json_format.MessageToDict(image, preserving_proto_field_name=True)
@@ -86,9 +75,10 @@ async def test_status(name: str, tmp_path: Path) -> None:
         assert not set(found.config) & {"Hostname", "AttachStdin", "Image"}
 
 
+@golden.replays("images-list")
 async def test_list(tmp_path: Path) -> None:
     recorded = golden.case("images-list")
-    async with served(tmp_path, [*recorded["docker"], *by_id()]) as (images, _):
+    async with served(tmp_path, [*recorded["docker"], *golden.images()]) as (images, _):
         found = {each.id: told(image_message(each)) for each in await images.list()}
     wanted = {each["id"]: expected(each) for each in recorded["cri"]["response"]["images"]}
     # A list of Docker's does not say who runs in an image; podwright asks for each image once.
@@ -126,6 +116,7 @@ async def test_pull(name: str, tmp_path: Path) -> None:
         assert engine.authorizations == [recorded["docker"][0]["x_registry_auth"] or {}]
 
 
+@golden.replays("image-remove-by-id-three-tags")
 async def test_removal_takes_every_name(tmp_path: Path) -> None:
     recorded = golden.case("image-remove-by-id-three-tags")
     async with served(tmp_path, recorded["docker"]) as (images, engine):
@@ -138,6 +129,19 @@ async def test_removal_takes_every_name(tmp_path: Path) -> None:
     ]
 
 
+@golden.replays("image-remove-by-tag")
+async def test_removal_by_a_tag_takes_the_image(tmp_path: Path) -> None:
+    """The recorded server asks for the image and removes nothing."""
+    recorded = golden.case("image-remove-by-tag")
+    [look] = recorded["docker"]
+    id, tag = look["response"]["Id"], recorded["cri"]["request"]["image"]["image"]
+    by_id = {**look, "path": f"/v1.41/images/{id}/json"}
+    async with served(tmp_path, [look, by_id]) as (images, engine):
+        await images.remove(tag)
+        assert f"DELETE /images/{tag}" in [each.line for each in engine.changes]
+
+
+@golden.replays("image-remove-missing")
 async def test_removal_of_what_is_not_there_or_just_goes_is_fine(tmp_path: Path) -> None:
     recorded = golden.case("image-remove-missing")
     async with served(tmp_path, recorded["docker"]) as (images, engine):
@@ -152,8 +156,9 @@ async def test_removal_of_what_is_not_there_or_just_goes_is_fine(tmp_path: Path)
         assert await images.find("sha256:" + "a" * 64) is None
 
 
+@golden.replays("remove-image-in-use")
 async def test_an_image_in_use_keeps_one_name_that_clients_do_not_see(tmp_path: Path) -> None:
-    recorded = golden.case("image-remove-in-use")
+    recorded = golden.case("remove-image-in-use")
     look, refused = recorded["docker"]
     id, [tag] = look["response"]["Id"], look["response"]["RepoTags"]
     gone = {**refused, "status": 200, "response": [{"Untagged": tag}]}
