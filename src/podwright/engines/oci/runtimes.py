@@ -9,34 +9,21 @@ import asyncio
 import os
 import shutil
 import signal
-import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from podwright.config import Config
 from podwright.engines.base import Handler, Json
-from podwright.engines.node import host
+from podwright.engines.node import runtime_features
 from podwright.engines.node.places import Places
+from podwright.engines.node.runtime_features import Features
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
 from podwright.linux import cgroups, spawn
 from podwright.linux import syscalls as sys
 from podwright.linux.threads import in_fresh_thread
 from podwright.linux.waiting import to_the_end
-
-PROBE_TIMEOUT = 10.0
-RRO_KERNEL = (5, 12)
-"""mount_setattr(2), which recursive read-only mounts need."""
-IDMAP_KERNEL = (5, 19)
-"""overlayfs takes id-mapped layers."""
-JOIN_USER_NAMESPACES = ("crun", "runc")
-"""Known to; of others their features tell."""
-CRUN_RRO = (1, 4)
-CRUN_IDMAP = (1, 8)
-"""Maps the ids of single mounts; tried with 1.8.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +44,7 @@ class Runtime:
     @property
     def kind(self) -> str:
         """The program's own name: which of the runtimes' peculiarities apply."""
-        return Path(self.program).name.partition("-")[0].partition(".")[0]
+        return runtime_features.kind_of(self.program)
 
     @property
     def sandboxed(self) -> bool:
@@ -92,7 +79,7 @@ class Runtimes:
         self._broken: dict[str, str] = {}
         self._probed: dict[str, Handler] = {}
         self._probing = asyncio.Lock()
-        self._maps_ids: set[str] = set()
+        self._features: dict[str, Features] = {}
         self.versions: dict[str, str] = {}
         """Filled by `handlers`."""
 
@@ -191,7 +178,7 @@ class Runtimes:
     async def maps_ids(self, name: str) -> bool:
         """Whether the handler's runtime itself maps the ids of single mounts."""
         await self.handlers()
-        return (name or self._config.default_handler) in self._maps_ids
+        return self._features.get(name or self._config.default_handler, Features()).id_maps
 
     async def no_user_namespaces(self, name: str) -> str:
         """Why the handler cannot run pods with user namespaces of their own; "" if it can."""
@@ -202,29 +189,21 @@ class Runtimes:
         return f"runtime handler {name!r} cannot run pods with user namespaces: {why}"
 
     def _unfit(self, runtime: Runtime) -> str:
-        closed = _closed(self._places.all_mapped)
-        if runtime.kind not in JOIN_USER_NAMESPACES and runtime.handler not in self._maps_ids:
-            return f"{runtime.kind} does not enter them"
-        if host.kernel() < IDMAP_KERNEL:
-            return "the kernel is older than {}.{}".format(*IDMAP_KERNEL)
-        if closed:
-            return f"others cannot pass through {closed}, below which their files are: chmod o+x {closed}"
-        return ""
+        features = self._features.get(runtime.handler, Features())
+        return runtime_features.no_user_namespaces(runtime.kind, features, self._places.all_mapped)
 
     async def _probe(self, runtime: Runtime) -> Handler:
         try:
-            version = await _ask(runtime, "--version")
-            self.versions[runtime.handler] = version.splitlines()[0] if version else ""
-            features = await _features(runtime, self.versions[runtime.handler])
+            features = await runtime_features.probe(runtime.program)
         except (PodwrightError, OSError) as error:
             self._broken[runtime.handler] = str(error)
             return Handler(runtime.handler, False, str(error))
-        if features.id_maps and host.kernel() >= IDMAP_KERNEL:
-            self._maps_ids.add(runtime.handler)
+        self.versions[runtime.handler] = features.version
+        self._features[runtime.handler] = features
         return Handler(
             runtime.handler,
             True,
-            recursive_read_only=features.recursive_read_only and host.kernel() >= RRO_KERNEL,
+            recursive_read_only=features.recursive_read_only,
             user_namespaces=not self._unfit(runtime),
         )
 
@@ -296,72 +275,6 @@ def _without_unified() -> int:
     # directory for each container, goes with the namespace.
     sys.mount("tmpfs", unified, "tmpfs", data="size=1m,mode=755")
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _closed(path: Path) -> Path | None:
-    """The directory on the way to `path` that others cannot pass through, None when there is none."""
-    for each in reversed((path, *path.parents)):
-        try:
-            if not each.stat().st_mode & stat.S_IXOTH:
-                return each
-        except OSError:
-            return None  # not made yet, or closed to us as well
-    return None
-
-
-class _IdMap(msgspec.Struct):
-    enabled: bool | None = None
-
-
-class _MountExtensions(msgspec.Struct):
-    idmap: _IdMap | None = None
-
-
-class _LinuxFeatures(msgspec.Struct, rename="camel"):
-    mount_extensions: _MountExtensions | None = None
-
-
-class _Document(msgspec.Struct, rename="camel"):
-    """`runc features`, and of newer cruns (features.md of the runtime-spec)."""
-
-    mount_options: list[str] = []
-    linux: _LinuxFeatures | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Features:
-    recursive_read_only: bool = False
-    id_maps: bool = False
-
-
-async def _features(runtime: Runtime, version: str) -> _Features:
-    done = await spawn.run([runtime.program, "features"], timeout=PROBE_TIMEOUT)
-    # crun could do both before it could tell.
-    crun = _numbers(version) if runtime.kind == "crun" else ()
-    if done.status != 0:
-        return _Features(crun >= CRUN_RRO, crun >= CRUN_IDMAP)
-    try:
-        document = msgspec.json.decode(done.stdout, type=_Document)
-    except msgspec.DecodeError:
-        return _Features()
-    extensions = document.linux.mount_extensions if document.linux else None
-    enabled = extensions.idmap.enabled if extensions and extensions.idmap else None
-    return _Features("rro" in document.mount_options, crun >= CRUN_IDMAP if enabled is None else enabled)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """ "crun version 1.8.1" -> (1, 8, 1)."""
-    word = next((word for word in version.split() if word[:1].isdigit()), "")
-    return tuple(int(part) for part in word.split(".") if part.isdigit())
-
-
-async def _ask(runtime: Runtime, option: str) -> str:
-    done = await spawn.run([runtime.program, option], timeout=PROBE_TIMEOUT)
-    if done.status != 0:
-        raise FailedPrecondition(
-            f"{runtime.program} {option} fails: {done.stderr.decode(errors='replace').strip()}"
-        )
-    return done.stdout.decode(errors="replace")
 
 
 def resources_refused(runtime: Runtime) -> str:
