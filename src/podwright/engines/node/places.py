@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from podwright.config import Config
+from podwright.linux import mounts, proc, trees
 
 ID = re.compile(r"[0-9a-f]{64}")
 
@@ -26,6 +27,19 @@ class Places:
         self.pause_rootfs = self.run / "pause-rootfs"
         self.all_mapped = self.run / "mapped"
         """Ids may be passed through here, each directory below lets only its own pod in."""
+
+    def make(self) -> None:
+        """Make the directories that must be there before anything else, and forget what an earlier boot has
+        left below `run`: its processes and mounts are gone."""
+        self._forget_earlier_boot()
+        for directory in self.directories():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The socket may lie there, and its group has to reach it. What is below is for root alone: bundles
+        # hold what containers' environments hold, and a setuid program in a rootfs is one for all who get
+        # at it. Containers' own users need no way to it, the runtimes have opened it before.
+        self.run.chmod(0o711)
+        for directory in self.directories():
+            directory.chmod(0o711 if directory == self.all_mapped else 0o700)
 
     # Sandboxes
 
@@ -122,3 +136,18 @@ class Places:
             self.root / "sandboxes",
             self.root / "containers",
         )
+
+    def _forget_earlier_boot(self) -> None:
+        boot = proc.boot_id()
+        try:
+            if self.boot.read_text() == boot:
+                return
+        except FileNotFoundError:
+            pass
+        for name in ("sandboxes", "containers", "mapped", "runtime", "exits", "logs"):
+            directory = self.run / name
+            if directory.exists():
+                mounts.unmount_below(directory)
+                trees.remove(directory)
+        self.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.boot.write_text(boot)

@@ -50,7 +50,7 @@ from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
-from podwright.linux import cgroups, mounts, proc, trees
+from podwright.linux import cgroups
 from podwright.linux.criu import Criu
 from podwright.linux.migration import Migrations
 from podwright.logs.writing import LogWriter
@@ -111,15 +111,7 @@ class OciEngine:
             )
         facts = host.facts(self._config)
         log_limits = LogLimits.of(self._config.logs)
-        self._forget_earlier_boot()
-        for directory in self._places.directories():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The socket may lie there, and its group has to reach it. What is below is for root alone: bundles
-        # hold what containers' environments hold, and a setuid program in a rootfs is one for all who get
-        # at it. Containers' own users need no way to it, the runtimes have opened it before.
-        self._places.run.chmod(0o711)
-        for directory in self._places.directories():
-            directory.chmod(0o711 if directory == self._places.all_mapped else 0o700)
+        self._places.make()
         self._runtimes.find()
         self._runtimes.make_roots()
         self._tasks = Tasks(conmon, self._places, self._runtimes, self._logs)
@@ -341,23 +333,6 @@ class OciEngine:
             await self._logs.finish(orphan.name)
         else:
             await self._repair.remove(orphan)
-
-    def _forget_earlier_boot(self) -> None:
-        """What the run directory says of processes and mounts of an earlier boot is not true any more."""
-        boot = proc.boot_id()
-        file = self._places.boot
-        try:
-            if file.read_text() == boot:
-                return
-        except FileNotFoundError:
-            pass
-        for name in ("sandboxes", "containers", "mapped", "runtime", "exits", "logs"):
-            directory = self._places.run / name
-            if directory.exists():
-                mounts.unmount_below(directory)
-                trees.remove(directory)
-        self._places.run.mkdir(mode=0o711, parents=True, exist_ok=True)
-        file.write_text(boot)
 
 
 def _cgroup_words() -> dict[str, Json]:
