@@ -17,7 +17,7 @@ from podwright.engines.docker import connected
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.connected import STDOUT, Output
 from podwright.engines.docker.hijack import Hijacked
-from podwright.engines.docker.host_process import HostProcess
+from podwright.engines.node.host_process import HostProcess
 from podwright.engines.streams import Streams
 from podwright.errors import CommandFailed, PodwrightError
 from podwright.linux.waiting import to_the_end

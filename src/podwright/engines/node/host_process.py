@@ -1,5 +1,5 @@
-"""A process of a container as this host's kernel has it: waited for and signalled without the Docker Engine,
-whose API has no way to end what an exec has started."""
+"""A process of a container as this host's kernel has it: waited for and signalled without the daemon that runs
+it. Docker's API has no way to end what an exec has started, containerd's none for its process group."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class HostProcess:
         self._pidfd = pidfd
 
     @classmethod
-    def of(cls, pid: int, docker_id: str) -> HostProcess | None:
-        """Process `pid` of Docker's container `docker_id`. None when it has ended, and when the daemon is not
-        on this host: its numbers are others' here."""
+    def of(cls, pid: int, container_id: str) -> HostProcess | None:
+        """Process `pid` of a container in whose cgroup's path `container_id` stands. None when it has ended,
+        and when it is no process of this host's kernel: its number is another's here."""
         try:
             pidfd = os.pidfd_open(pid)
         except (ProcessLookupError, ValueError):
             return None
         try:
-            theirs = docker_id in Path(f"/proc/{pid}/cgroup").read_text()
+            theirs = container_id in Path(f"/proc/{pid}/cgroup").read_text()
         except OSError:
             theirs = False
         if not theirs:
