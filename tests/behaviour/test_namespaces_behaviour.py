@@ -17,11 +17,19 @@ from tests.behaviour.client import Client, alive, namespace, rejected
 def test_containers_of_a_pod_share_network_ipc_and_hostname(client: Client) -> None:
     pod = client.pod(hostname="together")
     one, two = pod.run(), pod.run()
-    for kind in ("net", "ipc", "uts"):
+    for kind in ("net", "ipc"):
         assert namespace(one.pid, kind) == namespace(two.pid, kind) != namespace("self", kind)
     assert namespace(one.pid, "pid") != namespace(two.pid, "pid")
     assert namespace(one.pid, "mnt") != namespace(two.pid, "mnt")
-    assert one.sh("hostname; cat /etc/hostname") == "together\ntogether"
+    for each in (one, two):
+        assert each.sh("hostname; cat /etc/hostname") == "together\ntogether"
+        assert namespace(each.pid, "uts") != namespace("self", "uts")
+
+
+@pytest.mark.kernel
+def test_containers_of_a_pod_share_one_uts_namespace(client: Client) -> None:
+    pod = client.pod()
+    assert namespace(pod.run().pid, "uts") == namespace(pod.run().pid, "uts")
 
 
 @pytest.mark.kernel

@@ -21,6 +21,7 @@ from tests.behaviour.server import Server
 from tests.behaviour.stage import until
 
 COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
+COUNT_ASIDE = COUNT.replace("echo $i;", "echo $i; echo $i > counted;")
 
 
 def test_the_socket_is_for_owner_and_group(server: Server) -> None:
@@ -79,9 +80,19 @@ def test_containers_keep_logging_while_the_server_is_dead(client: Client, server
     container.await_output("0\n")
     server.crash()
     before = len(container.log_lines())
-    until(lambda: len(container.log_lines()) > before + 5, "the log to grow without a server")
+    until(lambda: len(container.log_lines()) > before + 5, "the log to grow without a server", 5)
+
+
+def test_no_line_is_lost_while_the_server_is_dead(client: Client, server: Server, outside: Path) -> None:
+    counted = outside / "counted"
+    container = client.pod().shell(f"cd /data; {COUNT_ASIDE}", mounts=[mount(outside, "/data")])
+    container.await_output("0\n")
+    server.crash()
+    until(lambda: counted.exists() and counted.read_text().strip(), "the count")
+    before = int(counted.read_text())
+    until(lambda: int(counted.read_text() or 0) > before + 5, "the container to go on without a server")
     server.start()
-    before = len(container.log_lines())
+    before = int(counted.read_text() or before)
     until(lambda: len(container.log_lines()) > before + 5, "the log to grow with the next server")
     numbers = [int(text) for *_, text in container.log_lines()]
     assert numbers == list(range(len(numbers)))
@@ -96,8 +107,6 @@ def test_exits_while_the_server_is_dead_are_collected(client: Client, server: Se
     )
     server.crash()
     (outside / "go").touch()
-    one.await_output("going")
-    other.await_output("going")
     until(lambda: not any(server.runs(each.id) for each in (one, other)), "the containers to end")
     ended = time.time_ns()
     server.start()
@@ -105,6 +114,7 @@ def test_exits_while_the_server_is_dead_are_collected(client: Client, server: Se
         status = container.status()
         assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, code, "Error")
         assert status.started_at <= status.finished_at <= ended
+        assert container.output() == "going\n"
 
 
 def test_a_reboot_leaves_what_is_known_and_nothing_that_runs(client: Client, server: Server) -> None:

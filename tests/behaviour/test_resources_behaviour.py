@@ -38,7 +38,7 @@ def test_containers_sit_below_the_pods_parent(client: Client) -> None:
     container = client.pod(cgroup_parent=parent).run()
     folder = _cgroup(container, "memory")
     assert parent in str(folder)
-    assert container.id in folder.name
+    assert container.info().get("dockerID", container.id) in folder.name
     container.remove()
     assert not folder.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, Exit, Json, Observation, Presence
-from podwright.engines.docker import creating, labels, limits, refused, security, states
+from podwright.engines.docker import creating, labels, limits, refused, sandbox_config, security, states
 from podwright.engines.docker.api import Docker, refusal
+from podwright.engines.docker.bundle import runtime_spec
 from podwright.engines.docker.container_config import Found, create_request, user_of
 from podwright.engines.docker.host import Host
 from podwright.engines.docker.logs import Logs
@@ -21,6 +23,7 @@ from podwright.engines.docker.objects import DOCKER_ID, Objects
 from podwright.engines.docker.unified import write_unified
 from podwright.engines.docker.users import Users
 from podwright.engines.node import host as files
+from podwright.engines.node import limit_refusals
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource
@@ -51,7 +54,9 @@ class Containers:
         self._tell = tell
         self._starting: set[str] = set()
         self._never: dict[str, Exit] = {}
-        """Those killed before their start: Docker has no process to kill then, and tells of no end."""
+        """Those that ended before their start: Docker has no process then, and tells of no end."""
+        self._waiting: dict[str, set[str]] = {}
+        """By a container's id: those that are to join its PID namespace when they start."""
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
         if container.checkpoint is not None:
@@ -59,6 +64,7 @@ class Containers:
         features = self._host.features
         wanted = mount_rules.lookups(container.config, features.policy)
         refused.of_container(container.config, features)
+        self._check_cpus(container)
         self._logs.check(container)
         made: list[Path] = []
         undo.push_async_callback(self._unmake, container, made)
@@ -72,13 +78,14 @@ class Containers:
             )
         for warning in warnings:
             log.info("container %s: %s", container.id, warning)
+        self._await_start(container)
         user = user_of(container, found.users)
         return ContainerFacts(0, user.uid, user.gid, user.groups, {DOCKER_ID: docker_id})
 
     async def start(self, container: Container) -> ContainerFacts:
         docker_id = await self._objects.id(container)
         if container.id in self._never:
-            raise FailedPrecondition(f"container {container.id} was killed before its start")
+            raise FailedPrecondition(f"container {container.id} has ended before its start")
         self._starting.add(container.id)
         try:
             await self._logs.begin(container, docker_id)
@@ -86,6 +93,7 @@ class Containers:
                 status, body = await self._docker.request("POST", f"/containers/{docker_id}/start")
         finally:
             self._starting.discard(container.id)
+        self._wait_no_more(container)
         if status >= 400:
             await self._logs.finish(container.id)
             raise _start_refused(status, body, container)
@@ -110,20 +118,31 @@ class Containers:
         if status >= 400 and number == signal.SIGKILL and container.id not in self._starting:
             seen = states.observation(container.id, await self._objects.inspect_docker(docker_id))
             if seen.presence is Presence.CREATED:
-                exit = self._never.setdefault(container.id, Exit(container.id, 137, time.time_ns()))
-                self._tell(exit)
+                self._tell(self._ended_unstarted(container.id))
+
+    def ended(self, id: str) -> None:
+        """The container `id` has: whoever waits to join its PID namespace never can."""
+        for each in self._waiting.pop(id, ()):
+            if each not in self._starting:
+                self._tell(self._ended_unstarted(each))
 
     async def remove(self, container: Container) -> None:
         with step("docker remove"):
             await self._objects.remove(container)
         await self._logs.remove(container.id)
+        self._wait_no_more(container)
         self._never.pop(container.id, None)
 
     async def observe(self, container: Container) -> Observation:
         inspected = await self._objects.inspect(container)
         seen = states.observation(container.id, inspected)
-        if seen.presence is Presence.CREATED and (killed := self._never.get(container.id)) is not None:
-            return Observation(Presence.EXITED, killed)
+        if seen.presence is Presence.CREATED:
+            target = container.target
+            if target is not None and not states.running_pid(await self._objects.inspect(target)):
+                self._ended_unstarted(container.id)
+            if (ended := self._never.get(container.id)) is not None:
+                return Observation(Presence.EXITED, ended)
+            self._await_start(container)
         if seen.presence in (Presence.RUNNING, Presence.EXITED):
             await self._logs.follow(container, inspected["Id"])
         if seen.presence is Presence.EXITED:
@@ -132,38 +151,72 @@ class Containers:
 
     async def info(self, container: Container) -> Mapping[str, Json]:
         inspected = await self._objects.inspect(container)
-        return {
+        pid = states.running_pid(inspected)
+        info: dict[str, Json] = {
             "sandboxID": container.sandbox.id,
             "dockerID": inspected["Id"] if inspected else "",
-            "pid": states.running_pid(inspected),
+            "pid": pid,
             "runtimeHandler": container.sandbox.handler or self._host.default_runtime,
             "docker": inspected,
         }
+        if spec := await asyncio.to_thread(runtime_spec, pid, info["dockerID"]) if pid else None:
+            info["runtimeSpec"] = spec
+        return info
+
+    # Ends without a start
+
+    def _ended_unstarted(self, id: str) -> Exit:
+        return self._never.setdefault(id, Exit(id, 128 + signal.SIGKILL, time.time_ns()))
+
+    def _await_start(self, container: Container) -> None:
+        if container.target is not None:
+            self._waiting.setdefault(container.target.id, set()).add(container.id)
+
+    def _wait_no_more(self, container: Container) -> None:
+        if container.target is not None and (waiting := self._waiting.get(container.target.id)):
+            waiting.discard(container.id)
+            if not waiting:
+                del self._waiting[container.target.id]
 
     # Limits
 
-    def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+    async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         refused.of_resources(resources, self._host.features, "linux")
-        limits.changed(resources, container.config.linux.resources, self._host.features)
+        inspected = await self._objects.inspect(container)
+        if inspected is None:
+            return
+        limits.changed(resources, limits.held(inspected["HostConfig"]), self._host.features)
+        cgroup = sandbox_config.cgroup(container.sandbox.config, self._host.features, inspected["Id"])
+        why = limit_refusals.not_the_parents(resources, limit_refusals.parents_cpus(cgroup))
+        if not why and states.running_pid(inspected):
+            why = limit_refusals.too_low(cgroup, resources)
+        if why:
+            raise FailedPrecondition(why)
 
-    async def update(
-        self,
-        container: Container,
-        resources: cri.LinuxContainerResources,
-        former: cri.LinuxContainerResources | None,
-    ) -> None:
-        body = limits.changed(resources, former if former is not None else resources, self._host.features)
-        docker_id = await self._objects.id(container)
+    async def update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
+        inspected = await self._objects.inspect(container)
+        if inspected is None:
+            return  # it has just been removed
+        # What Docker has counts, not what it was asked for: an update that it refused has changed nothing.
+        body = limits.changed(resources, limits.held(inspected["HostConfig"]), self._host.features)
         if body:
-            status, answer = await self._docker.request("POST", f"/containers/{docker_id}/update", json=body)
+            path = f"/containers/{inspected['Id']}/update"
+            status, answer = await self._docker.request("POST", path, json=body)
             if status == 404:
-                return  # it has just been removed
+                return
             if status >= 400:
                 raise refusal(status, answer, f"update container {container.id[:12]}")
-        if resources.unified:
-            pid = states.running_pid(await self._objects.inspect_docker(docker_id))
-            if pid:
-                write_unified(pid, dict(resources.unified))
+        if resources.unified and (pid := states.running_pid(inspected)):
+            write_unified(pid, dict(resources.unified))
+
+    def _check_cpus(self, container: Container) -> None:
+        # Which cgroup is above it depends on nothing of the container's own.
+        cgroup = sandbox_config.cgroup(container.sandbox.config, self._host.features, container.id)
+        resources = container.config.linux.resources
+        if resources.cpuset_cpus or resources.cpuset_mems:
+            above = limit_refusals.parents_cpus(cgroup)
+            if why := limit_refusals.not_the_parents(resources, above, "config.linux.resources"):
+                raise FailedPrecondition(why)
 
     # Looking up
 

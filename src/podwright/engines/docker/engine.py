@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 from podwright.checkpoints.layout import Checkpoint
@@ -187,7 +187,7 @@ class DockerEngine:
         await self._images.collect()
 
     async def check_update(self, container: Container, resources: cri.LinuxContainerResources) -> None:
-        self._containers.check_update(container, resources)
+        await self._containers.check_update(container, resources)
 
     async def update_container(
         self,
@@ -196,7 +196,7 @@ class DockerEngine:
         former: cri.LinuxContainerResources | None = None,
     ) -> None:
         with step("update limits"):
-            await self._containers.update(container, resources, former)
+            await self._containers.update(container, resources)
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
@@ -254,8 +254,11 @@ class DockerEngine:
     async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
         return await self._plan.explain_sandbox(sandbox)
 
-    def exits(self) -> AsyncIterator[Exit]:
-        return self._exits.exits()
+    async def exits(self) -> AsyncIterator[Exit]:
+        async with aclosing(self._exits.exits()) as exits:
+            async for exit in exits:
+                self._containers.ended(exit.id)
+                yield exit
 
     # Repair
 

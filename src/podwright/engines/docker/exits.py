@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from podwright.engines.base import Exit, Json, Presence
@@ -28,7 +28,7 @@ class Exits:
         """An end that Docker knows nothing of."""
         self._told.put_nowait(exit)
 
-    async def exits(self) -> AsyncIterator[Exit]:
+    async def exits(self) -> AsyncGenerator[Exit, None]:
         """See `Engine.exits`. Raises Unavailable when Docker goes away."""
         told = self._told
         following = asyncio.ensure_future(self._follow(told))

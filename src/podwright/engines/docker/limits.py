@@ -51,6 +51,19 @@ def changed(
     return body
 
 
+def held(host_config: Json) -> cri.LinuxContainerResources:
+    """What Docker has for a container, from its HostConfig."""
+    return cri.LinuxContainerResources(
+        cpu_period=host_config.get("CpuPeriod") or 0,
+        cpu_quota=max(0, host_config.get("CpuQuota") or 0),
+        cpu_shares=host_config.get("CpuShares") or 0,
+        cpuset_cpus=host_config.get("CpusetCpus") or "",
+        cpuset_mems=host_config.get("CpusetMems") or "",
+        memory_limit_in_bytes=max(0, host_config.get("Memory") or 0),
+        oom_score_adj=host_config.get("OomScoreAdj") or 0,
+    )
+
+
 def check(resources: cri.LinuxContainerResources, field: str) -> None:
     """What dockerd refuses, said with the name of the field. Raises InvalidArgument."""
     memory = resources.memory_limit_in_bytes

@@ -6,7 +6,7 @@ from podwright.engines.base import Json, Sandbox
 from podwright.engines.docker import labels, refused, security
 from podwright.engines.docker.features import Features
 from podwright.errors import InvalidArgument
-from podwright.linux.cgroups import DEFAULT_SLICE
+from podwright.linux import cgroups
 from podwright.spec.inputs import Policy
 from podwright.spec.linux.sysctls import sandbox_sysctls
 from podwright.spec.linux.user import group_without_user
@@ -95,9 +95,11 @@ def runtime_of(handler: str, features: Features) -> str:
 
 
 def cgroup_parent(config: cri.PodSandboxConfig, features: Features) -> str:
-    """With the systemd driver Docker wants the slice's own name. InvalidArgument for what is no slice."""
+    """With the systemd driver Docker wants the slice's own name. InvalidArgument for what is no slice there,
+    and for what leaves the hierarchy."""
     parent: str = config.linux.cgroup_parent
     if features.cgroup_driver != "systemd":
+        cgroups.container_path("cgroupfs", parent, "")
         return parent or features.cgroup_parent
     slice = parent.rstrip("/").rpartition("/")[2]
     if not slice:
@@ -105,9 +107,18 @@ def cgroup_parent(config: cri.PodSandboxConfig, features: Features) -> str:
     if not slice.endswith(".slice"):
         raise InvalidArgument(
             "config.linux.cgroup_parent",
-            f"{parent!r} must end in .slice, such as {DEFAULT_SLICE}: Docker's cgroup driver is systemd",
+            f"{parent!r} must end in .slice, such as {cgroups.DEFAULT_SLICE}:"
+            " Docker's cgroup driver is systemd",
         )
     return slice
+
+
+def cgroup(config: cri.PodSandboxConfig, features: Features, docker_id: str) -> str:
+    """Where the kernel has the container with this id of Docker's."""
+    parent = cgroup_parent(config, features)
+    if features.cgroup_driver != "systemd":
+        return cgroups.container_path("cgroupfs", parent or "docker", docker_id)
+    return f"{cgroups.slice_location(parent or 'system.slice')}/docker-{docker_id}.scope"
 
 
 def sysctls_of(config: cri.PodSandboxConfig, policy: Policy) -> dict[str, str]:
