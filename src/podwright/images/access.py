@@ -26,7 +26,7 @@ from podwright.engines.base import Credentials
 from podwright.errors import FailedPrecondition
 from podwright.images import outbound, registries
 from podwright.images.gate import Gate, certificates, standing
-from podwright.images.platform import Platform, host_platform, parse_platform
+from podwright.images.platform import Platform, wanted_platform
 from podwright.images.references import LocalSource, Reference
 
 PASSED_ON = (
@@ -136,7 +136,7 @@ async def prepared(
             scratch=scratch,
             about=str(source),
             name=f"docker://{source}" if isinstance(source, Reference) else str(source),
-            platform=parse_platform(config.platform) if config.platform else host_platform(),
+            platform=wanted_platform(config.platform),
             registry=domain,
             origin=origin,
             none=none,

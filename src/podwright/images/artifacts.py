@@ -6,6 +6,7 @@ as a volume and removed like others. Its id is the digest of its manifest: it ha
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import tarfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import msgspec
 
 from podwright.errors import PodwrightError
 from podwright.images.documents import Descriptor
+from podwright.linux.waiting import to_the_end
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -55,6 +57,11 @@ def pack(files: Sequence[tuple[str, Path]], target: Path) -> str:
                 with path.open("rb") as content:
                     tar.addfile(entry, content)
     return f"sha256:{digest.hexdigest()}"
+
+
+async def packed(files: Sequence[tuple[str, Path]], target: Path) -> str:
+    """`pack`, in a thread that a cancellation waits for."""
+    return await to_the_end(asyncio.to_thread(pack, files, target))
 
 
 def configuration(diff_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Images made of a root file system: a directory, or a tar of one.
+"""Images of what lies on this host: made of a root directory or a tar of one, or brought from archives.
 
 The image is an OCI image of one layer. The same tree and the same configuration give the same image id; a tar
 is kept as the layer that it is, so it keeps its digest.
@@ -19,20 +19,20 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from podwright.engines.base import Image, Json
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError
 from podwright.images import local
-from podwright.images.blobs import Blobs
+from podwright.images.destination import Coming, Destination
 from podwright.images.documents import Descriptor
 from podwright.images.entries import NewImage
-from podwright.images.layers import Layers, chain_ids
+from podwright.images.layers import chain_ids, pack_root
 from podwright.images.platform import ARCHITECTURE
-from podwright.images.records import Records
-from podwright.images.references import LocalSource, Reference, local_name
+from podwright.images.pulling import Pulling
+from podwright.images.references import LocalSource, Reference, local_name, parse, parse_local
 from podwright.linux import spawn
 from podwright.linux.waiting import to_the_end
 
@@ -58,23 +58,44 @@ class _Made:
 
 
 class Importing:
-    def __init__(self, records: Records, layers: Layers, blobs: Blobs) -> None:
-        self._records = records
-        self._layers = layers
-        self._blobs = blobs
+    def __init__(self, destination: Destination, pulling: Pulling) -> None:
+        self._destination = destination
+        self._pulling = pulling
+
+    async def bring(self, source: str, reference: str, config: Mapping[str, Json]) -> Sequence[Image]:
+        """See ImageService.import_image; without a scheme it is found out what lies at the path `source`."""
+        local = parse_local(source, "source")
+        if local is None:
+            path = Path(source)
+            kind = await asyncio.to_thread(kind_of, path)
+            if kind in ("root", "tar"):
+                make = self.directory if kind == "root" else self.tar
+                return [await make(path, name_for(reference), config)]
+            local = LocalSource(kind, str(path))
+        if config:
+            raise InvalidArgument("config", f"{local} holds images, which have a configuration already")
+        found = await asyncio.to_thread(images_in, local)
+        if reference:
+            if len(found) > 1:
+                raise InvalidArgument(
+                    "reference",
+                    f"{local} holds {len(found)} images: {', '.join(map(str, found))}; name one of them",
+                )
+            found = {each: [str(name_for(reference))] for each in found}
+        return [await self._pulling.pull_local(each, names) for each, names in found.items()]
 
     async def directory(self, root: Path, name: Reference, config: Mapping[str, Json]) -> Image:
         """Name an image of one layer of the root directory `root`."""
         if not root.is_dir():
             raise NotFound(f"{root} is no directory")
-        async with self._workplace() as work:
-            diff_id = await self._layers.pack(root, work / "layer")
+        async with self._destination.workplace() as work:
+            diff_id = await pack_root(root, work / "layer")
             made = _Made(diff_id, (work / "layer").stat().st_size, diff_id)
             return await self._record(work / "layer", made, name, config)
 
     async def tar(self, file: Path, name: Reference, config: Mapping[str, Json]) -> Image:
         """Name an image whose one layer is the tar `file`, compressed in any of the usual ways."""
-        async with self._workplace() as work:
+        async with self._destination.workplace() as work:
             source = await _without_zstd(file, work)
             made = await to_the_end(asyncio.to_thread(_take, source, work / "layer"))
             return await self._record(work / "layer", made, name, config)
@@ -89,6 +110,7 @@ class Importing:
             }
         )
         image_id = f"sha256:{hashlib.sha256(document).hexdigest()}"
+        blob = Descriptor(made.digest, made.media_type, made.size)
         manifest = _encoded(
             {
                 "schemaVersion": 2,
@@ -98,26 +120,45 @@ class Importing:
             }
         )
         digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-
-        async def move(target: Path) -> None:
-            layer.rename(target)
-
         chain = chain_ids([made.diff_id])
-        with self._layers.hold(chain), self._blobs.hold([image_id, digest, made.digest]):
-            blob = await self._blobs.ensure(Descriptor(made.digest, made.media_type, made.size), move)
-            await self._layers.ensure(chain[0], [], made.diff_id, blob)
-            await self._blobs.put(document)
-            await self._blobs.put(manifest)
-            await self._layers.sync()
-            return self._records.record(NewImage(image_id, document, tuple(chain), digest), [str(name)])
+        async with self._destination.intake(Coming(None, (digest, image_id), (blob,))) as intake:
+            await intake.hold(chain)
+            await intake.take(FileFetch(blob, layer))
+            await intake.unpack(chain, made.diff_id, blob)
+            await intake.put(document)
+            await intake.put(manifest)
+            return await intake.record(NewImage(image_id, document, tuple(chain), digest), [str(name)])
+
+
+@dataclass(frozen=True, slots=True)
+class FileFetch:
+    """A blob that is a file here; taken, the file may be gone. Implements destination.Fetch."""
+
+    descriptor: Descriptor
+    _file: Path
+
+    async def save(self, target: Path) -> None:
+        self._file.rename(target)
 
     @asynccontextmanager
-    async def _workplace(self) -> AsyncIterator[Path]:
-        with self._layers.workplace() as work:
-            try:
-                yield work
-            finally:
-                await to_the_end(self._layers.delete([work]))
+    async def pieces(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        with self._file.open("rb") as file:
+            yield _pieces(file)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, CHUNK):
+        yield piece
+
+
+def name_for(reference: str) -> Reference:
+    """What a new image is called. InvalidArgument for "", and for what has a digest."""
+    if not reference:
+        raise InvalidArgument("reference", "is required: a root file system has no name of its own")
+    name = parse(reference, "reference")
+    if name.digest:
+        raise InvalidArgument("reference", f"{reference!r}: an import gets a tag, its digest follows")
+    return name
 
 
 def kind_of(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""Taking a blob out of a pipe: written, counted and hashed in a thread, which a cancellation ends."""
+"""Taking a blob out of a pipe: written, counted and hashed in a thread, which a cancellation ends; or handed
+on piece by piece."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import select
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -41,14 +42,34 @@ class Inflow:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        os.close(self._stop)
+        self.close()
+
+    def close(self) -> None:
+        """At once; the end of the context does no more then."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            os.close(self._stop)
+            self._fd = -1
 
     async def read(self) -> bytes:
         """All that comes until the end."""
         parts: list[bytes] = []
         await self._in_thread(lambda: self._pump(lambda part: parts.append(bytes(part)), None, lambda: None))
         return b"".join(parts)
+
+    async def pieces(self, size: int, *, quiet: Callable[[], None]) -> AsyncIterator[bytes]:
+        """What comes, piece by piece, until it is `size` bytes or the pipe ends. `quiet` as in `save`."""
+        came = 0
+        while came < size:
+            try:
+                part = os.read(self._fd, min(CHUNK, size - came))
+            except BlockingIOError:
+                await self._something(quiet)
+                continue
+            if not part:
+                return
+            came += len(part)
+            yield part
 
     async def save(
         self, target: Path, digest: str, size: int, progress: Progress, *, quiet: Callable[[], None]
@@ -89,6 +110,19 @@ class Inflow:
         except BaseException:
             target.unlink(missing_ok=True)
             raise
+
+    async def _something(self, quiet: Callable[[], None]) -> None:
+        """Wait until there is something to read, or the end."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._fd, ready.set)
+        waiting = asyncio.ensure_future(ready.wait())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=QUIET))[0]:
+                quiet()
+        finally:
+            waiting.cancel()
+            loop.remove_reader(self._fd)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         future = in_fresh_thread(work)

@@ -13,8 +13,8 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,16 +133,6 @@ class Layers:
             async with self._unpackers:
                 return await self._unpack(chain_id, below, diff_id, blob)
 
-    async def pack(self, directory: Path, target: Path) -> str:
-        """Make an uncompressed layer `target` of the root directory `directory`; return its diff id."""
-        with step("pack layer"):
-            done = await spawn.run(
-                _program(pack.__file__, str(directory.absolute()), str(target)), env=ENVIRONMENT
-            )
-        if done.status != 0:
-            raise PodwrightError(f"cannot make a layer of {directory}: {done.stderr.decode().strip()}")
-        return done.stdout.decode().strip()
-
     async def pack_changes(self, upper: Path, target: Path) -> None:
         """Make an uncompressed layer `target` of what an overlay has in its upper directory. PodwrightError
         when that cannot be put into a layer."""
@@ -174,6 +164,15 @@ class Layers:
             yield path
         finally:
             self._busy.discard(path.name)
+
+    @asynccontextmanager
+    async def cleared_workplace(self) -> AsyncIterator[Path]:
+        """A `workplace` that is gone at the end."""
+        with self.workplace() as work:
+            try:
+                yield work
+            finally:
+                await to_its_end(self.delete([work]))
 
     async def collect(self, wanted: Collection[str]) -> None:
         """Remove every layer that is neither in `wanted` nor held."""
@@ -276,6 +275,17 @@ _FAULTS: dict[str, type[PodwrightError]] = {
     "full": ResourceExhausted,
     "missing": FailedPrecondition,
 }
+
+
+async def pack_root(directory: Path, target: Path) -> str:
+    """Make an uncompressed layer `target` of the root directory `directory`; return its diff id."""
+    with step("pack layer"):
+        done = await spawn.run(
+            _program(pack.__file__, str(directory.absolute()), str(target)), env=ENVIRONMENT
+        )
+    if done.status != 0:
+        raise PodwrightError(f"cannot make a layer of {directory}: {done.stderr.decode().strip()}")
+    return done.stdout.decode().strip()
 
 
 async def to_its_end(cleaning: Coroutine[Any, Any, None]) -> None:

@@ -66,6 +66,11 @@ def parse_platform(text: str, field: str = "images.platform") -> Platform:
     return Platform(*parts)
 
 
+def wanted_platform(configured: str) -> Platform:
+    """What is taken of images made for several: images.platform, "" for this host's."""
+    return parse_platform(configured) if configured else host_platform()
+
+
 def host_platform(machine: str | None = None, cpuinfo: str | None = None) -> Platform:
     """What this host runs best; `machine` (uname -m) and `cpuinfo` (/proc/cpuinfo) may stand in for it."""
     machine = machine or os.uname().machine

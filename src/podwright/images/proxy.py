@@ -13,8 +13,8 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,37 @@ class Proxy:
         except BaseException:
             target.unlink(missing_ok=True)
             raise
+
+    @asynccontextmanager
+    async def pieces(
+        self, handle: int, digest: str, size: int, progress: Progress
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A blob piece by piece; Refused, by the iteration, when it is shorter than `size` or skopeo could
+        not read it. Nobody has compared it with `digest`. Who leaves before its end ends the proxy, too."""
+        answer = await self._call("GetBlob", handle, digest, size)
+        with Inflow(answer.fd) as inflow:
+            async with aclosing(self._checked(inflow, answer, digest, size, progress)) as pieces:
+                yield pieces
+
+    async def _checked(
+        self, inflow: Inflow, answer: _Answer, digest: str, size: int, progress: Progress
+    ) -> AsyncGenerator[bytes, None]:
+        finished: list[asyncio.Task[_Answer]] = []
+
+        def quiet() -> None:
+            if not finished:
+                finished.append(self._finish(answer))
+
+        came = 0
+        async for piece in inflow.pieces(size, quiet=quiet):
+            came += len(piece)
+            progress(len(piece))
+            yield piece
+        inflow.close()  # see `blob`
+        quiet()
+        await finished[0]
+        if came < size:
+            raise Refused(f"{digest}: only {came} of {size} bytes came")
 
     def _finish(self, answer: _Answer) -> asyncio.Task[_Answer]:
         task = self._loop.create_task(self._call("FinishPipe", answer.pipe))

@@ -1,10 +1,10 @@
-"""Pulls into the store: what is asked for is resolved, admitted, fetched, unpacked and recorded.
+"""Pulls: what is asked for is resolved, admitted, fetched, unpacked and recorded, wherever it is kept.
 
 Layers are fetched side by side under one bound for all pulls, and unpacked from the bottom up while others
 still come. A blob that two pulls need is fetched once, a layer unpacked once, and a pull that two clients
 asked for is done once; each goes on as long as one of them is there. What an image is made of is held from
-the first byte on; its rows are written when all of it is on the disk. What fails or is cancelled leaves
-complete blobs and nothing else: the next try begins with them.
+the first byte on; it is recorded when all of it is in place. What fails or is cancelled leaves complete blobs
+and nothing else: the next try begins with them. Where they are kept is the destination's (`destination.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import errno
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,60 +21,46 @@ from podwright.config import ImageConfig
 from podwright.engines.base import Credentials, Image
 from podwright.errors import (
     FailedPrecondition,
-    NotFound,
     PodwrightError,
     RegistryUnavailable,
     ResourceExhausted,
 )
 from podwright.images import artifacts, references
-from podwright.images.blobs import Blobs
-from podwright.images.documents import Descriptor, Index, read_document, read_manifest
-from podwright.images.entries import Entry, NewImage
-from podwright.images.layers import Layer, Layers, chain_ids, to_its_end
-from podwright.images.platform import host_platform, parse_platform
+from podwright.images.destination import Coming, Destination, Intake
+from podwright.images.documents import Descriptor, read_document
+from podwright.images.entries import NewImage
+from podwright.images.layers import chain_ids
 from podwright.images.progress import INTERVAL, Progress, Pulls
-from podwright.images.records import Records
 from podwright.images.references import LocalSource, Reference
-from podwright.images.remote import NESTING, Remote, Resolved, chosen, opened
+from podwright.images.remote import Remote, Resolved, opened
 from podwright.images.transfers import Lent, Shared, Turns, Work
-from podwright.linux.waiting import to_the_end
 from podwright.steps import step
 from podwright.wire import podwright_pb2 as own
 
 MAX_CONFIG = 8 << 20
-"""Bytes that a configuration may have: it is read into memory and kept in the database."""
+"""Bytes that a configuration may have: it is read into memory."""
 STEP = 1.0
 """Seconds that count at most from one look at a pull to the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What the pulls of one store share."""
+    """What the pulls of one destination share."""
 
     config: ImageConfig
-    layers: Layers
-    blobs: Blobs
-    records: Records
+    destination: Destination
     turns: Turns
-    fetches: Shared[Path] = field(default_factory=Shared)
-    unpacks: Shared[Layer] = field(default_factory=Shared)
+    fetches: Shared[None] = field(default_factory=Shared)
+    unpacks: Shared[None] = field(default_factory=Shared)
 
 
 class Pulling:
-    def __init__(
-        self,
-        config: ImageConfig,
-        layers: Layers,
-        blobs: Blobs,
-        records: Records,
-        collect: Callable[[], None],
-    ) -> None:
-        """`collect` is called when something may have become useless: after a failure, and when layers are
-        not kept packed."""
-        self._rooms = Rooms(config, layers, blobs, records, Turns(max(1, config.max_concurrent_downloads)))
-        self._collect = collect
+    def __init__(self, config: ImageConfig, destination: Destination, board: Pulls | None = None) -> None:
+        """`board` is where the pulls are told of."""
+        turns = Turns(max(1, config.max_concurrent_downloads))
+        self._rooms = Rooms(config, destination, turns)
         self._pulls: Shared[Image] = Shared()
-        self._board = Pulls()
+        self._board = board or Pulls()
 
     async def pull(self, reference: str, credentials: Credentials | None) -> Image:
         """See ImageService. The last caller who gives up ends the pull."""
@@ -111,13 +97,12 @@ class Pulling:
             try:
                 image = await _Pull(self._rooms, source, progress, names).run(credentials)
             except BaseException as error:
-                self._collect()
+                self._rooms.destination.ended(failed=True)
                 if isinstance(error, OSError):
                     raise _of_this_host(source, error) from error
                 raise
         progress.done(image.id)
-        if self._rooms.config.discard_unpacked_layers:
-            self._collect()
+        self._rooms.destination.ended(failed=False)
         return image
 
 
@@ -137,10 +122,11 @@ class _Pull:
         self._source = source
         self._progress = progress
         self._lent: Lent[Remote]
+        self._intake: Intake
         self._remote: Remote | None = None
         self._tried = ""
         """Of a pull that has stalled, the places that were asked, a line each."""
-        self._fetching: dict[str, Work[Path]] = {}
+        self._fetching: dict[str, Work[None]] = {}
         self._places: dict[str, list[int]] = {}
         """Where in the image each layer's blob is that is not here already."""
         self._asking = False
@@ -148,20 +134,23 @@ class _Pull:
 
     async def run(self, credentials: Credentials | None) -> Image:
         self._lent = Lent(_reach(self._rooms, self._source, credentials))
+        destination = self._rooms.destination
         async with self._unless_stalled(), self._lent.borrowed() as remote:
             self._remote = remote
             with self._question():
                 with step("resolve"):
                     served = await remote.served()
-                    known = self._known(served)
-                    if known is not None and remote.accepts_anything():
-                        return self._rooms.records.name(known.image.id, served, self._names(served))
+                    known = ""
+                    if not isinstance(self._source, LocalSource):
+                        known = await destination.known(str(self._source), served)
+                    if known and remote.accepts_anything():
+                        return await destination.name(known, served, self._names(served))
                     resolved = await remote.resolve()
                 with step("check policy"):
                     await remote.check_policy(resolved)
             names = self._names(served, resolved.names)
-            if known is not None:
-                return self._rooms.records.name(known.image.id, served, names)
+            if known:
+                return await destination.name(known, served, names)
             return await self._fetch_image(resolved, names)
 
     def _names(self, served: str, own: Sequence[str] = ()) -> list[str]:
@@ -174,32 +163,16 @@ class _Pull:
             return [str(name) for name in named if name]
         return [source.at(served), *([] if source.digest else [str(source)])]
 
-    def _known(self, served: str) -> Entry | None:
-        """The image that was served before as `served`, if it is for the platform of today."""
-        if isinstance(self._source, LocalSource) or not (entry := self._rooms.records.with_digest(served)):
-            return None
-        platform = self._rooms.config.platform
-        wanted, at = parse_platform(platform) if platform else host_platform(), served
-        try:
-            for _ in range(NESTING + 1):
-                document = read_manifest(str(self._source), self._rooms.blobs.read(at))
-                if not isinstance(document, Index):
-                    break
-                at = chosen(str(self._source), wanted, document).digest
-        except NotFound:
-            pass  # not all of it is kept
-        before = entry.manifests.get(served)
-        return entry if before is None or at in (served, before.digest) else None
-
     # An image that is not here
 
     async def _fetch_image(self, resolved: Resolved, names: Sequence[str]) -> Image:
-        blobs, document = self._rooms.blobs, resolved.document
+        document = resolved.document
         indexes = tuple(f"sha256:{hashlib.sha256(content).hexdigest()}" for content in resolved.indexes)
-        documents = [*indexes, resolved.manifest_digest, document.config.digest]
-        with blobs.hold([*documents, *(layer.digest for layer in document.layers)]):
+        documents = (*indexes, resolved.manifest_digest, document.config.digest)
+        coming = Coming(self._source, documents, tuple(document.layers))
+        async with self._rooms.destination.intake(coming) as self._intake:
             for content in (*resolved.indexes, resolved.manifest):
-                await blobs.put(content)
+                await self._intake.put(content)
             config = await self._configuration(document.config)
             if resolved.kind == "artifact":
                 return await self._keep_artifact(resolved, indexes, names)
@@ -209,46 +182,34 @@ class _Pull:
                     f"{self._source}: it has {len(document.layers)} layers, but {len(diff_ids)} diff ids"
                 )
             chain = chain_ids(diff_ids)
-            with self._rooms.layers.hold(chain):
-                await self._put_layers_in_place(document.layers, chain, diff_ids)
-                self._progress.recording()
-                with step("record image"):
-                    await self._rooms.layers.sync()
-                    new = NewImage(
-                        document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes
-                    )
-                    return self._rooms.records.record(new, names)
+            await self._put_layers_in_place(document.layers, chain, diff_ids)
+            self._progress.recording()
+            new = NewImage(document.config.digest, config, tuple(chain), resolved.manifest_digest, indexes)
+            with step("record image"):
+                return await self._intake.record(new, names)
 
     async def _keep_artifact(
         self, resolved: Resolved, indexes: tuple[str, ...], names: Sequence[str]
     ) -> Image:
         """Its files become the one layer of what is recorded as an image."""
-        layers, progress, descriptors = self._rooms.layers, self._progress, resolved.document.layers
+        progress, descriptors = self._progress, resolved.document.layers
         called = artifacts.file_names(str(self._source), descriptors)
         progress.layers((each.digest, each.size) for each in descriptors)
         for index, each in enumerate(descriptors):
             self._places.setdefault(each.digest, []).append(index)
         try:
             async with asyncio.TaskGroup() as group:
-                fetches = [group.create_task(self._layer_blob(each)) for each in descriptors]
+                for each in descriptors:
+                    group.create_task(self._layer_blob(each))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        with layers.workplace() as work:
-            try:
-                files = list(zip(called, (each.result() for each in fetches), strict=True))
-                diff_id = await to_the_end(asyncio.to_thread(artifacts.pack, files, work / "layer"))
-                with layers.hold([diff_id]):
-                    await layers.ensure(diff_id, [], diff_id, work / "layer")
-                    for index, each in enumerate(descriptors):
-                        progress.layer(index, self._in_place(each.digest))
-                    progress.recording()
-                    with step("record image"):
-                        await layers.sync()
-                        config, id = artifacts.configuration(diff_id), resolved.manifest_digest
-                        new = NewImage(id, config, (diff_id,), id, indexes)
-                        return self._rooms.records.record(new, names)
-            finally:
-                await to_its_end(layers.delete([work]))
+        diff_id = await self._intake.unpack_files(list(zip(called, descriptors, strict=True)))
+        for index, each in enumerate(descriptors):
+            progress.layer(index, self._in_place(each.digest))
+        progress.recording()
+        config, id = artifacts.configuration(diff_id), resolved.manifest_digest
+        with step("record image"):
+            return await self._intake.record(NewImage(id, config, (diff_id,), id, indexes), names)
 
     async def _configuration(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > MAX_CONFIG:
@@ -257,43 +218,39 @@ class _Pull:
                 f" {MAX_CONFIG >> 20} MiB"
             )
         # Small, and needed before anything else: it waits for no turn.
-        return (await self._blob(descriptor, waits=False)).read_bytes()
+        await self._blob(descriptor, waits=False)
+        return await self._intake.read(descriptor.digest)
 
     async def _put_layers_in_place(
         self, descriptors: Sequence[Descriptor], chain: Sequence[str], diff_ids: Sequence[str]
     ) -> None:
-        layers, progress = self._rooms.layers, self._progress
+        progress = self._progress
         progress.layers((each.digest, each.size) for each in descriptors)
-        for index, (descriptor, chain_id) in enumerate(zip(descriptors, chain, strict=True)):
-            if layers.get(chain_id) is not None:
+        there = await self._intake.hold(chain)
+        for index, descriptor in enumerate(descriptors):
+            if there[index]:
                 progress.layer(index, own.LAYER_PRESENT, descriptor.size)
             else:
                 self._places.setdefault(descriptor.digest, []).append(index)
-        wanted = [each for each, chain_id in zip(descriptors, chain, strict=True) if not layers.get(chain_id)]
+        wanted = {each.digest: each for each, done in zip(descriptors, there, strict=True) if not done}
         try:
             async with asyncio.TaskGroup() as group:
-                fetches = {
-                    each.digest: group.create_task(self._layer_blob(each))
-                    for each in {each.digest: each for each in wanted}.values()
-                }
-                below: list[Layer] = []
-                for index, (chain_id, diff_id) in enumerate(zip(chain, diff_ids, strict=True)):
-                    layer = layers.get(chain_id)
-                    if layer is None:
-                        digest = descriptors[index].digest
-                        blob = await fetches[digest]
-                        progress.layer(index, own.LAYER_UNPACKING)
-                        layer = await self._unpacked(chain_id, below, diff_id, digest, blob)
-                        progress.layer(index, self._in_place(digest))
-                    below.append(layer)
+                fetches = {each.digest: group.create_task(self._layer_blob(each)) for each in wanted.values()}
+                for index, diff_id in enumerate(diff_ids):
+                    if there[index]:
+                        continue
+                    descriptor = descriptors[index]
+                    await fetches[descriptor.digest]
+                    progress.layer(index, own.LAYER_UNPACKING)
+                    await self._unpacked(chain[: index + 1], diff_id, descriptor)
+                    progress.layer(index, self._in_place(descriptor.digest))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
 
-    async def _layer_blob(self, descriptor: Descriptor) -> Path:
-        path = await self._blob(descriptor)
+    async def _layer_blob(self, descriptor: Descriptor) -> None:
+        await self._blob(descriptor)
         for index in self._places[descriptor.digest]:
             self._progress.layer(index, own.LAYER_DOWNLOADED, descriptor.size)
-        return path
 
     def _in_place(self, digest: str) -> own.LayerStage:
         """Of a layer that is: a blob that a pull left which did not end was not fetched."""
@@ -301,20 +258,21 @@ class _Pull:
 
     # What several pulls may need
 
-    async def _blob(self, descriptor: Descriptor, *, waits: bool = True) -> Path:
+    async def _blob(self, descriptor: Descriptor, *, waits: bool = True) -> None:
         """The blob, here. Who waited for another pull's fetch that failed tries its own source."""
 
-        async def fetch(work: Work[Path]) -> Path:
+        async def fetch(work: Work[None]) -> None:
             # Other pulls may need it still when this one has gone: the source stays open for them.
             async with self._lent.borrowed() as remote:
 
-                async def into(target: Path) -> None:
+                @asynccontextmanager
+                async def turn() -> AsyncIterator[None]:
                     async with self._rooms.turns.turn(self) if waits else nullcontext():
                         work.active = True
                         with step("fetch blob", descriptor.digest, bytes=descriptor.size):
-                            await remote.fetch(descriptor, target, work.add)
+                            yield
 
-                return await self._rooms.blobs.ensure(descriptor, into)
+                await self._intake.take(_Fetch(descriptor, remote, turn, work.add))
 
         while True:
             async with self._rooms.fetches.part(descriptor.digest, fetch) as (work, joined):
@@ -326,26 +284,20 @@ class _Pull:
                     if not joined:
                         raise
 
-    async def _unpacked(
-        self, chain_id: str, below: Sequence[Layer], diff_id: str, digest: str, blob: Path
-    ) -> Layer:
-        lower = list(below)
-
-        async def unpack(_: Work[Layer]) -> Layer:
-            # Who is left of those that wait may have the same layer packed otherwise, in another blob.
-            with self._rooms.blobs.hold([digest]):
-                return await self._rooms.layers.ensure(chain_id, lower, diff_id, blob)
+    async def _unpacked(self, chain: Sequence[str], diff_id: str, blob: Descriptor) -> None:
+        async def unpack(_: Work[None]) -> None:
+            await self._intake.unpack(chain, diff_id, blob)
 
         while True:
-            async with self._rooms.unpacks.part(chain_id, unpack) as (work, joined):
+            async with self._rooms.unpacks.part(chain[-1], unpack) as (work, joined):
                 try:
-                    with step("wait for layer", digest) if joined else nullcontext():
+                    with step("wait for layer", blob.digest) if joined else nullcontext():
                         return await work.result()
                 except PodwrightError as error:
                     if not joined:
                         kept = isinstance(error, (ResourceExhausted, FailedPrecondition))
                         kind = type(error) if kept else PodwrightError
-                        raise kind(f"{self._source}: blob {digest}: {error}") from error
+                        raise kind(f"{self._source}: blob {blob.digest}: {error}") from error
                 except OSError:
                     if not joined:
                         raise
@@ -407,6 +359,25 @@ class _Pull:
         return sum(work.done for work in self._fetching.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """See `destination.Fetch`."""
+
+    descriptor: Descriptor
+    _remote: Remote
+    _turn: Callable[[], AbstractAsyncContextManager[None]]
+    _came: Callable[[int], None]
+
+    async def save(self, target: Path) -> None:
+        async with self._turn():
+            await self._remote.fetch(self.descriptor, target, self._came)
+
+    @asynccontextmanager
+    async def pieces(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with self._turn(), self._remote.pieces(self.descriptor, self._came) as pieces:
+            yield pieces
+
+
 def _of_this_host(source: Reference | LocalSource, error: OSError) -> PodwrightError:
     """What the system said, in the words of a pull."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -419,9 +390,8 @@ def _of_this_host(source: Reference | LocalSource, error: OSError) -> PodwrightE
 async def _reach(
     rooms: Rooms, source: Reference | LocalSource, credentials: Credentials | None
 ) -> AsyncIterator[Remote]:
-    with rooms.layers.workplace() as scratch:
-        try:
-            async with opened(source, rooms.config, credentials, scratch) as remote:
-                yield remote
-        finally:
-            await to_its_end(rooms.layers.delete([scratch]))
+    async with (
+        rooms.destination.workplace() as scratch,
+        opened(source, rooms.config, credentials, scratch) as remote,
+    ):
+        yield remote

@@ -151,6 +151,19 @@ class Remote:
             except proxy.Refused as error:
                 raise failure(f"{descriptor.digest}: {error}", skopeo.log(), self._access) from error
 
+    @asynccontextmanager
+    async def pieces(
+        self, descriptor: Descriptor, progress: Callable[[int], None] = lambda _: None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The blob piece by piece, from its beginning; nobody has compared it with its digest. What goes
+        wrong is raised by the iteration."""
+        async with self._bound, self._skopeo() as (skopeo, handle):
+            try:
+                async with skopeo.pieces(handle, descriptor.digest, descriptor.size, progress) as pieces:
+                    yield pieces
+            except proxy.Refused as error:
+                raise failure(f"{descriptor.digest}: {error}", skopeo.log(), self._access) from error
+
     def tried(self) -> list[Attempt]:
         """The places that are being asked now, and those before them, each once."""
         found = [attempt for log in self._logs for attempt in attempts_in(log(), self._access)]

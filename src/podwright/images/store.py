@@ -15,16 +15,17 @@ from typing import Any
 
 from podwright.config import Config
 from podwright.engines.base import Credentials, FilesystemUse, Image, Json, Orphan
-from podwright.errors import InvalidArgument, PodwrightError
-from podwright.images import importing, references, survivors
+from podwright.errors import PodwrightError
+from podwright.images import survivors
 from podwright.images.blobs import Blobs
 from podwright.images.collection import Collection, Limits
 from podwright.images.exporting import Exporting
+from podwright.images.importing import Importing, name_for
 from podwright.images.layers import EMPTY, Layers
 from podwright.images.pinned import Pinned
 from podwright.images.pulling import Pulling
 from podwright.images.records import Records
-from podwright.images.references import LocalSource, Reference
+from podwright.images.store_intake import StoreDestination
 from podwright.images.why import Why
 from podwright.state.database import Database
 from podwright.steps import step
@@ -49,11 +50,12 @@ class ImageStore:
         limits = Limits(not config.images.discard_unpacked_layers, config.images.pending_blobs_for)
         self._collection = Collection(self._records, self._layers, self._blobs, limits)
         self._why = Why(self._records, self._layers, self._blobs, self._collection, pinned)
-        self._importing = importing.Importing(self._records, self._layers, self._blobs)
         self._exporting = Exporting(self._records, self._layers, self._blobs, limits.keep_layer_blobs)
-        self._pulling = Pulling(
+        destination = StoreDestination(
             config.images, self._layers, self._blobs, self._records, lambda: self._later(self._collect())
         )
+        self._pulling = Pulling(config.images, destination)
+        self._importing = Importing(destination, self._pulling)
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -128,27 +130,7 @@ class ImageStore:
         return answer
 
     async def import_image(self, source: str, reference: str, config: Mapping[str, Json]) -> Sequence[Image]:
-        """See ImageService; without a scheme it is found out what lies at the path `source`."""
-        local = references.parse_local(source, "source")
-        if local is None:
-            path = Path(source)
-            kind = await asyncio.to_thread(importing.kind_of, path)
-            if kind in ("root", "tar"):
-                name = self._name_for(reference)
-                make = self._importing.directory if kind == "root" else self._importing.tar
-                return [await make(path, name, config)]
-            local = LocalSource(kind, str(path))
-        if config:
-            raise InvalidArgument("config", f"{local} holds images, which have a configuration already")
-        found = await asyncio.to_thread(importing.images_in, local)
-        if reference:
-            if len(found) > 1:
-                raise InvalidArgument(
-                    "reference",
-                    f"{local} holds {len(found)} images: {', '.join(map(str, found))}; name one of them",
-                )
-            found = {each: [str(self._name_for(reference))] for each in found}
-        return [await self._pulling.pull_local(each, names) for each, names in found.items()]
+        return await self._importing.bring(source, reference, config)
 
     async def export_image(self, reference: str, target: str) -> tuple[Image, int]:
         return await self._exporting.export(reference, target)
@@ -161,7 +143,7 @@ class ImageStore:
         `config` is the `config` section of the image (Env, Cmd, User, …). The same tree and configuration
         give the same image id. Blocks nothing.
         """
-        return await self._importing.directory(directory, self._name_for(reference), config)
+        return await self._importing.directory(directory, name_for(reference), config)
 
     def lower_dirs(self, image_id: str) -> Sequence[Path]:
         """The layers for an overlay mount, topmost first; at least one. NotFound without the image."""
@@ -238,14 +220,6 @@ class ImageStore:
     async def _collect(self, *, pending: bool = False) -> None:
         await self._collection.collect(pending=pending)
         self._collection.when_next_expires(lambda: self._later(self._collect()))
-
-    def _name_for(self, reference: str) -> Reference:
-        if not reference:
-            raise InvalidArgument("reference", "is required: a root file system has no name of its own")
-        name = references.parse(reference, "reference")
-        if name.digest:
-            raise InvalidArgument("reference", f"{reference!r}: an import gets a tag, its digest follows")
-        return name
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a removal on its own; `close` waits for it."""
