@@ -17,8 +17,9 @@ from podwright import hooks
 from podwright.config import Config
 from podwright.engines.base import Container, Image, Sandbox, SandboxFacts
 from podwright.engines.node import layered
+from podwright.engines.node.foreseen import PAUSE_PID, TARGET_PID, UNKNOWN_ID
 from podwright.engines.node.seen import compare
-from podwright.engines.oci.plan import PAUSE_PID, TARGET_PID, UNKNOWN_ID, planned
+from podwright.engines.oci.plan import planned
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.hooks.running import Hooks
 from podwright.linux import process_facts

@@ -19,7 +19,7 @@ from podwright.engines.docker.host import Host
 from podwright.engines.docker.objects import DOCKER_ID
 from podwright.engines.docker.pause import REPOSITORY
 from podwright.engines.node import host as files
-from podwright.engines.oci.plan import UNKNOWN_ID, asked_names
+from podwright.engines.node.foreseen import UNKNOWN_ID, asked_names
 from podwright.errors import NotFound, PodwrightError
 from podwright.spec.inputs import MountSource, RootfsFiles
 from podwright.spec.linux import mounts as mount_rules

@@ -39,7 +39,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.pods import Pods
 from podwright.engines.node.requests import Requests
 from podwright.engines.oci.containers import Containers
-from podwright.engines.oci.plan import Plan
+from podwright.engines.oci.plan import Plan, StoredImages
 from podwright.engines.oci.repair import Repair
 from podwright.engines.oci.resources import Updates
 from podwright.engines.oci.runtimes import Runtimes, as_json
@@ -146,7 +146,13 @@ class OciEngine:
         )
         self._updates = Updates(self._config, self._places, self._runtimes, self._tasks, facts)
         self._plan = Plan(
-            self._config, self._places, self._runtimes, self._images, facts, requests, self._hooks
+            self._config,
+            self._places,
+            self._runtimes,
+            StoredImages(self._images),
+            facts,
+            requests,
+            self._hooks,
         )
         await self._network.open()
         self._tasks.open()
