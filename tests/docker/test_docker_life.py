@@ -82,7 +82,7 @@ async def test_what_is_killed_before_its_start_has_ended(docker_bench: Bench) ->
     exit = await docker_bench.exit_of(container)
     assert exit.code == 137
     assert (await docker_bench.engine.observe_container(container)).exit == exit
-    with pytest.raises(FailedPrecondition, match="killed before its start"):
+    with pytest.raises(FailedPrecondition, match="ended before its start"):
         await docker_bench.engine.start_container(container)
 
 

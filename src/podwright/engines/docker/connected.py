@@ -19,6 +19,8 @@ END_OF_FILE = b"\4"
 DETACH_KEYS = ",".join(["ctrl-^"] * 16)
 """Docker takes some row of keys in a terminal for "detach", and holds back what may be its beginning. It
 cannot be told that there is none; nobody types this one."""
+KEYS = b"\x1e" * 16
+"""The same as bytes."""
 
 
 class Output:

@@ -24,6 +24,7 @@ from podwright.engines.base import (
     Json,
     Observation,
     Orphan,
+    Presence,
     Sandbox,
     SandboxFacts,
 )
@@ -105,6 +106,7 @@ class DockerEngine:
             raise
 
     async def close(self) -> None:
+        await self._sessions.close()
         await self._logs.close()
         await self._stats.close()
         await self._images.close()
@@ -243,7 +245,10 @@ class DockerEngine:
     async def observe_container(self, container: Container) -> Observation:
         self._stats.enter(container)
         with step("look"):
-            return await self._containers.observe(container)
+            seen = await self._containers.observe(container)
+            if seen.presence is Presence.RUNNING:
+                await self._sessions.hang_up_strays(container)
+            return seen
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
         return await self._containers.info(container)

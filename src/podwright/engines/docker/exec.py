@@ -60,9 +60,16 @@ class State:
 
 
 async def run(
-    docker: Docker, docker_id: str, argv: Sequence[str], streams: Streams, *, patient: bool = True
+    docker: Docker,
+    docker_id: str,
+    argv: Sequence[str],
+    streams: Streams,
+    *,
+    detach_keys: str,
+    patient: bool = True,
 ) -> int:
     """Run `argv` in the running container `docker_id`, connected with `streams`; its exit code.
+    `detach_keys` tell whose session it is (`strays.py`).
 
     A command that is not there or cannot be run has 127 or 126 for a code, and the reason on its standard
     error. When cancelled, and when a stream fails, it is hung up: SIGHUP, and SIGKILL if it stays; if not
@@ -75,9 +82,8 @@ async def run(
         "AttachStderr": not streams.tty,
         "Tty": streams.tty,
         "Cmd": list(argv),
+        "DetachKeys": detach_keys,
     }
-    if streams.tty:
-        asked["DetachKeys"] = connected.DETACH_KEYS
     exec_id = str((await docker.call("POST", f"/containers/{docker_id}/exec", json=asked))["Id"])
     session = _Session(docker, docker_id, exec_id, streams)
     try:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines import forward
 from podwright.engines.base import Container, ExecResult, Json, Sandbox
-from podwright.engines.docker import attach, exec
+from podwright.engines.docker import attach, exec, strays
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.objects import Objects
+from podwright.engines.docker.strays import Strays
 from podwright.engines.streams import Connection, Kept, Streams
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.linux.waiting import to_the_end
@@ -22,6 +24,18 @@ class Sessions:
     def __init__(self, docker: Docker, objects: Objects, config: Config) -> None:
         self._docker = docker
         self._objects = objects
+        mark = secrets.token_hex(4)
+        self._keys = strays.marked(mark)
+        self._strays = Strays(docker, mark)
+
+    async def close(self) -> None:
+        await self._strays.close()
+
+    async def hang_up_strays(self, container: Container) -> None:
+        """End what sessions of an earlier podwright left in the running `container`. Returns at once."""
+        inspected = await self._objects.inspect(container)
+        if inspected is not None:
+            self._strays.hang_up(inspected)
 
     async def exec_sync(
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
@@ -30,7 +44,9 @@ class Sessions:
         stdout, stderr = Kept(limit), Kept(limit)
         docker_id = await self._objects.id(container)
         streams = Streams(stdout=stdout, stderr=stderr)
-        task = asyncio.ensure_future(exec.run(self._docker, docker_id, argv, streams, patient=False))
+        task = asyncio.ensure_future(
+            exec.run(self._docker, docker_id, argv, streams, detach_keys=self._keys, patient=False)
+        )
         try:
             await asyncio.wait([task], timeout=timeout)
             if not task.done():
@@ -43,7 +59,8 @@ class Sessions:
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
         """As `Engine.exec`."""
-        return await exec.run(self._docker, await self._objects.id(container), argv, streams)
+        docker_id = await self._objects.id(container)
+        return await exec.run(self._docker, docker_id, argv, streams, detach_keys=self._keys)
 
     async def attach(self, container: Container, streams: Streams) -> None:
         """As `Engine.attach`."""
