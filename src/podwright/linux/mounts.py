@@ -88,20 +88,33 @@ def tmpfs(
     syscalls.mount("tmpfs", target, "tmpfs", flags, f"size={size},mode={mode:o},uid={uid},gid={gid}")
 
 
-def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path, *, options: str = "") -> None:
+def overlay(
+    target: Path,
+    lower: Sequence[Path],
+    upper: Path | None,
+    work: Path | None,
+    *,
+    options: str = "",
+    readonly: bool = False,
+) -> None:
     """An overlayfs on `target`: `lower` topmost first, changes go to `upper`.
 
-    `work` must be on the file system of `upper`. Raises OSError; ResourceExhausted when there are more
-    lower directories than fit into the page that the kernel takes.
+    `work` must be on the file system of `upper`; without them there are no changes, and two layers at least.
+    Raises OSError; ResourceExhausted when there are more lower directories than fit into the page that the
+    kernel takes.
     """
+    flags = syscalls.MS_RDONLY if readonly else 0
     data = _overlay_data(lower, upper, work, options)
     if len(os.fsencode(data)) <= MAX_DATA:
-        syscalls.mount("overlay", target, "overlay", 0, data)
+        syscalls.mount("overlay", target, "overlay", flags, data)
         return
     # Too long with absolute paths: a thread with a working directory of its own may use relative ones.
-    base = Path(os.path.commonpath([*lower, upper, work]))
+    base = Path(os.path.commonpath([*lower, *(each for each in (upper, work) if each is not None)]))
     short = _overlay_data(
-        [each.relative_to(base) for each in lower], upper.relative_to(base), work.relative_to(base), options
+        [each.relative_to(base) for each in lower],
+        upper.relative_to(base) if upper is not None else None,
+        work.relative_to(base) if work is not None else None,
+        options,
     )
     if len(os.fsencode(short)) > MAX_DATA:
         raise ResourceExhausted(
@@ -112,7 +125,7 @@ def overlay(target: Path, lower: Sequence[Path], upper: Path, work: Path, *, opt
     def mount_relative() -> None:
         syscalls.unshare(syscalls.CLONE_FS)
         os.chdir(base)
-        syscalls.mount("overlay", target.absolute(), "overlay", 0, short)
+        syscalls.mount("overlay", target.absolute(), "overlay", flags, short)
 
     run_in_fresh_thread(mount_relative)
 
@@ -227,9 +240,11 @@ _KEPT_FLAGS = {
 }
 
 
-def _overlay_data(lower: Sequence[Path], upper: Path, work: Path, options: str) -> str:
+def _overlay_data(lower: Sequence[Path], upper: Path | None, work: Path | None, options: str) -> str:
     layers = ":".join(_escape(each).replace(":", "\\:") for each in lower)
-    data = f"lowerdir={layers},upperdir={_escape(upper)},workdir={_escape(work)}"
+    data = f"lowerdir={layers}"
+    if upper is not None and work is not None:
+        data += f",upperdir={_escape(upper)},workdir={_escape(work)}"
     return f"{data},{options}" if options else data
 
 

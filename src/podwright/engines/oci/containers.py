@@ -17,12 +17,20 @@ from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, ExecResult, Json, Observation, Presence
 from podwright.engines.log_limits import LogLimits
-from podwright.engines.node import host, labels, limit_refusals, mapped_mounts, rootfs, user_namespaces
+from podwright.engines.node import (
+    host,
+    labels,
+    limit_refusals,
+    mapped_mounts,
+    rootfs,
+    unstartable,
+    user_namespaces,
+)
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.parts import Made, started
 from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Requests, hook_target
-from podwright.engines.oci import conmon, exec, sessions, strays, unstartable
+from podwright.engines.oci import conmon, exec, sessions, strays
 from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.checkpoint import Checkpoints
 from podwright.engines.oci.conmon import Supervised
@@ -39,9 +47,7 @@ from podwright.linux import mounts, proc, trees
 from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.spec.encode import encode
-from podwright.spec.inputs import (
-    HostFacts,
-)
+from podwright.spec.inputs import HostFacts
 from podwright.spec.linux import mounts as mount_rules
 from podwright.spec.linux.build import build_container
 from podwright.steps import step
@@ -142,7 +148,7 @@ class Containers:
             cgroup = self._tasks.cgroup(container.id)
             if why := limit_refusals.at_creation(container.config.linux.resources, cgroup, self._host):
                 raise FailedPrecondition(why) from error
-            if unstartable.note(bundle, error):
+            if unstartable.note(bundle, error.output):
                 return made_facts
             raise
         if host_user is not None:
@@ -152,7 +158,7 @@ class Containers:
     async def start(self, container: Container) -> ContainerFacts | None:
         runtime = self._runtimes.get(container.sandbox.handler)
         if not self._restores.pending(container.id):
-            unstartable.check(self._places.container_run(container.id), runtime)
+            unstartable.check(self._places.container_run(container.id), runtime.kind)
             await self._tasks.start(runtime, container.id)
             return None
         pid = await self._restores.start(container, runtime, await self._supervised(container))

@@ -1,45 +1,12 @@
-"""How processes under conmon ended: the files in the exits directory, read when they appear."""
+"""The exits directory of the oci engine, into which conmon writes how processes ended, watched."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from podwright.engines.node.places import ID
 from podwright.linux import inotify
-
-UNKNOWN = 255
-"""The code of a process whose supervisor died before it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int
-    finished_at: int
-    """Nanoseconds since the epoch: when conmon wrote the file."""
-
-
-def read(file: Path) -> Ended | None:
-    """What conmon wrote; None while there is no such file."""
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(16)
-            finished = file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
-    try:
-        code = int(text)
-    except ValueError:
-        code = UNKNOWN
-    return Ended(code if 0 <= code <= 255 else UNKNOWN, finished)
-
-
-def write(directory: Path, id: str, code: int = UNKNOWN) -> None:
-    """Stand in for a conmon that died, or never was."""
-    draft = directory / f"{id}.lost"
-    draft.write_text(str(code))
-    draft.rename(directory / id)
 
 
 class ExitWatch:

@@ -19,8 +19,9 @@ from pathlib import Path
 from podwright.checkpoints import layout, reading
 from podwright.checkpoints.layout import Checkpoint
 from podwright.engines.base import Container, Json, Observation, Presence
+from podwright.engines.node import exits
 from podwright.engines.node.places import Places
-from podwright.engines.oci import checkpoint, conmon, exits
+from podwright.engines.oci import checkpoint, conmon
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.runtimes import Runtime
 from podwright.engines.oci.tasks import Tasks

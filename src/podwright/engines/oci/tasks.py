@@ -16,10 +16,12 @@ from pathlib import Path
 import msgspec
 
 from podwright.engines.base import Exit, Observation, Presence
-from podwright.engines.node import rootfs
+from podwright.engines.node import exits, rootfs
 from podwright.engines.node.places import Places
-from podwright.engines.oci import conmon, exits, runtimes
+from podwright.engines.node.processes import END_TIMEOUT, Cgroups, clear_cgroup, kill_left, send_signal
+from podwright.engines.oci import conmon, runtimes
 from podwright.engines.oci.conmon import Supervised
+from podwright.engines.oci.exits import ExitWatch
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
 from podwright.linux import cgroups, proc, spawn, trees
@@ -28,18 +30,8 @@ from podwright.steps import step
 
 log = logging.getLogger(__name__)
 
-END_TIMEOUT = 10.0
-"""Seconds that a killed process and its supervisor may take to vanish."""
 FLUSH_TIMEOUT = 2.0
 """Seconds that the end of a container waits for the end of its log: others' ends wait behind it."""
-
-
-class _Linux(msgspec.Struct, rename="camel"):
-    cgroups_path: str = ""
-
-
-class _Bundle(msgspec.Struct):
-    linux: _Linux = msgspec.field(default_factory=_Linux)
 
 
 class _State(msgspec.Struct):
@@ -55,8 +47,8 @@ class Tasks:
         self._places = places
         self._runtimes = handlers
         self._logs = logs
-        self._watch: exits.ExitWatch | None = None
-        self._cgroups: dict[str, str] = {}
+        self._watch: ExitWatch | None = None
+        self._cgroups = Cgroups(places)
         self._starting: dict[str, asyncio.Future[None]] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         self._guards: dict[str, tuple[int, int]] = {}
@@ -65,7 +57,7 @@ class Tasks:
         self._ending: set[str] = set()
 
     def open(self) -> None:
-        self._watch = exits.ExitWatch(self._places.exits)
+        self._watch = ExitWatch(self._places.exits)
 
     async def close(self) -> None:
         """Let go; tasks keep running."""
@@ -140,15 +132,7 @@ class Tasks:
 
     def cgroup(self, id: str) -> str:
         """Where the cgroup of `id` is in each hierarchy; "" when it never got as far as a bundle."""
-        known = self._cgroups.get(id)
-        if known is None:
-            try:
-                text = (self._places.bundle(id) / "config.json").read_bytes()
-                path = msgspec.json.decode(text, type=_Bundle).linux.cgroups_path
-            except (FileNotFoundError, msgspec.DecodeError):
-                return ""
-            known = self._cgroups[id] = cgroups.location(path) if path else ""
-        return known
+        return self._cgroups.of(id)
 
     async def observe(self, runtime: Runtime | None, id: str, pid: int, started: int) -> Observation:
         """What is really there, after a restart. From now on its end is watched.
@@ -212,7 +196,7 @@ class Tasks:
                 continue
             self._unguard(id)
             try:
-                self._kill_left(id)
+                kill_left(self.cgroup(id))
             except OSError as error:
                 # Whatever is wrong with one cgroup, the ends of all other tasks must still be told.
                 log.warning("killing what task %s left behind: %s", id, error)
@@ -243,7 +227,7 @@ class Tasks:
                 await self._kill(id, bundle, pid, started)
         await self._clear(id, cgroup)
         self._places.exit_file(id).unlink(missing_ok=True)
-        self._cgroups.pop(id, None)
+        self._cgroups.forget(id)
 
     async def _kill(self, id: str, bundle: Path, pid: int, started: int) -> None:
         if self.ended(id) is not None:
@@ -263,11 +247,6 @@ class Tasks:
                     await spawn.exited(supervisor)
         except TimeoutError:
             await conmon.kill(bundle)
-
-    def _kill_left(self, id: str) -> None:
-        cgroup = self.cgroup(id)
-        if cgroup and cgroups.pids(cgroup):
-            cgroups.kill_all(cgroup)
 
     def _finish(self, id: str) -> None:
         """Clear away what an ended task still holds, in the background: `end` waits for it."""
@@ -299,7 +278,7 @@ class Tasks:
         for path in self._runtimes.left_behind(id):
             trees.remove(path)
         if cgroup:
-            await _clear_cgroup(cgroup)
+            await clear_cgroup(cgroup)
 
     def _oom_killed(self, id: str) -> bool:
         if (self._places.bundle(id) / "oom").exists():
@@ -367,30 +346,3 @@ async def _ends(pid: int) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def send_signal(pid: int, started: int, number: int) -> None:
-    """Send a signal to the process `pid` that started at `started` (0: whoever it is); fine if gone."""
-    if pid <= 0:
-        return
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        # The fd holds the process: its number cannot be given away between the check and the signal.
-        if not started or proc.alive(pid, started):
-            signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
-
-
-async def _clear_cgroup(path: str) -> None:
-    if not cgroups.directories(path):
-        return
-    for pid in cgroups.kill_all(path):
-        async with asyncio.timeout(END_TIMEOUT):
-            await spawn.exited(pid)
-    cgroups.remove(path)

@@ -12,9 +12,8 @@ import signal
 from pathlib import Path
 
 from podwright.engines.base import Observation, Presence
+from podwright.engines.node import exits
 from podwright.engines.node.places import Places
-from podwright.engines.oci import exits
-from podwright.engines.oci.runtimes import Runtime
 from podwright.errors import CommandFailed
 
 FILE = "unstartable"
@@ -24,21 +23,23 @@ _WORDS = re.compile(
 )
 
 
-def note(bundle: Path, error: CommandFailed) -> bool:
-    """Whether a creation failed for the program alone; then a start will say so."""
-    if not _WORDS.search(error.output):
+def note(bundle: Path, words: str) -> bool:
+    """Whether a creation failed, with these words of the runtime, for the program alone; then a start will
+    say so."""
+    if not _WORDS.search(words):
         return False
-    (bundle / FILE).write_text(error.output)
+    (bundle / FILE).write_text(words)
     return True
 
 
-def check(bundle: Path, runtime: Runtime) -> None:
-    """CommandFailed with the words of the creation, for a container that cannot be started."""
+def check(bundle: Path, runtime: str) -> None:
+    """CommandFailed with the words of the creation, for a container that cannot be started; `runtime` is the
+    program's name."""
     try:
         words = (bundle / FILE).read_text()
     except FileNotFoundError:
         return
-    raise CommandFailed(runtime.kind, 1, words)
+    raise CommandFailed(runtime, 1, words)
 
 
 def end(places: Places, id: str, number: int) -> bool:
