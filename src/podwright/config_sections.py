@@ -293,10 +293,11 @@ class DockerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     """The Docker Engine of `engine = "docker"`."""
 
     endpoint: str = ""
-    """Where it listens: "unix:///PATH" or "tcp://HOST:PORT". Empty: as DOCKER_HOST says, else
-    unix:///var/run/docker.sock."""
+    """Where it listens: "unix:///PATH" or "tcp://HOST:PORT". Empty: as DOCKER_HOST says, with
+    DOCKER_TLS_VERIFY or DOCKER_CERT_PATH by TLS; else unix:///var/run/docker.sock."""
     tls_ca: str = ""
-    """PEM file with the authorities that sign the Docker Engine's certificate."""
+    """PEM file with the authorities that sign the Docker Engine's certificate. With any of these three files,
+    and with "https://HOST:PORT", the connection is by TLS, and that certificate is verified."""
     tls_cert: str = ""
     """PEM file with the certificate that it wants of us, and tls_key its key."""
     tls_key: str = ""

@@ -1,20 +1,17 @@
 """The connection with a Docker Engine: versions, errors in the words of the house, streams, connections given
-over, unix sockets, TCP and TLS."""
+over."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from podwright.config import DockerConfig
-from podwright.engines.docker.api import DEFAULT_ENDPOINT, Docker, endpoint, refusal
+from podwright.engines.docker.api import Docker, refusal
 from podwright.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -25,7 +22,7 @@ from podwright.errors import (
     Unimplemented,
 )
 from tests.docker.daemon import Daemon
-from tests.docker.double import Double, double, serve
+from tests.docker.double import double
 
 BOTH = 10.0
 """Seconds for both sides of a connection."""
@@ -39,25 +36,6 @@ async def connected(config: DockerConfig) -> AsyncIterator[Docker]:
         yield docker
     finally:
         await docker.close()
-
-
-def test_where_docker_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    assert endpoint(DockerConfig()) == DEFAULT_ENDPOINT
-    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2375")
-    assert endpoint(DockerConfig()) == "tcp://10.0.0.1:2375"
-    assert endpoint(DockerConfig(endpoint="unix:///x")) == "unix:///x"
-
-
-@pytest.mark.parametrize("where", ["ftp://x", "/run/docker.sock", "unix://"])
-async def test_an_endpoint_that_is_none_is_refused(where: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"docker\.endpoint"):
-        Docker(DockerConfig(endpoint=where)).open()
-
-
-async def test_certificates_that_cannot_be_read_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match=r"docker\.tls_ca"):
-        Docker(DockerConfig(endpoint="tcp://127.0.0.1:1", tls_ca="/no/such.pem")).open()
 
 
 @pytest.mark.parametrize(
@@ -154,49 +132,6 @@ async def test_who_does_not_give_a_connection_over_says_why(tmp_path: Path) -> N
     ):
         with pytest.raises(FailedPrecondition, match=r"Docker: POST /exec/x/start: paused"):
             await docker.hijack("POST", "/exec/x/start")
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and what it has signed for a server and a client."""
-    path = tmp_path_factory.mktemp("tls")
-    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-x509"]
-    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
-    for name in ("ca", "server", "client"):
-        own = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        command = ["openssl", *new, *own, *([] if name == "ca" else signed)]
-        subprocess.run(command, cwd=path, check=True, capture_output=True, timeout=60)
-    return path
-
-
-async def test_tls_with_certificates_on_both_sides(tmp_path: Path, certificates: Path) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates / "ca.pem"))
-    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    context.verify_mode = ssl.CERT_REQUIRED
-    served = Double(tmp_path / "none", [], tmp_path, upgrades=True)
-    server = await asyncio.start_server(partial(serve, served), "127.0.0.1", 0, ssl=context)
-    where = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    trusted = DockerConfig(
-        endpoint=where,
-        tls_ca=str(certificates / "ca.pem"),
-        tls_cert=str(certificates / "client.pem"),
-        tls_key=str(certificates / "client.key"),
-    )
-    try:
-        async with connected(trusted) as docker, asyncio.timeout(BOTH):
-            assert (await docker.call("GET", "/info"))["ServerVersion"]
-            taken = await docker.hijack("POST", "/exec/x/start")
-            await taken.write(b"tls")
-            assert await taken.read_exactly(6) == b"HI TLS"
-            # TLS connections have one end for both directions.
-            assert not taken.end_input()
-            taken.close()
-        stranger = DockerConfig(endpoint=where, tls_ca=str(certificates / "ca.pem"))
-        async with connected(stranger) as docker, asyncio.timeout(BOTH):
-            with pytest.raises(Unavailable):
-                await docker.call("GET", "/info")
-    finally:
-        server.close()
 
 
 @pytest.mark.root

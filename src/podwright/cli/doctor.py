@@ -120,9 +120,9 @@ def _host(config: Config) -> Iterator[Check]:
 
 def _docker_host(config: Config) -> Iterator[Check]:
     """What the docker engine needs beside Docker, which tells of itself by whether the state opens."""
-    from podwright.engines.docker.api import endpoint
+    from podwright.engines.docker.endpoint import Endpoint
 
-    yield Check("engine", OK, f"docker: {endpoint(config.docker)}")
+    yield Check("engine", OK, f"docker: {Endpoint.of(config.docker).address}")
     yield _capabilities()
     yield _security_module()
     if config.docker.network == "cni":

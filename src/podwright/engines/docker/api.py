@@ -7,7 +7,6 @@ What is asked for, and what the answers mean, the other modules know. Only this 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import msgspec
 
 from podwright.config import DockerConfig
 from podwright.engines.base import Json
+from podwright.engines.docker.endpoint import Endpoint
 from podwright.engines.docker.hijack import Hijacked, take_over
 from podwright.errors import (
     DeadlineExceeded,
@@ -31,19 +31,12 @@ from podwright.errors import (
     Unimplemented,
 )
 
-DEFAULT_ENDPOINT = "unix:///var/run/docker.sock"
-
 NEWEST = (1, 44)
 """The newest API that the requests here were written for; Docker Engine 29 takes none older."""
 OLDEST = (1, 41)
 """Docker Engine 20.10's."""
 
 Params = Mapping[str, str | int | bool]
-
-
-def endpoint(config: DockerConfig) -> str:
-    """Where the Docker Engine is: as configured, else as DOCKER_HOST says, else Docker's usual socket."""
-    return config.endpoint or os.environ.get("DOCKER_HOST", "") or DEFAULT_ENDPOINT
 
 
 def filters(**wanted: list[str]) -> str:
@@ -76,10 +69,11 @@ def refusal(status: int, body: Json, tried: str) -> PodwrightError:
 
 class Docker:
     """A Docker Engine. Every method raises Unavailable when it does not answer at all, DeadlineExceeded when
-    it answers too late, and FailedPrecondition when it is too old."""
+    it answers too late, and FailedPrecondition when it is too old or both do not trust each other."""
 
     def __init__(self, config: DockerConfig) -> None:
-        self.endpoint = endpoint(config)
+        self._where = Endpoint.of(config)
+        self.endpoint = self._where.address
         self._config = config
         self._client: aiodocker.Docker | None = None
         self._tls: ssl.SSLContext | None = None
@@ -87,7 +81,7 @@ class Docker:
 
     def open(self) -> None:
         """Prepare to connect. InvalidArgument for an endpoint or certificates that cannot be."""
-        url, self._tls = _target(self.endpoint, self._config)
+        url, self._tls = self._where.target()
         self._client = aiodocker.Docker(
             url=url,
             ssl_context=self._tls,
@@ -240,15 +234,20 @@ class Docker:
             raise self._away(error) from error
 
     async def _negotiate(self) -> tuple[int, int]:
-        async with self._exchange("HEAD", "/_ping", None, None, None, None, None, versioned=False) as answer:
-            text = answer.headers.get("Api-Version", "")
+        try:
+            async with self._exchange(
+                "HEAD", "/_ping", None, None, None, None, None, versioned=False
+            ) as answer:
+                text, status = answer.headers.get("Api-Version", ""), answer.status
+        except Unavailable as error:
+            if self._tls is not None and (distrust := await self._where.distrust(self._tls)) is not None:
+                raise distrust from error
+            raise
         try:
             major, minor = text.split(".")
             theirs = int(major), int(minor)
         except ValueError:
-            raise FailedPrecondition(
-                f"{self.endpoint} answers, but says no API version: it is no Docker Engine"
-            ) from None
+            raise self._where.no_docker(status) from None
         if theirs < OLDEST:
             raise FailedPrecondition(
                 f"Docker at {self.endpoint} speaks API {text}; podwright needs at least"
@@ -256,34 +255,10 @@ class Docker:
             )
         return min(theirs, NEWEST)
 
-    def _away(self, error: BaseException) -> Unavailable:
+    def _away(self, error: BaseException) -> PodwrightError:
         # What comes back may be another version.
         self._version = None
-        return Unavailable(
-            f"no Docker Engine answers at {self.endpoint}: {error}; is dockerd running, and may this user"
-            " open its socket?"
-        )
-
-
-def _target(where: str, config: DockerConfig) -> tuple[str, ssl.SSLContext | None]:
-    """The URL that aiodocker takes for `where`, and how the connection is secured."""
-    scheme, _, rest = where.partition("://")
-    if scheme == "unix" and rest:
-        return where, None
-    if scheme not in ("tcp", "http", "https") or not rest:
-        raise InvalidArgument(
-            "docker.endpoint", f"{where!r} is neither unix:///PATH nor tcp://HOST:PORT nor https://HOST:PORT"
-        )
-    certified = bool(config.tls_ca or config.tls_cert or config.tls_key)
-    if not certified and scheme != "https":
-        return f"http://{rest}", None
-    try:
-        context = ssl.create_default_context(cafile=config.tls_ca or None)
-        if config.tls_cert or config.tls_key:
-            context.load_cert_chain(config.tls_cert, config.tls_key or None)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidArgument("docker.tls_ca, docker.tls_cert, docker.tls_key", str(error)) from error
-    return f"https://{rest}", context
+        return self._where.why(error)
 
 
 async def _values(answer: aiohttp.ClientResponse) -> AsyncIterator[Json]:
