@@ -15,7 +15,6 @@ import pytest
 from podwright.config import Config
 from podwright.engines.base import Presence
 from podwright.engines.oci import conmon
-from podwright.engines.oci.tasks import Tasks
 from podwright.linux import cgroups, mounts, namespaces, proc, spawn
 from tests.oci.bench import POD, Bench, opened
 
@@ -89,10 +88,10 @@ async def test_an_exit_that_is_just_being_reported_is_waited_for(place: Config, 
 async def test_one_task_that_cannot_be_cleared_away_hides_no_other_exit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(tasks: Tasks, id: str) -> None:
+    def fail(cgroup: str) -> None:
         raise OSError(errno.ENODEV, "the cgroup has just gone")
 
-    monkeypatch.setattr(Tasks, "_kill_left", fail)
+    monkeypatch.setattr("podwright.engines.oci.tasks.kill_left", fail)
     sandbox = await bench.sandbox()
     for code in (3, 4):
         ended = await bench.container(sandbox, "sh", "-c", f"exit {code}")
