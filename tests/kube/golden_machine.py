@@ -59,13 +59,30 @@ class Recorder:
     def __init__(self, runtime: Cri, heard: Callable[[], None]) -> None:
         self._runtime, self._heard = runtime, heard
         self.calls = Calls()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Calls that come meanwhile wait for the end of this."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
 
     def __getattr__(self, name: str) -> Any:
         method, rpc = getattr(self._runtime, name), name.title().replace("_", "")
+
+        async def pass_on(request: Any) -> Any:
+            await self._free.wait()
+            return await method(request)
+
         if rpc not in (*RECORDED, "ImageStatus"):
-            return method
+            return pass_on
 
         async def ask(request: Any) -> Any:
+            await self._free.wait()
             call = self.calls.begin(rpc, request, Subject(), False)
             try:
                 answer = await method(request)
@@ -219,8 +236,14 @@ class RealStage:
         return made
 
     async def lose_sandbox(self) -> None:
+        # As the kubelet of the recording, the worker has seen all of it run, and sees nothing half stopped:
+        # it would first stop a container that still runs.
+        async with asyncio.timeout(PATIENCE):
+            while not self.worker.idle.is_set():
+                await self.worker.idle.wait()
         sandbox = self.worker.seen.sandboxes[0]
-        await self.machine.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
+        async with self.recorder.held():
+            await self.machine.runtime.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id))
 
     async def close(self) -> None:
         """Nothing of it is left, however it ended."""

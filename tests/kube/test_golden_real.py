@@ -112,4 +112,5 @@ def _seconds(case: str) -> int:
 
 @pytest.mark.parametrize("case", golden.CASES)
 def test_real_containers_are_as_a_kubelet_asked(case: str, played: Mapping[str, str]) -> None:
-    assert played[case] == ""
+    if played[case]:
+        pytest.fail(played[case], pytrace=False)  # every word of it, which an assertion would cut short
