@@ -60,6 +60,8 @@ class Double:
     """What the stream of events tells next."""
     heard: list[bytes] = field(default_factory=list)
     """What came over each connection that was given over as recorded, up to its end."""
+    prefixes: set[str] = field(default_factory=set)
+    """The versions that requests named: "v1.41"."""
     authorizations: list[dict[str, str]] = field(default_factory=list)
     """The credentials for registries, decoded."""
 
@@ -175,6 +177,8 @@ async def _serve(served: Double, reader: asyncio.StreamReader, writer: asyncio.S
         elif isinstance(event, h11.EndOfMessage):
             assert request is not None
             method = request.method.decode()
+            if request.target.startswith(b"/v"):
+                served.prefixes.add(request.target.decode().split("/")[1])
             if any(name == b"upgrade" for name, _ in request.headers):
                 if served.upgrades:
                     await _hand_over(http, reader, writer)

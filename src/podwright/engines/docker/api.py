@@ -54,6 +54,9 @@ def refusal(status: int, body: Json, tried: str) -> PodwrightError:
     words = body.get("message") if isinstance(body, dict) else body
     text = f"Docker: {tried}: {str(words or '').strip() or f'status {status}'}"
     match status:
+        case 400 if "client version" in text:
+            spoken = " to ".join("{}.{}".format(*each) for each in (OLDEST, NEWEST))
+            return FailedPrecondition(f"{text}; podwright speaks Docker's API {spoken}")
         case 400:
             return InvalidArgument("", text)
         case 404:
