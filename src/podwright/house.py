@@ -25,6 +25,9 @@ from podwright.tracing.exporting import exported
 if TYPE_CHECKING:
     from podwright.engines.base import Engine, Planner
 
+NODE_ENGINES = ("oci", "containerd")
+"""Those whose containers are processes of this kernel, with podwright's own directories."""
+
 _OWNER = """
 CREATE TABLE IF NOT EXISTS owner (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -79,6 +82,11 @@ def open_planner(config: Config, hooks: Hooks, scenario: Path | None = None) -> 
 
             with planned(config, hooks) as plan:
                 yield plan
+        case "containerd":
+            from podwright.engines.containerd.plan import planned as planned_by_containerd
+
+            with planned_by_containerd(config, hooks) as containerd_plan:
+                yield containerd_plan
         case "docker":
             _require_docker_extra()
             from podwright.engines.docker.plan import planned as planned_by_docker
@@ -145,6 +153,10 @@ def _engine(config: Config, database: Database, hooks: Hooks) -> Engine:
             from podwright.engines.oci.engine import OciEngine
 
             return OciEngine(config, database, hooks)
+        case "containerd":
+            from podwright.engines.containerd.engine import ContainerdEngine
+
+            return ContainerdEngine(config, database, hooks)
         case "docker":
             _require_docker_extra()
             from podwright.engines.docker.engine import DockerEngine

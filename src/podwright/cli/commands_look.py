@@ -106,7 +106,8 @@ def explain(
         str | None, typer.Option(metavar="NAME", help="As if the pod asked for this runtime handler.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As this engine would do it: oci, docker or fake.")
+        str | None,
+        typer.Option(metavar="NAME", help="As this engine would do it: oci, containerd, docker or fake."),
     ] = None,
     diff: Annotated[
         list[str] | None,

@@ -22,6 +22,7 @@ app.add_typer(fake.app, name="fake", rich_help_panel=PANEL)
 
 class Engine(enum.StrEnum):
     OCI = "oci"
+    CONTAINERD = "containerd"
     DOCKER = "docker"
     FAKE = "fake"
 
@@ -38,7 +39,7 @@ def serve(
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="What runs the containers; docker: a Docker Engine, fake: in memory, for tests"
+            help="What runs the containers; containerd and docker: such a daemon, fake: in memory, for tests"
             " (default: as configured).",
         ),
     ] = None,

@@ -24,7 +24,7 @@ from podwright.cli.output import json as print_json
 from podwright.engines.base import Explanation, Image, Planner
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unavailable
 from podwright.hooks.running import Hooks
-from podwright.house import open_planner
+from podwright.house import NODE_ENGINES, open_planner
 from podwright.spec.places import changes, origin, places
 from podwright.wire import cri_pb2 as cri
 
@@ -247,10 +247,10 @@ class Bench:
 
 
 def host_config(door: Door, engine: str | None) -> Config:
-    """The configuration to plan by. What runs on the oci engine runs in root's places, whoever asks."""
+    """The configuration to plan by. What runs on this kernel runs in root's places, whoever asks."""
     chosen_engine = replace(door, engine=engine) if engine is not None else door
     config = chosen_engine.config()
-    return chosen_engine.config(of_host=True) if config.engine == "oci" else config
+    return chosen_engine.config(of_host=True) if config.engine in NODE_ENGINES else config
 
 
 def chosen(asked: Sequence[Asked], name: str | None) -> list[Asked]:

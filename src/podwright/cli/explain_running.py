@@ -16,6 +16,7 @@ from podwright.cli.output import Format, short
 from podwright.cli.output import json as print_json
 from podwright.engines.base import Explanation
 from podwright.errors import FailedPrecondition
+from podwright.house import NODE_ENGINES
 from podwright.spec.places import origin, places
 from podwright.wire import cri_pb2 as cri
 
@@ -125,7 +126,7 @@ def _look(
     from podwright.engines.node.seen import compare
     from podwright.linux import process_facts
 
-    if existing.engine != "oci":
+    if existing.engine not in NODE_ENGINES:
         notes.append(f"the container is the {existing.engine} engine's: it has no process to look at")
         return {}
     if not bench.planner.runs_here(existing.source.handler):
