@@ -142,24 +142,27 @@ class Containerd:
 
     # What it is
 
-    async def look(self) -> str:
-        """Ask which services it has, and its version; see to its having the namespace."""
+    async def look(self, *, make: bool = True) -> str:
+        """Ask which services it has, and its version; with `make` see to its having the namespace."""
         path = socket_path(self.endpoint)
         if error := knock(path):
             raise Unavailable(f"no containerd at {path} (containerd.endpoint): {silence(error)}")
         answer = await self.ask(self.introspection.Plugins, introspection_pb2.PluginsRequest(), "its plugins")
         self._plugins = {f"{each.type}.{each.id}": each for each in answer.plugins}
+        if make:
+            await self._make_namespace()
+        told = await self.ask(self.versions.Version, Empty(), "its version")
+        return str(told.version)
+
+    async def _make_namespace(self) -> None:
+        wanted = namespaces_pb2.Namespace(name=self.namespace)
+        request = namespaces_pb2.CreateNamespaceRequest(namespace=wanted)
         try:
-            request = namespaces_pb2.CreateNamespaceRequest(
-                namespace=namespaces_pb2.Namespace(name=self.namespace)
-            )
             await self.ask(self.namespaces.Create, request, f"namespace {self.namespace}")
         except AlreadyExists:
             pass
         except InvalidArgument as refusal:
             raise FailedPrecondition(f"configuration containerd.namespace: {refusal}") from refusal
-        told = await self.ask(self.versions.Version, Empty(), "its version")
-        return str(told.version)
 
     def has(self, kind: str, id: str) -> bool:
         """Whether it has a plugin that works, such as ("io.containerd.snapshotter.v1", "overlayfs")."""

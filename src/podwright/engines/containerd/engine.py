@@ -36,6 +36,7 @@ from podwright.engines.containerd.objects import Objects
 from podwright.engines.containerd.plan import Plan
 from podwright.engines.containerd.repair import Repair
 from podwright.engines.containerd.sandboxes import Sandboxes
+from podwright.engines.containerd.seen_images import SeenImages
 from podwright.engines.containerd.sessions import Sessions
 from podwright.engines.containerd.shims import Shim, write_settings
 from podwright.engines.containerd.snapshots import Snapshots
@@ -143,8 +144,7 @@ class ContainerdEngine:
             self._config,
             self._places,
             self._shims,
-            self._images,
-            self._snapshots,
+            SeenImages(self._containerd, self._images, self._shims),
             facts,
             requests,
             self._hooks,

@@ -191,10 +191,11 @@ class Host:
         self._shims = shims
         self.version = ""
 
-    async def look(self) -> None:
-        """Ask containerd what it is, and find the handlers. Unavailable when it does not answer,
-        FailedPrecondition when it lacks what nothing here can do without."""
-        self.version = await self._containerd.look()
+    async def look(self, *, make: bool = True) -> None:
+        """Ask containerd what it is, and find the handlers; with `make` see to its having our namespace.
+        Unavailable when it does not answer, FailedPrecondition when it lacks what nothing here can do
+        without."""
+        self.version = await self._containerd.look(make=make)
         lost = [each for each in NEEDED if not self._containerd.has(SERVICE, each)]
         if lost:
             whys = "; ".join(f"{each}: {self._containerd.why_not(SERVICE, each)}" for each in lost)

@@ -72,12 +72,10 @@ class NodePlan:
     async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
         await check_sandbox(self._places, self._runtimes, container.sandbox)
         runtime, warnings = self._runtime(container.sandbox.handler)
-        wanted = mount_rules.lookups(container.config, self._facts.policy)
         facts = self._requests.facts(container.config)
         parts = Foreseen(container, self._places, self._images, self._levels, to_come)
         await parts.look()
-        request = await self._requests.container(container, runtime, wanted, facts, parts)
-        built = build_container(request, facts, explain=True)
+        built = await self._built(container, runtime, facts, parts)
         if ids := user_namespaces.id_maps(self._places, container.sandbox):
             ids.to_host(built.user.uid, built.user.gid)
         origins = dict(built.origins)
@@ -100,6 +98,13 @@ class NodePlan:
         if self._hooks.adjusts:
             spec = await self._hooks.adjust(spec, hook_target(sandbox, runtime), origins)
         return Explanation(spec, origins, (*warnings, *_warnings(made)))
+
+    async def _built(
+        self, container: Container, runtime: Runtime, facts: HostFacts, parts: Foreseen
+    ) -> Built:
+        wanted = mount_rules.lookups(container.config, self._facts.policy)
+        request = await self._requests.container(container, runtime, wanted, facts, parts)
+        return build_container(request, facts, explain=True)
 
     async def _pause(self, sandbox: Sandbox, runtime: Runtime, warnings: list[str]) -> Built | None:
         """The spec of the process that holds the pod together, None when it needs none; what has to be said

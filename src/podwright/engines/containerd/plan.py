@@ -1,0 +1,147 @@
+"""What the containerd engine would give to containerd, without giving it: no snapshot, record or task is
+made.
+
+Whoever has the engine open explains with its parts; `planned` gives the same from a configuration alone, with
+what containerd tells if it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+
+import msgspec
+
+from podwright.config import Config
+from podwright.engines.base import Container, Explanation, Image, Sandbox
+from podwright.engines.containerd import platforms
+from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.host import Host, Shims
+from podwright.engines.containerd.images import Images
+from podwright.engines.containerd.seen_images import SeenImages
+from podwright.engines.containerd.shims import Shim
+from podwright.engines.node import host as node_host
+from podwright.engines.node.foreseen import Foreseen
+from podwright.engines.node.places import Places
+from podwright.engines.node.plan import NodePlan
+from podwright.engines.node.requests import PAUSE, Requests
+from podwright.engines.node.runtimes import Runtime
+from podwright.errors import PodwrightError
+from podwright.hooks.running import Hooks
+from podwright.spec.inputs import HostFacts
+from podwright.spec.linux.build import Built
+from podwright.state.database import Database
+
+SHORT = 5.0
+"""Seconds that a plan waits for one answer of containerd."""
+
+
+class Plan(NodePlan):
+    """Implements engines.base.Planner."""
+
+    name = "containerd"
+
+    def __init__(
+        self,
+        config: Config,
+        places: Places,
+        shims: Shims,
+        images: SeenImages,
+        facts: HostFacts,
+        requests: Requests,
+        hooks: Hooks,
+        host: Host | None = None,
+        containerd: Containerd | None = None,
+    ) -> None:
+        """`host` and `containerd`: to be asked at each question; None: somebody else keeps them open."""
+        super().__init__(config, places, shims, images, facts, requests, hooks)
+        self._shims = shims
+        self._host = host
+        self._containerd = containerd
+
+    async def recursive_read_only(self, handler: str) -> bool:
+        async with self._connected():
+            return await super().recursive_read_only(handler)
+
+    async def find_image(self, reference: str) -> Image | None:
+        async with self._connected() as unreachable:
+            return None if unreachable else await super().find_image(reference)
+
+    async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
+        async with self._connected() as unreachable:
+            return _with(unreachable, await super().explain_container(container, to_come))
+
+    async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
+        async with self._connected() as unreachable:
+            found = await super().explain_sandbox(sandbox)
+            return _with(unreachable, found) if found is not None else None
+
+    async def _built(
+        self, container: Container, runtime: Runtime, facts: HostFacts, parts: Foreseen
+    ) -> Built:
+        assert isinstance(runtime, Shim)
+        builder = platforms.of(container.sandbox)
+        wanted = builder.lookups(container.config, self._facts.policy)
+        request = await builder.request(self._requests, container, runtime, wanted, facts, parts)
+        return builder.build(request, facts, explain=True)
+
+    async def _pause(self, sandbox: Sandbox, runtime: Runtime, warnings: list[str]) -> Built | None:
+        assert isinstance(runtime, Shim)
+        return platforms.of(sandbox).build_sandbox(
+            self._requests,
+            self._places,
+            sandbox,
+            runtime,
+            self._levels.foreseen_of_pod(sandbox),
+            await self._pause_image(warnings),
+            self._facts,
+            explain=True,
+        )
+
+    async def _pause_image(self, warnings: list[str]) -> Image:
+        name = self._config.containerd.sandbox_image
+        if not name:
+            return Image("", (), (), 1, {"Entrypoint": [f"/{PAUSE}", "-P"]})
+        image = await self._images.find(name)
+        if image is None:
+            warnings.append(f"containerd.sandbox_image: {name!r} is not here yet; its command is not known")
+            return Image("", (), (), 1, {"Entrypoint": ["/pause"]})
+        return image
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[str]:
+        """What containerd tells is known inside; else why not."""
+        if self._host is None or self._containerd is None:
+            yield ""
+            return
+        unreachable = ""
+        self._containerd.open()
+        try:
+            try:
+                await self._host.look(make=False)
+            except PodwrightError as error:
+                unreachable = f"{error}; its shims, snapshotters and images are not known"
+            yield unreachable
+        finally:
+            await self._containerd.close()
+
+
+@contextmanager
+def planned(config: Config, hooks: Hooks) -> Iterator[Plan]:
+    """A plan of the containerd engine as `config` describes it; containerd is asked if it answers.
+    FailedPrecondition or InvalidArgument when a configured file or value cannot be used."""
+    short = min(SHORT, config.containerd.request_timeout)
+    containerd = Containerd(msgspec.structs.replace(config.containerd, request_timeout=short))
+    places = Places(config)
+    facts = node_host.facts(config)
+    shims = Shims(config, containerd, places)
+    shims.find()
+    images = SeenImages(containerd, Images(containerd, config, Database.open(None)), shims)
+    requests = Requests(config, places, shims, facts)
+    host = Host(config, containerd, shims)
+    yield Plan(config, places, shims, images, facts, requests, hooks, host, containerd)
+
+
+def _with(warning: str, explanation: Explanation) -> Explanation:
+    return replace(explanation, warnings=(warning, *explanation.warnings)) if warning else explanation
