@@ -5,6 +5,9 @@ conmon makes, or `stdout` and `stderr`. A writer that starts takes up every dire
 to remember anything for it. It ends when no container is left. `writing.py` starts it and speaks to its
 socket: a JSON object a message, each answered by one.
 
+Of `stdout` and `stderr` others may have copies as they come ("attach"), in pipes that they send. Such a
+listener that does not read holds its stream up, and with it the container; one that goes is forgotten.
+
 Not asyncio, and the standard library only: what it has in memory it has for as long as containers live.
 """
 
@@ -23,7 +26,8 @@ from collections.abc import Iterator
 
 from podwright.logs import rotation
 from podwright.logs.limits import Limits
-from podwright.logs.writer_files import LogFile
+from podwright.logs.writer_files import LogFile, Nowhere
+from podwright.logs.writer_listeners import Listener, Listeners
 from podwright.logs.writer_sources import ENDED, MORE, PARTIAL, Glance, Records, Stream
 
 SETTINGS = "settings.json"
@@ -36,6 +40,8 @@ LOOK_AROUND = 60.0
 DRAINING_PULLS = 64
 """A container that is still written to must not keep the writer for ever."""
 MAX_MESSAGE = 1 << 16
+END = "end"
+"""Beside the streams: the pipe of this name says nothing, and ends with the log."""
 
 Message = dict[str, object]
 
@@ -48,18 +54,28 @@ class Log:
         with open(os.path.join(directory, SETTINGS), "rb") as file:
             settings = json.load(file)
         self.directory = directory
-        self.file = LogFile(settings["path"], Limits(**settings["limits"]))
+        limits, path = Limits(**settings["limits"]), settings["path"]
+        if not path and not settings["raw"]:
+            raise ValueError("records want a file")
         self.sources: list[Records | Stream] = []
+        self.watchers: list[Listener] = []
+        """Who wants to know of its end."""
+        self.hurried = False
+        """It is to end soon, whoever does not read."""
+        self.file: LogFile | Nowhere = LogFile(path, limits) if path else Nowhere(limits)
         try:
             if settings["raw"]:
                 for name in ("stdout", "stderr"):
                     if os.path.exists(fifo := os.path.join(directory, name)):
                         self.sources.append(Stream(fifo, name, self.file))
-            else:
+            elif isinstance(self.file, LogFile):
                 self.sources.append(Records(os.path.join(directory, "log"), glance, self.file))
         except BaseException:
             self.let_go()
             raise
+
+    def streams(self) -> list[Stream]:
+        return [each for each in self.sources if isinstance(each, Stream)]
 
     def let_go(self) -> None:
         for source in self.sources:
@@ -80,6 +96,7 @@ class Writer:
         self._logs: dict[str, Log] = {}
         self._sources: dict[int, tuple[str, Records | Stream]] = {}
         self._partial: set[int] = set()
+        self._listeners = Listeners(self._poll)
         self._compressing = -1
         """pidfd of the child that compresses."""
         self._to_compress: set[str] = set()
@@ -93,16 +110,18 @@ class Writer:
         for id in _entries(self._base):
             self._try_open(id)
         while not self._done():
-            for fd, _ in self._poll.poll(self._timeout()):
-                self._handle(fd)
+            for fd, events in self._poll.poll(self._timeout()):
+                self._handle(fd, events)
             for fd in self._partial:
                 self._poll.register(fd, select.EPOLLIN)
             self._partial.clear()
             self._pass_time()
 
-    def _handle(self, fd: int) -> None:
+    def _handle(self, fd: int, events: int) -> None:
         if fd in self._sources:
             self._pull(fd)
+        elif fd in self._listeners:
+            self._listeners.serve(fd, events)
         elif fd == self._listening.fileno():
             client, _ = self._listening.accept()
             client.setblocking(False)
@@ -129,19 +148,47 @@ class Writer:
         elif found == ENDED:
             self._drop_source(fd)
             source.finish()
+            if isinstance(source, Stream):
+                self._listeners.end(source.listeners)
             if not any(each == id for each, _ in self._sources.values()):
                 self._close(id)
+        elif isinstance(source, Stream) and source.listeners:
+            self._listeners.mind(source, wait=not log.hurried)
 
     def _drop_source(self, fd: int) -> None:
-        if self._sources.pop(fd, None) is not None and fd not in self._partial:
+        held_up = self._listeners.drop(fd)
+        if self._sources.pop(fd, None) is not None and fd not in self._partial and not held_up:
             self._poll.unregister(fd)
         self._partial.discard(fd)
+
+    # Who listens
+
+    def _attach(self, id: str, names: list[str], fds: list[int]) -> None:
+        """Hand on what comes from now on on the streams with these names; what is not there ends at once."""
+        log = self._known(id)
+        self._drain(log)
+        streams = {each.name: each for each in log.streams() if each.fd in self._sources}
+        for name in names:
+            fd = fds.pop(0)
+            if name == END:
+                log.watchers.append(self._listeners.add(fd, None))
+            elif name in streams:
+                self._listeners.add(fd, streams[name])
+            else:
+                os.close(fd)
+
+    def _hasten(self, log: Log) -> None:
+        """Nobody is waited for any more, so that all that is on its way gets into the log."""
+        log.hurried = True
+        for each in log.streams():
+            self._listeners.let_on(each)
 
     # What podwright asks
 
     def _converse(self, client: socket.socket) -> None:
+        fds: list[int] = []
         try:
-            message = client.recv(MAX_MESSAGE)
+            message, fds, _, _ = socket.recv_fds(client, MAX_MESSAGE, 8, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             message = b""
         if not message:
@@ -150,15 +197,18 @@ class Writer:
             client.close()
             return
         try:
-            answer = self._answer(json.loads(message))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            answer = self._answer(json.loads(message), fds)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             answer = {"error": str(error)}
+        for fd in fds:
+            os.close(fd)
         try:
             client.send(json.dumps(answer).encode())
         except OSError:
             pass  # it is about to be seen that it has gone
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, message: Message, fds: list[int]) -> Message:
+        """Of `fds` those that are taken are taken out."""
         id = str(message.get("id", ""))
         match message["do"]:
             case "open":
@@ -172,6 +222,10 @@ class Writer:
             case "limits":
                 self._drain(self._known(id))
                 self._known(id).file.set_limits(Limits(**message["limits"]))  # type: ignore[arg-type]
+            case "attach":
+                self._attach(id, message["streams"], fds)  # type: ignore[arg-type]
+            case "hasten":
+                self._hasten(self._known(id))
             case "status":
                 return {"pid": os.getpid(), "logs": {id: each.file.path for id, each in self._logs.items()}}
             case "leave":
@@ -199,19 +253,22 @@ class Writer:
             self._poll.register(source.fd, select.EPOLLIN)
         self._leaving = False
 
-    def _drain(self, log: Log) -> None:
-        """Write what is there by now."""
+    def _drain(self, log: Log, *, all: bool = False) -> None:
+        """Write what is there by now; `all` of it, or only what nobody holds up."""
         for source in log.sources:
             for _ in range(DRAINING_PULLS):
-                if source.pull() != MORE:
+                if (not all and self._listeners.holds_up(source.fd)) or source.pull() != MORE:
                     break
+                if isinstance(source, Stream) and source.listeners:
+                    self._listeners.mind(source, wait=not (log.hurried or all))
 
     def _close(self, id: str) -> None:
         """Write what is still there, and let go of the container for ever."""
         log = self._logs.pop(id)
-        self._drain(log)
+        self._drain(log, all=True)
         for source in log.sources:
             self._drop_source(source.fd)
+        listeners = [*(each for stream in log.streams() for each in stream.listeners), *log.watchers]
         log.let_go()
         # The settings go last: while they are there, the directory is a log's.
         for name in sorted(_entries(log.directory), key=lambda each: each == SETTINGS):
@@ -220,12 +277,13 @@ class Writer:
             os.rmdir(log.directory)
         except OSError:
             pass  # somebody else has removed it
+        self._listeners.end(listeners)  # only now: who sees an end and finds the files knows of a dead writer
         self._idle_since = time.monotonic()
 
     # Time
 
     def _done(self) -> bool:
-        if self._logs or self._compressing >= 0 or self._to_compress:
+        if self._logs or self._listeners or self._compressing >= 0 or self._to_compress:
             return False
         return self._leaving or time.monotonic() - self._idle_since > LINGER
 

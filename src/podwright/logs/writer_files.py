@@ -117,6 +117,35 @@ class LogFile:
         rotation.prune(self.path, self.keeper.limits.max_files - 1)
 
 
+class Nowhere:
+    """For a container without a log, whose streams are read all the same: it must not wait for us."""
+
+    path = ""
+    rotated = False
+
+    def __init__(self, limits: Limits) -> None:
+        self.keeper = Keeper(limits, size=0, marked=False)
+        """Never given anything."""
+
+    def take(self, records: bytes) -> None:
+        """Drop them."""
+
+    def tick(self) -> None:
+        """Nothing is ever due."""
+
+    def reopen(self) -> None:
+        """There is no file."""
+
+    def set_limits(self, limits: Limits) -> None:
+        """Nothing is ever too much."""
+
+    def to_compress(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
 def _opened(path: str) -> int:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     fd = os.open(path, _FLAGS, LOG_MODE)

@@ -15,7 +15,8 @@ import os
 import time
 
 from podwright.logs.splitting import Splitter
-from podwright.logs.writer_files import LogFile
+from podwright.logs.writer_files import LogFile, Nowhere
+from podwright.logs.writer_listeners import Heard
 
 CAPACITY = 1 << 19
 """Bytes of a FIFO: what a container can write while nobody reads, before it has to wait."""
@@ -96,11 +97,12 @@ class Records:
         return records
 
 
-class Stream:
+class Stream(Heard):
     """A FIFO that is a container's stdout or stderr."""
 
-    def __init__(self, path: str, name: str, file: LogFile) -> None:
-        self.fd = _read_end(path)
+    def __init__(self, path: str, name: str, file: LogFile | Nowhere) -> None:
+        super().__init__(_read_end(path))
+        self.name = name
         self._splitter = Splitter(name)
         self._file = file
 
@@ -113,6 +115,8 @@ class Stream:
             return ENDED
         if records := self._splitter.feed(data, _stamp()):
             self._file.take(records)
+        if self.listeners:
+            self.hand_on(data)
         return MORE
 
     def finish(self) -> None:

@@ -13,15 +13,20 @@ import logging
 import os
 import socket
 import sys
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 import podwright
 from podwright.errors import CommandFailed, FailedPrecondition, NotFound, PodwrightError, Unavailable
 from podwright.linux import spawn, trees
+from podwright.linux.readiness import writable
 from podwright.linux.sockets import connect_unix
 from podwright.logs import writer
 from podwright.logs.limits import Limits
+from podwright.logs.writer_sources import enlarge
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,8 @@ class LogWriter:
         self._turn = asyncio.Lock()
         self._held: dict[str, list[int]] = {}
         """The FIFOs of each container, open for reading."""
+        self._attached: Counter[str] = Counter()
+        """How many of us listen to each."""
         self._watch: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -71,7 +78,8 @@ class LogWriter:
         return (self._directory / id / writer.SETTINGS).exists()
 
     async def add(self, id: str, path: str, limits: Limits, *, raw: tuple[str, ...] = ()) -> Path:
-        """Have a log written to `path` (absolute) within `limits`; where to put what it says.
+        """Have a log written to `path` (absolute; "" with `raw`: nowhere) within `limits`; where to put what
+        it says.
 
         That is the FIFO for records or, with `raw`, the directory with a FIFO for each of these streams
         ("stdout", "stderr"). Whoever writes there must be the only one, for the log ends with it.
@@ -108,6 +116,44 @@ class LogWriter:
         draft.rename(file)
         await self._ask({"do": "limits", "id": id, "limits": limits._asdict()})
 
+    @asynccontextmanager
+    async def attached(self, id: str, streams: Sequence[str]) -> AsyncIterator[dict[str, FileIO]]:
+        """Inside, what comes on `streams` of a log with `raw` from now on: a pipe for each, in non-blocking
+        mode, that ends with its stream, and one more that says nothing and ends with the log (writer.END).
+
+        Whoever does not read holds the container up, until `hasten`. When all have ended and `has` says that
+        the log has not, the writer has been killed: attach again. FailedPrecondition when it has ended.
+        """
+        names = [*streams, writer.END]
+        theirs: list[int] = []
+        ours: dict[str, FileIO] = {}
+        try:
+            try:
+                for name in names:
+                    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                    theirs.append(writing)
+                    ours[name] = FileIO(reading, "r")
+                    enlarge(reading)
+                await self._ask({"do": "attach", "id": id, "streams": names}, fds=theirs)
+            finally:
+                for fd in theirs:
+                    os.close(fd)
+            self._attached[id] += 1
+            try:
+                yield ours
+            finally:
+                self._attached[id] -= 1
+                self._attached += Counter()  # those without any go
+        finally:
+            for file in ours.values():
+                file.close()
+
+    async def hasten(self, id: str) -> None:
+        """The container is about to end: nobody who listens holds it up any more. Fine when it has ended."""
+        if self._attached[id]:
+            with suppress(FailedPrecondition):
+                await self._ask({"do": "hasten", "id": id})
+
     async def finish(self, id: str) -> None:
         """Have everything written that the container has said, and forget it. Fine when that is done."""
         try:
@@ -124,13 +170,15 @@ class LogWriter:
 
     # The conversation
 
-    async def _ask(self, message: writer.Message, *, again: bool = True) -> writer.Message:
+    async def _ask(
+        self, message: writer.Message, *, again: bool = True, fds: Sequence[int] = ()
+    ) -> writer.Message:
         """Its answer. A writer that has just ended is started again, and asked again."""
         async with self._turn:
             for chance in range(3 if again else 1):
                 try:
                     connection = self._connection or await self._connect()
-                    answer = await self._exchange(connection, message)
+                    answer = await self._exchange(connection, message, fds)
                     break
                 except (ConnectionError, TimeoutError) as error:
                     self._disconnect()
@@ -143,13 +191,15 @@ class LogWriter:
             raise FailedPrecondition(f"the log cannot be written: {answer['error']}")
         return answer
 
-    async def _exchange(self, connection: socket.socket, message: writer.Message) -> writer.Message:
+    async def _exchange(
+        self, connection: socket.socket, message: writer.Message, fds: Sequence[int]
+    ) -> writer.Message:
         loop = asyncio.get_running_loop()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         async with asyncio.timeout(ANSWER_TIMEOUT):
-            await loop.sock_sendall(connection, json.dumps(message).encode())
+            await _send(connection, json.dumps(message).encode(), fds)
             answer = await loop.sock_recv(connection, writer.MAX_MESSAGE)
         if not answer:
             raise ConnectionResetError("it has ended")
@@ -237,3 +287,12 @@ class LogWriter:
     def _release(self, id: str) -> None:
         for fd in self._held.pop(id, ()):
             os.close(fd)
+
+
+async def _send(connection: socket.socket, message: bytes, fds: Sequence[int]) -> None:
+    while True:
+        try:
+            socket.send_fds(connection, [message], fds)
+            return
+        except BlockingIOError:
+            await writable(connection.fileno())

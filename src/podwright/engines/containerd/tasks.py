@@ -225,6 +225,7 @@ class Tasks:
             kill_left(self.cgroup(id))
         except OSError as error:
             log.warning("killing what task %s left behind: %s", id, error)
+        await self._unblock(id)
         try:
             await self._delete(id)
         except Unavailable:
@@ -257,6 +258,13 @@ class Tasks:
                 await self._ask("Delete", request, f"delete task {id[:12]}")
             except NotFound:
                 pass
+
+    async def _unblock(self, id: str) -> None:
+        """`Delete` gives up output that the shim cannot get rid of: no client may hold it up now."""
+        try:
+            await self._logs.hasten(id)
+        except (PodwrightError, OSError, TimeoutError) as error:
+            log.warning("a client that does not read holds up the log of %s: %s", id, error)
 
     async def _flush(self, id: str) -> None:
         """Have the end of its log written before its end is told: who follows the log stops then."""

@@ -1,5 +1,5 @@
-"""A process of a container as this host's kernel has it: waited for and signalled without the daemon that runs
-it. Docker's API has no way to end what an exec has started, containerd's none for its process group."""
+"""A process of a container as this host's kernel has it: waited for and signalled without the daemon that
+runs it. Docker's API has no way to end what an exec has started, containerd's none for its process group."""
 
 from __future__ import annotations
 
