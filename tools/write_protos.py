@@ -117,6 +117,8 @@ def file_name(package: str) -> str:
         return "task_types"
     if package == "containerd.events":
         return "event_types"
+    if package.startswith("io.containerd.cgroups."):
+        return f"metrics_{package.rpartition('.')[2]}"
     return "_".join(reversed(words))
 
 
