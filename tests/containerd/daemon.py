@@ -30,10 +30,14 @@ NAMESPACE = "k8s.io"
 BUSYBOX = "podwright.test/busybox:1"
 UNNEEDED = (
     "io.containerd.grpc.v1.cri",
+    "io.containerd.nri.v1.nri",
     "io.containerd.internal.v1.opt",
     "io.containerd.tracing.processor.v1.otlp",
 )
 RUNTIMES = ("crun", "runc")
+_BUILD = Path(__file__).parents[2] / "build"
+NEWER = {"1.7": str(_BUILD / "containerd-1.7/containerd"), "2": str(_BUILD / "containerd-2/containerd")}
+"""Versions beside the host's own, where tools/containerd.sh could get them."""
 
 
 @dataclass
@@ -164,6 +168,11 @@ def _spawn(program: str, directory: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            # A daemon of another version has its shims beside it.
+            env={
+                **os.environ,
+                "PATH": f"{Path(shutil.which(program) or program).parent}:{os.environ['PATH']}",
+            },
             start_new_session=True,
         )
 
