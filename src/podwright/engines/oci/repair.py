@@ -1,11 +1,9 @@
-"""What is on the host below our roots and belongs to no record: found, and removed one by one.
-
-Orphans come in the order in which they can go: processes before their cgroups, mounts before directories.
+"""What is left of the oci engine and belongs to no record: supervisors with their processes, and what
+runtimes keep of containers; then what every engine leaves on a host.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -13,33 +11,26 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Orphan
+from podwright.engines.node.leftovers import Leftovers, entries, id_in, supervised
 from podwright.engines.node.places import ID, Places
 from podwright.engines.oci import runtimes
 from podwright.engines.oci.runtimes import Runtimes
-from podwright.errors import NotFound
-from podwright.linux import cgroups, mounts, namespaces, proc, spawn, trees
-from podwright.network.cni import Attachment, Cni
-
-_PINS = tuple(f"{kind}ns" for kind in namespaces.PINNABLE)
-"""Kinds of orphans that are pinned namespaces."""
+from podwright.linux import spawn
+from podwright.network.cni import Cni
 
 
 class Repair:
     def __init__(self, config: Config, places: Places, handlers: Runtimes, network: Cni) -> None:
-        self._config = config
         self._places = places
         self._runtimes = handlers
-        self._network = network
+        self._leftovers = Leftovers(config, places, network)
 
     def orphans(self, known: set[str]) -> list[Orphan]:
         """Everything that names an id which is not in `known`."""
         return [
             *self._processes(known),
             *self._runtime_states(known),
-            *self._cgroups(known),
-            *self._attachments(known),
-            *self._mounts(known),
-            *self._files(known),
+            *self._leftovers.orphans(known),
         ]
 
     async def remove(self, orphan: Orphan) -> None:
@@ -51,118 +42,38 @@ class Repair:
             runtime = self._runtimes.get(handler)
             if runtime.knows(id):
                 await runtimes.run_with_hooks(runtime, "delete", "--force", id)
-        elif orphan.kind == "cgroup":
-            for pid in cgroups.kill_all(orphan.name):
-                await spawn.exited(pid)
-            cgroups.remove(orphan.name)
-        elif orphan.kind == "cni":
-            netns = self._places.pin(orphan.name, "net")
-            await self._network.delete(Attachment(id=orphan.name, netns=str(netns)))
-        elif orphan.kind == "mount" or orphan.kind in _PINS:
-            mounts.unmount(Path(orphan.name))
-        elif orphan.kind == "directory":
-            mounts.unmount_below(Path(orphan.name))
-            await asyncio.to_thread(trees.remove, Path(orphan.name))
-        elif orphan.kind == "file":
-            Path(orphan.name).unlink(missing_ok=True)
         else:
-            raise NotFound(f"the oci engine knows no orphans of kind {orphan.kind!r}")
+            await self._leftovers.remove(orphan)
 
     def _processes(self, known: set[str]) -> Iterator[Orphan]:
         """Supervisors that work in our directories, and the processes that they supervise.
 
         All supervisors come first: one that is left would report the end of what is killed with another.
         """
-        supervised: list[Orphan] = []
+        left: list[Orphan] = []
         ours = os.fsencode(self._places.run) + b"/"
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                bundle = _supervised(entry)
+                bundle = supervised(entry)
                 if not bundle:
                     continue
                 children = (entry / f"task/{entry.name}/children").read_text().split()
             except OSError:
                 continue  # it has just ended
-            id = _id_in(os.fsdecode(bundle))
+            id = id_in(os.fsdecode(bundle))
             if bundle.startswith(ours) and id and id not in known:
                 yield Orphan("process", entry.name, f"supervisor of {id}")
-                supervised += [Orphan("process", child, f"process of {id}") for child in children]
-        yield from supervised
+                left += [Orphan("process", child, f"process of {id}") for child in children]
+        yield from left
 
     def _runtime_states(self, known: set[str]) -> Iterator[Orphan]:
         for runtime in self._runtimes.all():
-            for entry in _entries(runtime.root):
+            for entry in entries(runtime.root):
                 id = entry.name[:64]
                 if ID.fullmatch(id) and id not in known:
                     yield Orphan("runtime", f"{runtime.handler}/{id}", f"state of {runtime.kind}")
-
-    def _cgroups(self, known: set[str]) -> Iterator[Orphan]:
-        """Below our own parent. Of other parents only containers with a bundle are known: see `_files`."""
-        if self._config.cgroup_driver == "systemd":
-            parent = cgroups.slice_location(cgroups.DEFAULT_SLICE)
-        else:
-            parent = cgroups.location(self._config.cgroup_parent)
-        found = set()
-        for root in cgroups.layout().hierarchies:
-            found |= {entry.name for entry in _entries(root / parent.lstrip("/")) if entry.is_dir()}
-        for name in sorted(found):
-            id = name.removeprefix(f"{cgroups.SCOPE_PREFIX}-").removesuffix(".scope")
-            if ID.fullmatch(id) and id not in known and not self._is_anothers(f"{parent}/{name}"):
-                yield Orphan("cgroup", f"{parent}/{name}")
-
-    def _is_anothers(self, cgroup: str) -> bool:
-        """Whether what runs there is supervised for another run directory: several may share a parent."""
-        for pid in cgroups.pids(cgroup):
-            try:
-                bundle = _supervised(Path(f"/proc/{proc.parent(pid)}"))
-            except (OSError, ProcessLookupError):
-                continue  # one of them has just ended
-            if bundle and not bundle.startswith(os.fsencode(self._places.run) + b"/"):
-                return True
-        return False
-
-    def _attachments(self, known: set[str]) -> Iterator[Orphan]:
-        for id in sorted(self._network.cached_ids() - known):
-            yield Orphan("cni", id, "network attachment")
-
-    def _mounts(self, known: set[str]) -> Iterator[Orphan]:
-        table = mounts.read_table()
-        rows = [*mounts.mounts_below(self._places.run, table), *mounts.mounts_below(self._places.root, table)]
-        for row in reversed(rows):
-            id = _id_in(row.target)
-            if id and id not in known:
-                pin = f"{Path(row.target).name}ns"
-                kind = pin if row.fstype == "nsfs" and pin in _PINS else "mount"
-                yield Orphan(kind, row.target, row.fstype)
-
-    def _files(self, known: set[str]) -> Iterator[Orphan]:
-        for parent in (
-            self._places.run / "sandboxes",
-            self._places.run / "containers",
-            self._places.all_mapped,
-            self._places.root / "sandboxes",
-            self._places.root / "containers",
-        ):
-            for entry in _entries(parent):
-                if entry.name not in known:
-                    yield Orphan("directory", str(entry))
-        for entry in _entries(self._places.logs):
-            if ID.fullmatch(entry.name) and entry.name not in known:
-                yield Orphan("log", entry.name, "log that is written")
-        for entry in _entries(self._places.exits):
-            if entry.name not in known:
-                yield Orphan("file", str(entry), "exit code")
-
-
-def _supervised(process: Path) -> bytes:
-    """The bundle of the conmon whose directory in /proc is `process`; b"" when it is none. OSError when it
-    has ended."""
-    command = (process / "cmdline").read_bytes().split(b"\0")
-    if b"--bundle" not in command or Path(os.fsdecode(command[0])).name != "conmon":
-        return b""
-    return command[command.index(b"--bundle") + 1]
 
 
 async def _kill(pid: int) -> None:
@@ -171,15 +82,3 @@ async def _kill(pid: int) -> None:
     except ProcessLookupError:
         return
     await spawn.exited(pid)
-
-
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _id_in(path: str) -> str:
-    """The id that a path of ours contains, "" when there is none."""
-    return next((part for part in path.split("/") if ID.fullmatch(part)), "")
