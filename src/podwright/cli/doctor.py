@@ -62,6 +62,8 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
         checks = [Check("engine", OK, "fake: containers in memory; it needs nothing of this host")]
     elif engine == "docker":
         checks = [*_docker_host(config), *await _docker_programs(config)]
+    elif engine == "containerd":
+        checks = [*await _containerd(config), await _criu(config)]
     else:
         checks = [*_host(config), *await _programs(config), await _criu(config)]
     orphans: Sequence[Orphan] = ()
@@ -136,6 +138,19 @@ async def _docker_programs(config: Config) -> list[Check]:
     if config.docker.network == "cni":
         wanted.append(("iptables", WARNING, "CNI plugins cannot masquerade or map ports"))
     return list(await asyncio.gather(*(_program(*each) for each in wanted)))
+
+
+async def _containerd(config: Config) -> list[Check]:
+    from podwright.cli.doctor_containerd import containerd
+
+    wanted = [("iptables", WARNING, "CNI plugins cannot masquerade or map ports")]
+    if not config.containerd.sandbox_image:
+        wanted.append(("catatonit", MISSING, "there is nothing to make a sandbox image of"))
+    return [
+        *(each for each in _host(config) if each.subject != "overlayfs"),
+        *await containerd(config),
+        *await asyncio.gather(*(_program(*each) for each in wanted)),
+    ]
 
 
 def _capabilities() -> Check:

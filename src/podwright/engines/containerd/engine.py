@@ -166,6 +166,8 @@ class ContainerdEngine:
         """Let go; containers keep running."""
         await self._sessions.close()
         await self._stats.close()
+        await self._sandboxes.close()
+        await self._tasks.close()
         await self._logs.close()
         await self._network.close()
         await self._images.close()
@@ -229,7 +231,7 @@ class ContainerdEngine:
         return await self._sandboxes.alive(sandbox)
 
     async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
-        return await self._sandboxes.info(sandbox)
+        return {"engine": self.name, **await self._sandboxes.info(sandbox)}
 
     # Containers
 
@@ -309,7 +311,7 @@ class ContainerdEngine:
             return await self._containers.observe(container)
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
-        return await self._containers.info(container)
+        return {"engine": self.name, **await self._containers.info(container)}
 
     async def explain_container(self, container: Container) -> Explanation:
         return await self._plan.explain_container(container)

@@ -99,7 +99,7 @@ class Objects:
 
     async def list(self, kind: str = "") -> Sequence[containers_pb2.Container]:
         """Ours: of one kind, or all."""
-        wanted = [f'labels."{ROOT}"=={_quoted(self.root)}']
+        wanted = [f'labels."{ROOT}"=={quoted(self.root)}']
         if kind:
             wanted.append(f'labels."{KIND}"=={kind}')
         request = containers_pb2.ListContainersRequest(filters=[",".join(wanted)])
@@ -123,7 +123,7 @@ def _that_fit(labels: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """As a string of containerd's filters."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
