@@ -20,6 +20,7 @@ from podwright.linux import cgroups
 from podwright.spec import cdi
 from podwright.spec.inputs import (
     ContainerInput,
+    HandlerOptions,
     HostFacts,
     ImageConfig,
     MountSource,
@@ -72,6 +73,11 @@ class Requests:
             return self._facts
         return replace(self._facts, cdi=node_files.cdi_registry(self._config.spec.cdi_spec_dirs))
 
+    def handler(self, runtime: Runtime) -> HandlerOptions:
+        """What a handler's configuration says, with the spec that its containers start from."""
+        options = node_files.handler_options(self._config, runtime.handler, runtime.sandboxed)
+        return replace(options, base_spec=self._base_specs.get(runtime.handler))
+
     async def container(
         self,
         container: Container,
@@ -84,8 +90,7 @@ class Requests:
         config, sandbox = container.config, container.sandbox
         image = ImageConfig.parse(container.image.config)
         handler = replace(
-            node_files.handler_options(self._config, runtime.handler, runtime.sandboxed),
-            base_spec=self._base_specs.get(runtime.handler),
+            self.handler(runtime),
             recursive_read_only=any(mount.recursive_read_only for mount in config.mounts)
             and await self._runtimes.recursive_read_only(runtime.handler),
             # In a pod with a user namespace the engine can map what the runtime cannot.
