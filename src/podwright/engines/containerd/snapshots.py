@@ -75,16 +75,6 @@ class Snapshots:
         except NotFound:
             pass
 
-    async def all(self, snapshotter: str, filter: str = "") -> list[snapshots_pb2.Info]:
-        """What it has, in containerd's own language of filters."""
-        request = snapshots_pb2.ListSnapshotsRequest(
-            snapshotter=snapshotter, filters=[filter] if filter else []
-        )
-        answers = self._containerd.listen(
-            self._containerd.snapshots.List, request, f"snapshots of {snapshotter}"
-        )
-        return [each async for answer in answers for each in answer.info]
-
     async def usage(self, key: str, snapshotter: str) -> tuple[int, int]:
         """Bytes and inodes that it has of its own. NotFound."""
         request = snapshots_pb2.UsageRequest(snapshotter=snapshotter, key=key)
@@ -124,6 +114,16 @@ class Snapshots:
     ) -> list[types_pb2.Mount]:
         answer = await self._containerd.ask(call, request, f"snapshot {key}")
         return list(answer.mounts)
+
+    async def list(self, snapshotter: str, filter: str = "") -> list[snapshots_pb2.Info]:
+        """What it has, in containerd's own language of filters."""
+        request = snapshots_pb2.ListSnapshotsRequest(
+            snapshotter=snapshotter, filters=[filter] if filter else []
+        )
+        answers = self._containerd.listen(
+            self._containerd.snapshots.List, request, f"snapshots of {snapshotter}"
+        )
+        return [each async for answer in answers for each in answer.info]
 
 
 def unsynced(found: Sequence[types_pb2.Mount]) -> list[types_pb2.Mount]:

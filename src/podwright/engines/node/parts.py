@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from podwright.engines.base import Container
@@ -21,11 +22,31 @@ from podwright.spec.linux.mounts import Lookup
 from podwright.steps import step
 
 
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """What a creation reads of the image."""
+
+    users: RootfsFiles
+    """Its own user databases."""
+    shown: Callable[[], AbstractAsyncContextManager[Path]]
+    """Inside, its tree is to be seen at that directory."""
+
+
+def mounted(root: Path) -> ImageFiles:
+    """Those of an image that is mounted at `root` already."""
+
+    @asynccontextmanager
+    async def shown() -> AsyncIterator[Path]:
+        yield root
+
+    return ImageFiles(rootfs.user_files(root), shown)
+
+
 class Made:
     def __init__(
         self,
         container: Container,
-        root: Path,
+        files: ImageFiles,
         places: Places,
         alive: Callable[[Container], bool],
         images: ImageMounts,
@@ -33,10 +54,10 @@ class Made:
         made: list[Path],
         ids: IdMaps | None,
     ) -> None:
-        """`root` is where the rootfs is mounted; `alive` tells whether a container's process still runs.
-        Directories made for mounts are appended to `made`."""
+        """`alive` tells whether a container's process still runs. Directories made for mounts are appended to
+        `made`."""
         self._container = container
-        self._root = root
+        self._files = files
         self._places = places
         self._alive = alive
         self._images = images
@@ -45,7 +66,7 @@ class Made:
         self._ids = ids
 
     def users(self) -> RootfsFiles:
-        return rootfs.user_files(self._root)
+        return self._files.users
 
     def namespaces(self) -> NamespacePaths:
         paths = namespace_paths(self._places, self._container.sandbox, self._container.sandbox.facts.pid)
@@ -91,14 +112,17 @@ class Made:
         return MountSource(path=str(shown))
 
     async def volumes(self, paths: Sequence[str]) -> Mapping[str, str]:
+        if not paths:
+            return {}
         volumes: dict[str, str] = {}
-        for number, path in enumerate(paths):
-            volume = self._places.volume(self._container.id, number)
-            # A copy that went on would fill, or make again, what is being removed.
-            owner = self._ids.root if self._ids else (0, 0)
-            with step("fill volume", path):
-                await to_the_end(asyncio.to_thread(rootfs.fill_volume, self._root, path, volume, owner))
-            volumes[path] = str(volume)
+        owner = self._ids.root if self._ids else (0, 0)
+        async with self._files.shown() as root:
+            for number, path in enumerate(paths):
+                volume = self._places.volume(self._container.id, number)
+                # A copy that went on would fill, or make again, what is being removed.
+                with step("fill volume", path):
+                    await to_the_end(asyncio.to_thread(rootfs.fill_volume, root, path, volume, owner))
+                volumes[path] = str(volume)
         return volumes
 
 

@@ -21,21 +21,20 @@ from podwright.engines.node import (
     host,
     labels,
     limit_refusals,
-    mapped_mounts,
     rootfs,
     unstartable,
     user_namespaces,
 )
+from podwright.engines.node.building import Building, Rules
 from podwright.engines.node.image_mounts import ImageMounts
-from podwright.engines.node.parts import Made, started
+from podwright.engines.node.parts import mounted, started
 from podwright.engines.node.places import Places
-from podwright.engines.node.requests import Requests, hook_target
+from podwright.engines.node.requests import Requests
 from podwright.engines.oci import conmon, exec, sessions, strays
 from podwright.engines.oci.attach import Attachments
 from podwright.engines.oci.checkpoint import Checkpoints
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.executions import Place
-from podwright.engines.oci.resources import unlimited_quota_fails
 from podwright.engines.oci.restore import Restores
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.engines.oci.tasks import Tasks
@@ -81,13 +80,13 @@ class Containers:
         self._images = images
         self._host = host
         self._requests = requests
-        self._hooks = hooks
         self._logs = logs
         self._log_limits = log_limits
         self._attachments = Attachments()
         self._mark = secrets.token_hex(4)
         self._endings: set[asyncio.Task[None]] = set()
-        self._levels = labels.Levels(places, host, config.spec.selinux_category_range)
+        levels = labels.Levels(places, host, config.spec.selinux_category_range)
+        self._building = Building(places, runtimes, volumes, requests, hooks, levels, self._alive)
         self._volumes = volumes
         self._restores = Restores(places, tasks, images, criu)
         self._checkpoints = Checkpoints(places, runtimes, tasks, images, criu)
@@ -111,29 +110,12 @@ class Containers:
             root = rootfs.mount(self._places, container, self._images.lower_dirs(container.image.id), ids)
         if container.checkpoint is not None:
             await self._restores.remove_deleted(container, root)
-        facts = self._requests.facts(container.config)
-        parts = Made(container, root, self._places, self._alive, self._volumes, self._levels, made, ids)
-        with step("spec"):
-            request = await self._requests.container(container, runtime, wanted, facts, parts)
-            built = build_container(request, facts)
-        for warning in built.warnings:
-            log.info("container %s: %s", container.id, warning)
-        user = built.user
-        host_user = ids.to_host(user.uid, user.gid) if ids is not None else None
-        spec = built.spec
-        if self._hooks.adjusts:
-            with step("hooks"):
-                spec = await self._hooks.adjust(spec, hook_target(container, runtime))
-        if built.relabels:
-            with step("relabel"):
-                await asyncio.to_thread(labels.relabel, built.relabels)
-        bundle = self._places.container_run(container.id)
-        if ids is not None and (
-            mapped_mounts.misread(spec, runtime) or not await self._runtimes.maps_ids(runtime.handler)
-        ):
-            spec = mapped_mounts.show(self._places.mapped_mounts(container.id), spec, ids)
-        if unlimited_quota_fails(limits := spec["linux"].get("resources") or {}, runtime):
-            del limits["cpu"]["quota"]
+        rules = Rules(
+            lambda facts, parts: self._requests.container(container, runtime, wanted, facts, parts),
+            build_container,
+        )
+        drawn = await self._building.draw(container, runtime, rules, mounted(root), ids, made)
+        bundle, spec, user = self._places.container_run(container.id), drawn.spec, drawn.user
         if container.checkpoint is not None:
             spec = self._restores.with_options(container, spec)
         (bundle / "config.json").write_bytes(encode(spec))
@@ -151,8 +133,8 @@ class Containers:
             if unstartable.note(bundle, error.output):
                 return made_facts
             raise
-        if host_user is not None:
-            host.own_streams(pid, host_user)
+        if drawn.host_user is not None:
+            host.own_streams(pid, drawn.host_user)
         return _with_process(made_facts, container.id, pid)
 
     async def start(self, container: Container) -> ContainerFacts | None:

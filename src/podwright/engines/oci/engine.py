@@ -38,10 +38,11 @@ from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.places import Places
 from podwright.engines.node.pods import Pods
 from podwright.engines.node.requests import Requests
+from podwright.engines.node.updates import Updates
 from podwright.engines.oci.containers import Containers
 from podwright.engines.oci.plan import Plan, StoredImages
 from podwright.engines.oci.repair import Repair
-from podwright.engines.oci.resources import Updates
+from podwright.engines.oci.resources import Changeable
 from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.stats import OciSight
@@ -144,7 +145,7 @@ class OciEngine:
             log_limits,
             self._criu,
         )
-        self._updates = Updates(self._config, self._places, self._runtimes, self._tasks, facts)
+        self._updates = Updates(self._config, Changeable(self._places, self._runtimes, self._tasks), facts)
         self._plan = Plan(
             self._config,
             self._places,
