@@ -3,11 +3,11 @@ its pods together."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from podwright.config import Config, HandlerConfig
@@ -110,7 +110,7 @@ def write_settings(config: Config, places: Places) -> None:
         if runtime_type(handler) == RUNSC and not handler.runtime_config:
             file = _file(places, name)
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.write_bytes(msgspec.toml.encode(_runsc_settings(handler)))
+            file.write_text(_runsc_settings(handler))
 
 
 def _options(
@@ -131,13 +131,15 @@ def _options(
     return None
 
 
-def _runsc_settings(handler: HandlerConfig) -> dict[str, object]:
-    """containerd-shim-runsc-v1's configuration: flags of runsc go by their names."""
+def _runsc_settings(handler: HandlerConfig) -> str:
+    """containerd-shim-runsc-v1's configuration, TOML: flags of runsc go by their names."""
     flags = [each.lstrip("-").partition("=") for each in handler.options]
-    return {
-        "binary_name": shutil.which(handler.path) or handler.path,
-        "runsc_config": {name: value if equals else "true" for name, equals, value in flags},
-    }
+    # A JSON string is a TOML string, too.
+    lines = [
+        f"{json.dumps(name)} = {json.dumps(value if equals else 'true')}" for name, equals, value in flags
+    ]
+    program = json.dumps(shutil.which(handler.path) or handler.path)
+    return "\n".join((f"binary_name = {program}", "[runsc_config]", *lines, ""))
 
 
 def _file(places: Places, handler: str) -> Path:
