@@ -168,13 +168,14 @@ def _spawn(program: str, directory: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            # A daemon of another version has its shims beside it.
-            env={
-                **os.environ,
-                "PATH": f"{Path(shutil.which(program) or program).parent}:{os.environ['PATH']}",
-            },
+            env={**os.environ, "PATH": search_path(program)},
             start_new_session=True,
         )
+
+
+def search_path(program: str) -> str:
+    """Where a containerd looks for shims: beside itself first, for those are of its version."""
+    return f"{Path(shutil.which(program) or program).parent}:{os.environ['PATH']}"
 
 
 def _await_answer(daemon: Daemon) -> None:
