@@ -134,10 +134,9 @@ def _options(
 def _runsc_settings(handler: HandlerConfig) -> str:
     """containerd-shim-runsc-v1's configuration, TOML: flags of runsc go by their names."""
     flags = [each.lstrip("-").partition("=") for each in handler.options]
+    settings = [(name, value if equals else "true") for name, equals, value in flags]
     # A JSON string is a TOML string, too.
-    lines = [
-        f"{json.dumps(name)} = {json.dumps(value if equals else 'true')}" for name, equals, value in flags
-    ]
+    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in settings]
     program = json.dumps(shutil.which(handler.path) or handler.path)
     return "\n".join((f"binary_name = {program}", "[runsc_config]", *lines, ""))
 
