@@ -22,7 +22,7 @@ from podwright.errors import (
     PodwrightError,
     Unavailable,
 )
-from podwright.linux import inotify
+from podwright.linux import inotify, links
 from podwright.linux.waiting import to_the_end
 from podwright.network import conflist, iptables, plugin, pod_cidr
 from podwright.network.attachment import Attachment, capability_args, cni_args
@@ -338,6 +338,8 @@ class Cni:
         ):
             # The bridge plugin reads the addresses of its masquerade rules from inside the namespace.
             await iptables.remove_cni_rules(entry.network.name, entry.id)
+        if not netns and entry.result is not None:
+            await asyncio.to_thread(_remove_host_ends, entry.id, entry.result)
         return failure
 
     async def _delete_by_plugins(self, entry: Entry, netns: str) -> PodwrightError | None:
@@ -377,6 +379,22 @@ def _is_namespace(path: str) -> bool:
         return bool(path) and Path(path).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
     except OSError:
         return False
+
+
+def _remove_host_ends(id: str, result: Mapping[str, Any]) -> None:
+    """Remove what an ADD made on the host to lead into a namespace that plugins can no longer enter.
+
+    The kernel does it as well, once nothing holds the namespace and when it comes to it, which on a busy host
+    takes seconds: the pod would still be there for whoever looks, with an address that is free again.
+    """
+    for each in result.get("interfaces") or ():
+        name, mac = each.get("name"), each.get("mac")
+        if not name or not mac or each.get("sandbox"):
+            continue
+        try:
+            links.remove_veth(str(name), str(mac))
+        except OSError as error:
+            log.warning("sandbox %s: %s", id, error)
 
 
 def _addresses(raw: Mapping[str, Any], interfaces: Sequence[Mapping[str, Any]]) -> list[str]:
