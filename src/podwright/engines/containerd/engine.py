@@ -76,7 +76,7 @@ class ContainerdEngine:
         self._host = Host(config, self._containerd, self._shims)
         self._objects = Objects(self._containerd, config)
         self._snapshots = Snapshots(self._containerd)
-        self._images = Images(self._containerd, config, database)
+        self._images = Images(self._containerd, config)
         self._network = Cni(
             Path(config.cni.conf_dir),
             [Path(each) for each in config.cni.bin_dirs],

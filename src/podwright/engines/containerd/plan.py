@@ -19,19 +19,19 @@ from podwright.engines.containerd import platforms
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import Host, Shims
 from podwright.engines.containerd.images import Images
+from podwright.engines.containerd.pause_image import CONFIG
 from podwright.engines.containerd.seen_images import SeenImages
 from podwright.engines.containerd.shims import Shim
 from podwright.engines.node import host as node_host
 from podwright.engines.node.foreseen import Foreseen
 from podwright.engines.node.places import Places
 from podwright.engines.node.plan import NodePlan
-from podwright.engines.node.requests import PAUSE, Requests
+from podwright.engines.node.requests import Requests
 from podwright.engines.node.runtimes import Runtime
 from podwright.errors import PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.build import Built
-from podwright.state.database import Database
 
 SHORT = 5.0
 """Seconds that a plan waits for one answer of containerd."""
@@ -102,7 +102,7 @@ class Plan(NodePlan):
     async def _pause_image(self, warnings: list[str]) -> Image:
         name = self._config.containerd.sandbox_image
         if not name:
-            return Image("", (), (), 1, {"Entrypoint": [f"/{PAUSE}", "-P"]})
+            return Image("", (), (), 1, CONFIG)
         image = await self._images.find(name)
         if image is None:
             warnings.append(f"containerd.sandbox_image: {name!r} is not here yet; its command is not known")
@@ -137,7 +137,7 @@ def planned(config: Config, hooks: Hooks) -> Iterator[Plan]:
     facts = node_host.facts(config)
     shims = Shims(config, containerd, places)
     shims.find()
-    images = SeenImages(containerd, Images(containerd, config, Database.open(None)), shims)
+    images = SeenImages(containerd, Images(containerd, config), shims)
     requests = Requests(config, places, shims, facts)
     host = Host(config, containerd, shims)
     yield Plan(config, places, shims, images, facts, requests, hooks, host, containerd)

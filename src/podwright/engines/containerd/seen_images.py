@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import Shims
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.errors import NotFound, PodwrightError
+from podwright.images.layers import chain_ids
 from podwright.wire.containerd import content_pb2, snapshots_pb2
 
 SHOWN = (snapshots_pb2.ACTIVE, snapshots_pb2.VIEW)
@@ -56,7 +56,6 @@ class SeenImages:
         raise NotFound(f"no container stands on the layers of image {image_id}")
 
     async def _chain(self, image_id: str) -> str:
-        """The chain id of its layers (image-spec, config.md)."""
         request = content_pb2.ReadContentRequest(digest=image_id)
         answers = self._containerd.listen(self._containerd.content.Read, request, f"image {image_id}")
         text = b"".join([each.data async for each in answers])
@@ -64,10 +63,9 @@ class SeenImages:
             diff_ids = msgspec.json.decode(text, type=_Document).rootfs.diff_ids
         except msgspec.DecodeError as error:
             raise NotFound(f"image {image_id} has no layers: {error}") from error
-        chain = ""
-        for each in diff_ids:
-            chain = f"sha256:{sha256(f'{chain} {each}'.encode()).hexdigest()}" if chain else each
-        return chain
+        if not diff_ids:
+            raise NotFound(f"image {image_id} has no layers")
+        return chain_ids(diff_ids)[-1]
 
 
 class _Rootfs(msgspec.Struct):
