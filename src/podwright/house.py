@@ -156,7 +156,7 @@ def _engine(config: Config, database: Database, hooks: Hooks) -> Engine:
         case "containerd":
             from podwright.engines.containerd.engine import ContainerdEngine
 
-            return ContainerdEngine(config, database, hooks)
+            return ContainerdEngine(config, hooks)
         case "docker":
             _require_docker_extra()
             from podwright.engines.docker.engine import DockerEngine

@@ -55,7 +55,6 @@ from podwright.linux import cgroups
 from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.network.cni import Cni
-from podwright.state.database import Database
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
@@ -64,7 +63,7 @@ class ContainerdEngine:
     name = "containerd"
     clock = SYSTEM
 
-    def __init__(self, config: Config, database: Database, hooks: Hooks | None = None) -> None:
+    def __init__(self, config: Config, hooks: Hooks | None = None) -> None:
         self.cgroup_driver: str = config.cgroup_driver
         self.runtime_version = ""
         """containerd's own, once it is opened."""
