@@ -102,10 +102,9 @@ class _Session:
         self._patient = patient
         self._grace = GRACE if patient else SHORT_GRACE
         self._exec_id = f"{KIND}-{place.mark}-{secrets.token_hex(8)}"
-        asked = (("stdin", streams.stdin), ("stdout", streams.stdout), ("stderr", streams.stderr))
-        # What a terminal shows is read in any case, for its program must not wait for room there.
-        names = [name for name, each in asked if each is not None or (streams.tty and name == "stdout")]
-        self.fifos = Fifos(place.directory / self._exec_id, names)
+        # Outputs that nobody wants are there all the same: containerd's own shim takes all of them or none.
+        names = ("stdout",) if streams.tty else ("stdout", "stderr")
+        self.fifos = Fifos(place.directory / self._exec_id, names, stdin=streams.stdin is not None)
         self._files: dict[str, FileIO] = {}
         self._window = Window(self._containerd, place.id, self._exec_id, streams)
         self._pid = 0
@@ -128,9 +127,9 @@ class _Session:
         except PodwrightError as error:
             return await self._refused(error)
         streams = self._streams
-        for name, sink in (("stdout", streams.stdout), ("stderr", streams.stderr)):
-            if name in self._files:
-                self._outward.append(self._flow(outward(self._files[name], sink, self._ended, self._grace)))
+        sinks = {"stdout": streams.stdout, "stderr": streams.stderr}
+        for name, file in self._files.items():
+            self._outward.append(self._flow(outward(file, sinks[name], self._ended, self._grace)))
         if streams.stdin is not None:
             self._flows.append(self._flow(self._inward()))
         if streams.tty:

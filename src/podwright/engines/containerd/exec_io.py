@@ -29,9 +29,10 @@ is taken for nobody's."""
 class Fifos:
     """The FIFOs of one program in a directory of their own, which is there from `make` to `remove`."""
 
-    def __init__(self, directory: Path, names: Sequence[str]) -> None:
+    def __init__(self, directory: Path, outputs: Sequence[str], *, stdin: bool) -> None:
         self.directory = directory
-        self._names = names
+        self._outputs = outputs
+        self._names = [*(["stdin"] if stdin else []), *outputs]
         self._open: list[FileIO] = []
 
     def make(self) -> None:
@@ -46,11 +47,10 @@ class Fifos:
     def outputs(self) -> dict[str, FileIO]:
         """Those that are read, by name, open: before the shim opens them, so that nothing is missed."""
         files = {}
-        for name in self._names:
-            if name != "stdin":
-                fd = os.open(self.directory / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                widen(fd)
-                files[name] = FileIO(fd, "r")
+        for name in self._outputs:
+            fd = os.open(self.directory / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            widen(fd)
+            files[name] = FileIO(fd, "r")
         self._open += files.values()
         return files
 

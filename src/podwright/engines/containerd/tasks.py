@@ -293,6 +293,7 @@ class Tasks:
         if process is not None:
             if process.status != task_types_pb2.STOPPED:
                 await self._kill(id, process)
+            await self._unblock(id)
             await self._delete(id)
         if cgroup := self.cgroup(id):
             await clear_cgroup(cgroup)
