@@ -33,10 +33,12 @@ class ImageMounts:
         image = await self._images.find(reference)
         if image is None:
             raise ImageVolumeMountFailed(f"{field}: there is no image {reference!r} here; pull it first")
-        lower = self._images.lower_dirs(image.id)
-        parts = layered.directory(lower, sub_path, field)
         digits = image.id.rpartition(":")[2]
-        self._images.acquire(image.id, f"{container}#{digits}")
+        try:
+            lower = await self._images.acquire(image.id, f"{container}#{digits}")
+        except FailedPrecondition as error:
+            raise ImageVolumeMountFailed(f"{field}: {error}") from error
+        parts = layered.directory(lower, sub_path, field)
         users = self._places.pod_image_users(sandbox.id, digits)
         users.mkdir(parents=True, exist_ok=True)
         (users / container).touch()

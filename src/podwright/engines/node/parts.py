@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from podwright.engines.base import Container
+from podwright.engines.base import Container, ContainerFacts
 from podwright.engines.node import host, rootfs
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.labels import Levels
@@ -16,6 +16,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.requests import namespace_paths
 from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
+from podwright.linux import proc
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
 from podwright.spec.linux.mounts import Lookup
@@ -129,3 +130,11 @@ class Made:
 def started(container: Container) -> int:
     """When its first process started (`proc.start_time`), 0 when nobody noted it."""
     return int(container.facts.own.get("started", 0))
+
+
+def with_process(facts: ContainerFacts, id: str, pid: int) -> ContainerFacts:
+    """The facts of a container whose first process has come into being."""
+    try:
+        return replace(facts, pid=pid, own={**facts.own, "started": proc.start_time(pid)})
+    except ProcessLookupError:
+        raise FailedPrecondition(f"container {id} died before its start") from None

@@ -23,18 +23,31 @@ MAX_DATABASE = 1 << 20
 """Bytes read of an image's /etc/passwd or /etc/group."""
 
 
-def mount(places: Places, container: Container, lower: Sequence[Path], ids: IdMaps | None) -> Path:
-    """Mount the root of `container` and return where; errors as `overlay`."""
+def mount(
+    places: Places,
+    container: Container,
+    lower: Sequence[Path],
+    ids: IdMaps | None,
+    written: tuple[Path, Path] | None = None,
+) -> Path:
+    """Mount the root of `container` and return where; errors as `overlay`. `written` are the directories for
+    what is changed and for the kernel's work on that; None: our own."""
     target = user_namespaces.rootfs(places, container)
     places.container_run(container.id).mkdir(parents=True, exist_ok=True)
     if ids is not None:
-        # The runtime goes on as the pod's root before it enters the rootfs.
-        way = places.mapped(container.id)
-        way.mkdir(mode=0o710)
-        os.chown(way, 0, ids.root[1])
-        way.chmod(0o710)
-    overlay(lower, places.container_root(container.id), target, places.mapped_layers(container.id), ids)
+        open_way(places.mapped(container.id), ids)
+    keep = places.container_root(container.id)
+    upper, work = written or (keep / "upper", keep / "work")
+    _overlay(lower, upper, work, target, places.mapped_layers(container.id), ids)
     return target
+
+
+def open_way(directory: Path, ids: IdMaps) -> None:
+    """Make a directory that the pod's root can pass through: its runtime goes on as that before it enters the
+    rootfs."""
+    directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+    os.chown(directory, 0, ids.root[1])
+    directory.chmod(0o710)
 
 
 def overlay(lower: Sequence[Path], keep: Path, target: Path, shown: Path, ids: IdMaps | None = None) -> None:
@@ -43,7 +56,12 @@ def overlay(lower: Sequence[Path], keep: Path, target: Path, shown: Path, ids: I
 
     Raises OSError; FailedPrecondition when the file system of the layers cannot be mapped.
     """
-    upper, work = keep / "upper", keep / "work"
+    _overlay(lower, keep / "upper", keep / "work", target, shown, ids)
+
+
+def _overlay(
+    lower: Sequence[Path], upper: Path, work: Path, target: Path, shown: Path, ids: IdMaps | None
+) -> None:
     for each in (upper, work, target):
         each.mkdir(parents=True, exist_ok=True)
     if ids is None:

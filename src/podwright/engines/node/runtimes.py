@@ -42,8 +42,6 @@ class VolumeImages(Protocol):
 
     async def find(self, reference: str, /) -> Image | None: ...
 
-    def lower_dirs(self, image_id: str, /) -> Sequence[Path]:
-        """The directories of its layers, topmost first."""
-
-    def acquire(self, image_id: str, user: str, /) -> None:
-        """Keep the image's layers for `user` until that is released."""
+    async def acquire(self, image_id: str, user: str, /) -> Sequence[Path]:
+        """Keep the image's layers for `user` until that is released; their directories, topmost first.
+        FailedPrecondition when they are none."""

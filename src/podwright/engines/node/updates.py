@@ -35,9 +35,6 @@ class Changeable(Protocol):
     def runtime(self, container: Container, /) -> Runtime:
         """Errors as `Engine.check_handler`."""
 
-    def refused(self, container: Container, /) -> str:
-        """Why its runtime cannot change resources of a container that exists; "" when it can."""
-
     def alive(self, container: Container, /) -> bool: ...
 
     def cgroup(self, id: str, /) -> str: ...
@@ -60,8 +57,9 @@ class Updates:
 
     def check(self, container: Container, resources: cri.LinuxContainerResources) -> None:
         """See `Engine.check_update`."""
-        if refusal := self._containers.refused(container):
-            raise Unimplemented(f"linux.resources: {refusal}")
+        runtime = self._containers.runtime(container)
+        if runtime.kind == "runsc":
+            raise Unimplemented(f"linux.resources: handler {runtime.handler!r}: gVisor has no `update`")
         self._limits(container, resources)
         update_oom_score_adj(resources, self._host)
         if why := unheard_of(resources, container.config.linux.resources, self._host):

@@ -8,7 +8,6 @@ import secrets
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -27,7 +26,7 @@ from podwright.engines.node import (
 )
 from podwright.engines.node.building import Building, Rules
 from podwright.engines.node.image_mounts import ImageMounts
-from podwright.engines.node.parts import mounted, started
+from podwright.engines.node.parts import mounted, started, with_process
 from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Requests
 from podwright.engines.oci import conmon, exec, sessions, strays
@@ -42,7 +41,7 @@ from podwright.engines.streams import Streams
 from podwright.errors import CommandFailed, FailedPrecondition, NotFound
 from podwright.hooks.running import Hooks
 from podwright.images.store import ImageStore
-from podwright.linux import mounts, proc, trees
+from podwright.linux import mounts, trees
 from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.spec.encode import encode
@@ -135,7 +134,7 @@ class Containers:
             raise
         if drawn.host_user is not None:
             host.own_streams(pid, drawn.host_user)
-        return _with_process(made_facts, container.id, pid)
+        return with_process(made_facts, container.id, pid)
 
     async def start(self, container: Container) -> ContainerFacts | None:
         runtime = self._runtimes.get(container.sandbox.handler)
@@ -144,7 +143,7 @@ class Containers:
             await self._tasks.start(runtime, container.id)
             return None
         pid = await self._restores.start(container, runtime, await self._supervised(container))
-        return _with_process(container.facts, container.id, pid)
+        return with_process(container.facts, container.id, pid)
 
     async def signal(self, container: Container, number: int) -> None:
         if number == signal.SIGKILL:
@@ -288,11 +287,3 @@ class Containers:
             self._places.mapped(id),
         ):
             trees.remove(each)
-
-
-def _with_process(facts: ContainerFacts, id: str, pid: int) -> ContainerFacts:
-    """The facts of a container whose first process has come into being."""
-    try:
-        return replace(facts, pid=pid, own={**facts.own, "started": proc.start_time(pid)})
-    except ProcessLookupError:
-        raise FailedPrecondition(f"container {id} died before its start") from None

@@ -47,6 +47,7 @@ from podwright.engines.oci.runtimes import Runtimes, as_json
 from podwright.engines.oci.sandboxes import Sandboxes
 from podwright.engines.oci.stats import OciSight
 from podwright.engines.oci.tasks import Tasks
+from podwright.engines.oci.volumes import StoreVolumes
 from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
@@ -119,7 +120,7 @@ class OciEngine:
         images = str(self._config.root_path / "images")
         self._stats = Statistics(OciSight(self._config, self._places, self._tasks, images))
         requests = Requests(self._config, self._places, self._runtimes, facts)
-        volumes = ImageMounts(self._places, self._images)
+        volumes = ImageMounts(self._places, StoreVolumes(self._images))
         self._sandboxes = Sandboxes(
             self._config,
             self._places,

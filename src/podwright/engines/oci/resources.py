@@ -7,7 +7,7 @@ import msgspec
 from podwright.engines.base import Container, Json
 from podwright.engines.node.parts import started
 from podwright.engines.node.places import Places
-from podwright.engines.oci import conmon, runtimes
+from podwright.engines.oci import conmon
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import CommandFailed, NotFound
@@ -24,9 +24,6 @@ class Changeable:
 
     def runtime(self, container: Container) -> Runtime:
         return self._runtimes.get(container.sandbox.handler)
-
-    def refused(self, container: Container) -> str:
-        return runtimes.resources_refused(self.runtime(container))
 
     def alive(self, container: Container) -> bool:
         return self._tasks.alive(container.id, container.facts.pid, started(container))

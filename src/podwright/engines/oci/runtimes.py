@@ -277,11 +277,6 @@ def _without_unified() -> int:
     return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def resources_refused(runtime: Runtime) -> str:
-    """Why `runtime` cannot change resources of a container that exists; "" when it can."""
-    return f"handler {runtime.handler!r}: gVisor has no `update`" if runtime.sandboxed else ""
-
-
 def as_json(runtime: Runtime) -> Json:
     """For a verbose status."""
     return {"path": runtime.program, "options": list(runtime.options), "root": str(runtime.root)}
