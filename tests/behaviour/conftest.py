@@ -12,13 +12,19 @@ import pytest
 
 from tests.behaviour.client import Client, running
 from tests.behaviour.differences import of_engine
+from tests.behaviour.docker_server import DockerServer
 from tests.behaviour.fake_server import FakeServer
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
 from tests.behaviour.stage import open_network, open_registry
 from tests.behaviour.user import open_user
+from tests.docker import daemon
 
-OCI_PROGRAMS = ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip")
+PROGRAMS = {
+    "oci": ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip"),
+    "docker": ("dockerd", "runc", "skopeo", "docker-registry", "catatonit", "ip"),
+}
+"""What engines with a kernel need; theirs are tests of root."""
 
 
 @contextmanager
@@ -31,6 +37,16 @@ def _oci(factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
+def _docker(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with (
+        open_network(factory.mktemp("network")) as network,
+        open_registry(factory.mktemp("images")) as images,
+        daemon.running(factory.mktemp("dockerd"), images=False) as dockerd,
+    ):
+        yield DockerServer(factory.mktemp("server-docker"), network, images, dockerd)
+
+
+@contextmanager
 def _fake(factory: pytest.TempPathFactory) -> Iterator[Server]:
     with open_user() as user:
         yield FakeServer(user)
@@ -38,6 +54,7 @@ def _fake(factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 SERVERS: dict[str, Callable[[pytest.TempPathFactory], AbstractContextManager[Server]]] = {
     "oci": _oci,
+    "docker": _docker,
     "fake": _fake,
 }
 
@@ -53,9 +70,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _engine(name: str, test: str) -> object:
     marks: list[pytest.MarkDecorator] = []
-    if name == "oci":
+    if name in PROGRAMS:
         marks.append(pytest.mark.root)
-        missing = [program for program in OCI_PROGRAMS if shutil.which(program) is None]
+        missing = [program for program in PROGRAMS[name] if shutil.which(program) is None]
         if os.geteuid() != 0:
             marks.append(pytest.mark.skip(reason="needs root"))
         elif missing:

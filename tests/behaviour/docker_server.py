@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.stage import Network, OpenRegistry
+from tests.docker import outage
 from tests.docker.daemon import Daemon
 
 
@@ -25,6 +26,12 @@ class DockerServer(OciServer):
             container in (each["Labels"] or {}).values() and each["State"] == "running"  # type: ignore[attr-defined]
             for each in self.daemon.containers()
         )
+
+    def reboot(self) -> None:
+        self.kill9()
+        outage.power_off(self.daemon)
+        outage.start_again(self.daemon)
+        self.start()
 
     def leftovers(self) -> dict[str, object]:
         own = [each["Names"] for each in self.daemon.containers() if str(self.lib) in str(each["Labels"])]

@@ -8,6 +8,7 @@ import random
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -15,13 +16,12 @@ import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, alive, mount, rejected
+from tests.behaviour.client import Client, Container, alive, mount, rejected
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
 from tests.behaviour.stage import until
 
 COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
-COUNT_ASIDE = COUNT.replace("echo $i;", "echo $i; echo $i > counted;")
 
 
 def test_the_socket_is_for_owner_and_group(server: Server) -> None:
@@ -75,24 +75,40 @@ def test_a_restart_forgets_nothing(client: Client, server: Server) -> None:
     assert running.status().exit_code == 137
 
 
-def test_containers_keep_logging_while_the_server_is_dead(client: Client, server: Server) -> None:
-    container = client.pod().shell(COUNT)
+def _counting(client: Client, outside: Path) -> tuple[Container, Callable[[], int]]:
+    """A container that logs numbers, and how far it has come, by a file in `outside`."""
+    aside = COUNT.replace("echo $i;", "echo $i; echo $i > /data/counted;")
+    container = client.pod().shell(aside, mounts=[mount(outside, "/data")])
     container.await_output("0\n")
+    last = 0
+
+    def counted() -> int:
+        nonlocal last
+        # Between the opening and the writing the file is empty.
+        last = int((outside / "counted").read_text() or last)
+        return last
+
+    until((outside / "counted").exists, "the container to count")
+    return container, counted
+
+
+def test_containers_keep_logging_while_the_server_is_dead(
+    client: Client, server: Server, outside: Path
+) -> None:
+    container, counted = _counting(client, outside)
     server.crash()
-    before = len(container.log_lines())
-    until(lambda: len(container.log_lines()) > before + 5, "the log to grow without a server", 5)
+    before, logged = counted(), len(container.log_lines())
+    until(lambda: counted() > before + 20, "the container to go on without a server")
+    until(lambda: len(container.log_lines()) > logged + 5, "the log to grow without a server", 1)
 
 
 def test_no_line_is_lost_while_the_server_is_dead(client: Client, server: Server, outside: Path) -> None:
-    counted = outside / "counted"
-    container = client.pod().shell(f"cd /data; {COUNT_ASIDE}", mounts=[mount(outside, "/data")])
-    container.await_output("0\n")
+    container, counted = _counting(client, outside)
     server.crash()
-    until(lambda: counted.exists() and counted.read_text().strip(), "the count")
-    before = int(counted.read_text())
-    until(lambda: int(counted.read_text() or 0) > before + 5, "the container to go on without a server")
+    before = counted()
+    until(lambda: counted() > before + 5, "the container to go on without a server")
     server.start()
-    before = int(counted.read_text() or before)
+    before = counted()
     until(lambda: len(container.log_lines()) > before + 5, "the log to grow with the next server")
     numbers = [int(text) for *_, text in container.log_lines()]
     assert numbers == list(range(len(numbers)))

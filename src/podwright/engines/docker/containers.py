@@ -50,7 +50,7 @@ class Containers:
         self._objects = objects
         self._host = host
         self._logs = logs
-        self._users = Users(docker, objects.owner)
+        self._users = Users(docker, objects)
         self._tell = tell
         self._starting: set[str] = set()
         self._never: dict[str, Exit] = {}
@@ -71,6 +71,7 @@ class Containers:
         found = await self._found(container, wanted, made)
         body = create_request(container, features, self._objects.owner, found)
         name = labels.container_name(container.sandbox.config, container.config)
+        self._objects.expected.add(container.id)
         with step("docker create", name):
             # Cut short, it may be made all the same, after everybody has looked for it.
             docker_id, warnings = await to_the_end(

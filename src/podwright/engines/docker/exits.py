@@ -1,4 +1,4 @@
-"""Ends of containers, as Docker's stream of events tells them."""
+"""Ends of containers, as Docker's stream of events tells them; and what it makes for nobody any more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Exits:
             await asyncio.wait([following])
 
     async def _follow(self, told: asyncio.Queue[Exit | BaseException]) -> None:
-        wanted = filters(type=["container"], event=["die"], label=[f"{labels.OWNER}={self._objects.owner}"])
+        wanted = filters(
+            type=["container"], event=["create", "die"], label=[f"{labels.OWNER}={self._objects.owner}"]
+        )
         since = f"{self._since // 10**9}.{self._since % 10**9:09d}"
         # Each end is told by itself: one whose log takes long does not hold up the others.
         async with (
@@ -58,7 +60,14 @@ class Exits:
         ):
             async for event in events:
                 self._since = max(self._since, int(event.get("timeNano") or 0))
-                tellers.create_task(self._tell(event, told))
+                if event["Action"] == "create":
+                    tellers.create_task(self._made(event))
+                else:
+                    tellers.create_task(self._tell(event, told))
+
+    async def _made(self, event: Json) -> None:
+        with suppress(PodwrightError):
+            await self._objects.made(event["Actor"]["ID"], event["Actor"]["Attributes"].get(labels.ID, ""))
 
     async def _tell(self, event: Json, told: asyncio.Queue[Exit | BaseException]) -> None:
         attributes = event["Actor"]["Attributes"]

@@ -19,6 +19,8 @@ OWNER = "io.podwright.root"
 
 TYPE = "io.kubernetes.docker.type"
 SANDBOX, CONTAINER = "podsandbox", "container"
+LOOKUP = "lookup"
+"""Never started, and removed at once: made to read files of an image."""
 CONTAINER_NAME = "io.kubernetes.container.name"
 LOG_PATH = "io.kubernetes.container.logpath"
 SANDBOX_ID = "io.kubernetes.sandbox.id"

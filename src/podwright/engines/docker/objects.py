@@ -3,12 +3,15 @@ label when there are none yet, looked at, and removed."""
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from podwright.engines.base import Container, Json, Sandbox
 from podwright.engines.docker import labels
 from podwright.engines.docker.api import Docker, filters
 from podwright.errors import NotFound
+
+log = logging.getLogger(__name__)
 
 DOCKER_ID = "docker"
 """The note in `facts.own`: Docker's id."""
@@ -22,6 +25,9 @@ class Objects:
         self._docker = docker
         self.owner = owner
         """The state root, as the label OWNER says it."""
+        self.expected: set[str] = set()
+        """What this podwright has asked Docker to make, by the label ID. Docker goes on with what a podwright
+        that was killed had asked for; nobody waits for that."""
 
     async def id(self, subject: Sandbox | Container) -> str:
         """Docker's id of it. NotFound when Docker has nothing for it."""
@@ -61,6 +67,7 @@ class Objects:
             found.add(noted)
         for each in found:
             await self.remove_docker(each)
+        self.expected.discard(subject.id)
 
     async def remove_docker(self, docker_id: str) -> None:
         """The same by Docker's own id."""
@@ -68,6 +75,17 @@ class Objects:
             await self._docker.call("DELETE", f"/containers/{docker_id}", {"force": True, "v": True})
         except NotFound:
             pass
+
+    async def made(self, docker_id: str, id: str) -> None:
+        """Docker has just made a container of this state root, labelled `id`. It is removed if it comes too
+        late: recovery has looked for it, and had it undone, already."""
+        if id in self.expected:
+            return
+        status, _ = await self._docker.request(
+            "DELETE", f"/containers/{docker_id}", {"force": True, "v": True}
+        )
+        if status < 400:
+            log.warning("container %s was asked for by an earlier podwright; it is removed", docker_id[:12])
 
     async def all(self) -> list[Json]:
         """Docker's list entries of everything that belongs to this state root."""

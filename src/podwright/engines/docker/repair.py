@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from podwright.engines.base import Orphan
+from podwright.engines.base import Json, Orphan
 from podwright.engines.docker import labels
 from podwright.engines.docker.objects import Objects
 from podwright.network.cni import Attachment, Cni
@@ -22,6 +22,10 @@ class Repair:
         self._network = network
 
     async def forget_others(self, sandboxes: set[str], *, sole_user: bool) -> None:
+        with step("remove lookups"):
+            for each in await self._objects.all():
+                if _is_lookup(each) and not self._expected(each):
+                    await self._objects.remove_docker(each["Id"])
         if self._network is None:
             return
         with step("release networks"):
@@ -33,7 +37,7 @@ class Repair:
         found = [
             Orphan(_CONTAINER, each["Id"], " ".join(name.lstrip("/") for name in each.get("Names") or ()))
             for each in await self._objects.all()
-            if (each.get("Labels") or {}).get(labels.ID, "") not in known
+            if _id(each) not in known and not (_is_lookup(each) and self._expected(each))
         ]
         if self._network is not None:
             found += [Orphan(_NETWORK, id) for id in sorted(self._network.cached_ids() - known)]
@@ -44,3 +48,14 @@ class Repair:
             await self._objects.remove_docker(orphan.name)
         elif self._network is not None:
             await self._network.delete(Attachment(id=orphan.name, netns=""))
+
+    def _expected(self, listed: Json) -> bool:
+        return _id(listed) in self._objects.expected
+
+
+def _id(listed: Json) -> str:
+    return str((listed.get("Labels") or {}).get(labels.ID, ""))
+
+
+def _is_lookup(listed: Json) -> bool:
+    return bool((listed.get("Labels") or {}).get(labels.TYPE) == labels.LOOKUP)

@@ -54,6 +54,7 @@ class Sandboxes:
         undo.push_async_callback(self.remove, sandbox)
         body["Image"] = await self._image.ensure()
         name = labels.sandbox_name(sandbox.config)
+        self._objects.expected.add(sandbox.id)
         with step("docker create", name):
             # Cut short, it may be made all the same, after everybody has looked for it.
             docker_id, warnings = await to_the_end(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import io
 import posixpath
+import secrets
 import tarfile
 
 from podwright.engines.docker import labels
 from podwright.engines.docker.api import Docker
+from podwright.engines.docker.objects import Objects
 from podwright.errors import NotFound
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import RootfsFiles
@@ -25,9 +27,9 @@ LARGEST = 4 << 20
 
 
 class Users:
-    def __init__(self, docker: Docker, owner: str) -> None:
+    def __init__(self, docker: Docker, objects: Objects) -> None:
         self._docker = docker
-        self._owner = owner
+        self._objects = objects
         self._known: dict[str, asyncio.Future[RootfsFiles]] = {}
 
     async def of_image(self, image_id: str) -> RootfsFiles:
@@ -43,27 +45,29 @@ class Users:
 
     async def _look(self, image_id: str) -> RootfsFiles:
         with step("image users"):
+            id = secrets.token_hex(32)
             body = {
                 "Image": image_id,
                 "Entrypoint": ["/never-started"],
-                "Labels": {labels.OWNER: self._owner},
+                "Labels": {
+                    labels.TYPE: labels.LOOKUP,
+                    labels.ID: id,
+                    labels.OWNER: self._objects.owner,
+                },
                 "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "none"}},
             }
-            made = await self._docker.call("POST", "/containers/create", json=body)
-            docker_id = made["Id"]
+            self._objects.expected.add(id)
             try:
-                return RootfsFiles(
-                    passwd=await self._file(docker_id, "/etc/passwd"),
-                    group=await self._file(docker_id, "/etc/group"),
-                )
+                made = await self._docker.call("POST", "/containers/create", json=body)
+                try:
+                    return RootfsFiles(
+                        passwd=await self._file(made["Id"], "/etc/passwd"),
+                        group=await self._file(made["Id"], "/etc/group"),
+                    )
+                finally:
+                    await to_the_end(self._objects.remove_docker(made["Id"]))
             finally:
-                await to_the_end(self._remove(docker_id))
-
-    async def _remove(self, docker_id: str) -> None:
-        try:
-            await self._docker.call("DELETE", f"/containers/{docker_id}", {"force": True, "v": True})
-        except NotFound:
-            pass
+                self._objects.expected.discard(id)
 
     async def _file(self, docker_id: str, path: str) -> str | None:
         for _ in range(LINKS):
