@@ -1,4 +1,4 @@
-"""Docker Engines of several versions: what the newest API that both sides know has, and nothing newer, is sent."""
+"""Docker Engines of several versions: what the newest API that both sides know has is sent, nothing newer."""
 
 from __future__ import annotations
 

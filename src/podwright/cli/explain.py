@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 IMAGE_COMMAND = "IMAGE_COMMAND"
 """Stands for what an image that cannot be seen would run."""
 CUT = "… cut to the terminal's width: --wide shows all, --path PREFIX a part of it in full"
+COMMON_WORDS = "what the request decides, in the words of an OCI runtime spec"
 SAME, DIFFERENT = 0, 1
 """Exit statuses of a comparison, as diff(1) has them; 2 is trouble."""
 
@@ -393,12 +394,18 @@ def _show_difference(
 ) -> int:
     found: list[dict[str, Any]] = []
     pairs = _pairs(before, after)
+    unlike = any(_need_common_words(old, new) for old, new in pairs)
+    alone: list[str] = []
     for old, new in pairs:
         either = new or old
         assert either is not None
+        if unlike and not (old and new):
+            alone.append(f"{either.title}; the other engine has none")
+            continue
         rows = _changes(old, new, options.path)
+        what = COMMON_WORDS if unlike else either.explanation.what
         if rows:
-            found.append({"title": either.asked.title, "what": either.explanation.what, "changes": rows})
+            found.append({"title": either.asked.title, "what": what, "changes": rows})
     if options.json or options.output is Format.JSON:
         print_json(found)
         return DIFFERENT if found else SAME
@@ -419,7 +426,7 @@ def _show_difference(
         print("nothing would change")
     shown = {text for old, new in pairs if old for text in old.explanation.warnings}
     new_ones = [text for old, new in pairs if new for text in new.explanation.warnings if text not in shown]
-    _warn([*notes, *new_ones])
+    _warn([*notes, *alone, *new_ones])
     return DIFFERENT if found else SAME
 
 
@@ -432,10 +439,34 @@ def _pairs(
     return [(before.get(key), after.get(key)) for key in dict.fromkeys((*before, *after))]
 
 
+def _need_common_words(old: Explained | None, new: Explained | None) -> bool:
+    """They are documents of unlike kinds, and of one that is no spec there is one."""
+    if old is None or new is None or old.explanation.what == new.explanation.what:
+        return False
+    return old.explanation.spec is not None or new.explanation.spec is not None
+
+
+def _in_common_words(old: Explained, new: Explained) -> tuple[Explained, Explained, Sequence[str] | None]:
+    """Two documents of unlike kinds as specs, and the places that both speak of; None: all."""
+    told = None
+    both = []
+    for each in (old, new):
+        if (spec := each.explanation.spec) is not None:
+            told = list(spec.origins)
+            each = replace(each, explanation=spec)
+        both.append(each)
+    return both[0], both[1], told
+
+
 def _changes(old: Explained | None, new: Explained | None, prefix: str) -> list[dict[str, Any]]:
     rows = []
+    told: Sequence[str] | None = None
+    if old and new and _need_common_words(old, new):
+        old, new, told = _in_common_words(old, new)
     for change in changes(old.explanation.document if old else {}, new.explanation.document if new else {}):
         if not below(change.path, prefix):
+            continue
+        if told is not None and not any(below(change.path, place) for place in told):
             continue
         gone = change.after is None
         source = old if gone else new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from podwright.cli import explain_table as out
@@ -116,7 +116,13 @@ async def _asked(bench: Bench, existing: Existing, options: Options) -> Explanat
     [asked, *_] = await existing.source.asked(planner, bench, config)
     explanation = await explain_one(planner, asked)
     assert explanation is not None
-    return explanation
+    if existing.given is None or explanation.spec is None:
+        return explanation
+    # What it has been given is a spec, whatever the engine asks for.
+    rest = dict.fromkeys(existing.given, "default: the engine's own")
+    return replace(
+        explanation.spec, origins={**rest, **explanation.spec.origins}, warnings=explanation.warnings
+    )
 
 
 def _look(

@@ -29,6 +29,8 @@ def words(path: str, value: Json) -> str:
             return " ".join(value)
         if path == "linux.resources.devices":
             return ", ".join(map(_rule, value))
+        if path.startswith("HostConfig.PortBindings["):
+            return " ".join(f"{each.get('HostIp', '')}:{each.get('HostPort', '')}" for each in value)
     if isinstance(value, str) and value and value.isprintable():
         return value
     return msgspec.json.encode(value).decode()
@@ -81,6 +83,14 @@ def _object(path: str, value: Mapping[str, Json]) -> str:
         return str(value.get("path") or "a new one")
     if path.startswith("process.rlimits["):
         return f"{_limit(value.get('soft'))}:{_limit(value.get('hard'))}"
+    if path.startswith("HostConfig.Mounts["):
+        options = [
+            key if value is True else str(value) for key, value in (value.get("BindOptions") or {}).items()
+        ]
+        more = ["ReadOnly"] if value.get("ReadOnly") else []
+        return f"{value.get('Source', '')} {','.join([*more, *options])}".strip()
+    if path.startswith("HostConfig.Devices["):
+        return f"{value.get('PathOnHost', '')} {value.get('CgroupPermissions', '')}".strip()
     if path.startswith("linux.devices["):
         mode = value.get("fileMode")
         numbers = f"{value.get('type')} {value.get('major')}:{value.get('minor')}"

@@ -203,6 +203,9 @@ class Explanation:
     """What is asked for and not given, and what cannot be known before it is made."""
     what: str = "OCI runtime spec"
     """What the document is."""
+    spec: Explanation | None = None
+    """The same in the words of a runtime spec, where the document is something else: for comparing it with
+    those of other engines. Its origins name every place that it speaks of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
     process.cwd    process.env[PATH]    mounts[/etc/hosts]    linux.namespaces[pid]    annotations[KEY]
 
-A list whose members have a name of their own is addressed by it; any other list is one value. An empty object
-is no value.
+Requests to a Docker Engine are walked the same way: HostConfig.Mounts[/tmp], Labels[KEY]. A list whose
+members have a name of their own is addressed by it; any other list is one value. An empty object is no value.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from podwright.spec.draft import Json
 
 NAMED = {
+    "HostConfig.Devices": "PathInContainer",
+    "HostConfig.Mounts": "Target",
     "mounts": "destination",
     "linux.devices": "path",
     "linux.namespaces": "type",
@@ -22,7 +24,10 @@ NAMED = {
     "process.rlimits": "type",
 }
 """Lists of objects, and the member that names each."""
-OPEN = ("annotations", "linux.resources.unified", "linux.sysctl")
+OPEN = (
+    *("annotations", "linux.resources.unified", "linux.sysctl"),
+    *("Labels", "ExposedPorts", "HostConfig.PortBindings", "HostConfig.Sysctls", "HostConfig.Tmpfs"),
+)
 """Maps whose keys are the client's: they may hold dots."""
 WHOLE = ("linux.seccomp", "linux.resources.devices", "process.user", "process.capabilities")
 """Objects and lists that a reader compares at a glance, or not at all."""

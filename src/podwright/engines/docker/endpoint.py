@@ -96,8 +96,10 @@ class Endpoint:
                 return FailedPrecondition(words)
         if getattr(error, "status", 0) == 400:
             return self.no_docker(400)  # with a body where HTTP has none
+        # aiohttp's words have its own settings in them.
+        reason = getattr(getattr(error, "os_error", None), "strerror", None) or error
         return Unavailable(
-            f"no Docker Engine answers at {self.address}: {error}; is dockerd running, and may this user"
+            f"no Docker Engine answers at {self.address} ({reason}): is dockerd running, and may this user"
             " open its socket?"
         )
 

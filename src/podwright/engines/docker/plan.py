@@ -12,7 +12,7 @@ import msgspec
 
 from podwright.config import Config
 from podwright.engines.base import Container, Explanation, Image, Sandbox
-from podwright.engines.docker import reasons, refused, sandbox_config, security
+from podwright.engines.docker import reasons, refused, sandbox_config, security, spec_words
 from podwright.engines.docker.api import Docker, part
 from podwright.engines.docker.container_config import Found, create_request
 from podwright.engines.docker.host import Host
@@ -20,7 +20,8 @@ from podwright.engines.docker.objects import DOCKER_ID
 from podwright.engines.docker.pause import REPOSITORY
 from podwright.engines.node import host as files
 from podwright.engines.node.foreseen import UNKNOWN_ID, asked_names
-from podwright.errors import NotFound, PodwrightError
+from podwright.errors import InvalidArgument, NotFound, PodwrightError
+from podwright.linux import caps
 from podwright.spec.inputs import MountSource, RootfsFiles
 from podwright.spec.linux import mounts as mount_rules
 
@@ -41,6 +42,8 @@ class Plan:
         self._host = host
         self._docker = docker
         self._opened = opened
+        self._unreachable = ""
+        self._told = False
 
     def check_handler(self, name: str) -> None:
         if self._host.version:
@@ -72,7 +75,7 @@ class Plan:
     async def explain_container(self, container: Container, to_come: Sequence[str] = ()) -> Explanation:
         async with self._connected() as unreachable:
             features = self._host.features
-            warnings = [unreachable] if unreachable else []
+            warnings = self._once(unreachable)
             refused.of_sandbox(container.sandbox.config)
             config = container.config
             sources = []
@@ -80,6 +83,10 @@ class Plan:
                 source, missing = await asyncio.to_thread(_source, lookup, place, to_come)
                 sources.append(source)
                 warnings += missing
+            for place, device in enumerate(config.devices):
+                if files.devices_at(device.host_path) is None:
+                    field = f"config.devices[{place}].host_path"
+                    raise InvalidArgument(field, f"{device.host_path}: no such file or directory")
             path = security.profile_path(
                 config.linux.security_context,
                 features,
@@ -96,11 +103,13 @@ class Plan:
             )
             document = create_request(container, features, self._config.root, found)
             warnings += unknown
+            origins = reasons.of_container(document, config)
             return Explanation(
                 document,
-                reasons.of_container(document, config),
+                origins,
                 (*warnings, *reasons.differences(config, features)),
                 CREATE,
+                spec_words.of_container(document, origins, container, features, caps.bounding()),
             )
 
     async def explain_sandbox(self, sandbox: Sandbox) -> Explanation | None:
@@ -114,26 +123,30 @@ class Plan:
             return Explanation(
                 document,
                 reasons.of_sandbox(document, config),
-                (unreachable,) if unreachable else (),
+                tuple(self._once(unreachable)),
                 CREATE,
             )
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[str]:
         """What Docker can do is known inside; else why not."""
-        if self._opened:
-            yield ""
+        if self._opened or self._unreachable:
+            yield self._unreachable  # a second try would take its time, too
             return
-        unreachable = ""
         try:
             self._docker.open()
             try:
                 await self._host.look()
             except PodwrightError as error:
-                unreachable = f"{error}; what Docker Engine 20.10 can do is taken for granted"
-            yield unreachable
+                self._unreachable = f"what Docker Engine 20.10 can do is taken for granted: {error}"
+            yield self._unreachable
         finally:
             await self._docker.close()
+
+    def _once(self, unreachable: str) -> list[str]:
+        """A warning, of the first thing that is explained."""
+        told, self._told = self._told, True
+        return [unreachable] if unreachable and not told else []
 
 
 @contextmanager

@@ -6,14 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from podwright.engines.base import Json
+from podwright.engines.docker import labels
 from podwright.engines.docker.features import Features
 from podwright.wire import cri_pb2 as cri
 
 _SECURITY = "config.linux.security_context"
 
+_LABELS = {
+    f"Labels[{labels.ID}]": "rule: found again by it after a crash at any instruction",
+    f"Labels[{labels.OWNER}]": "node: root; several podwrights may use one Docker Engine",
+}
 _CONTAINER = {
     "Image": "request: config.image",
-    "Labels": "request: config.labels and config.annotations; podwright's own begin with io.podwright",
+    "Labels": "request: config.labels; annotations have the prefix annotation.",
+    **_LABELS,
+    f"Labels[{labels.TYPE}]": "rule: tells containers from sandboxes, as dockershim did",
+    f"Labels[{labels.LOG_PATH}]": "request: config.log_path in the pod's log_directory",
+    f"Labels[{labels.SANDBOX_ID}]": "rule: whose container it is",
     "Env": "request: config.envs; Docker puts the image's before them",
     "Healthcheck": "rule: the kubelet probes; the image's HEALTHCHECK does not run",
     "User": "default: root",
@@ -53,7 +62,10 @@ _RESOURCES = ("CpuPeriod", "CpuQuota", "CpuShares", "CpusetCpus", "CpusetMems", 
 
 _SANDBOX = {
     "Image": "node: docker.sandbox_image, else one made of the host's catatonit",
-    "Labels": "request: config.labels and config.annotations; podwright's own begin with io.podwright",
+    "Labels": "request: config.labels; annotations have the prefix annotation.",
+    **_LABELS,
+    f"Labels[{labels.TYPE}]": "rule: tells sandboxes from containers, as dockershim did",
+    f"Labels[{labels.CONTAINER_NAME}]": "rule: names a sandbox, as dockershim did",
     "Hostname": "request: config.hostname, else host: its name",
     "User": f"request: {_SECURITY}.run_as_user",
     "ExposedPorts": "request: config.port_mappings",
@@ -123,6 +135,7 @@ def _present(document: Mapping[str, Json], reasons: Mapping[str, str]) -> dict[s
     return {
         place: words
         for place, words in reasons.items()
-        if (place in document)
+        if place in document
+        or (place.startswith("Labels[") and place[len("Labels[") : -1] in document["Labels"])
         or (place.startswith("HostConfig.") and place.partition(".")[2] in document["HostConfig"])
     }
