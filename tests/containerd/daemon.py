@@ -106,19 +106,24 @@ class Daemon:
         self.process = _spawn(self.program, self.directory)
         _await_answer(self)
 
-    def clear(self) -> None:
-        """End it and its shims, with what runs in them, and take its mounts and sockets away."""
-        self.stop()
-        sockets = [
-            _shim_socket(file) for file in self.state.glob("io.containerd.runtime.v2.task/*/*/address")
-        ]
+    def power_off(self) -> None:
+        """End it, its shims, and what runs in them; what a reboot empties is empty then."""
+        self.stop(number=signal.SIGKILL)
+        bundles = self.state.glob("io.containerd.runtime.v2.task/*/*/address")
+        sockets = [_shim_socket(each) for each in bundles]
         for shim in self.shims():
             for pid in (*_children(shim), shim):
                 _kill(pid)
         mounts.unmount_below(self.short)
-        mounts.unmount_below(self.directory)
         for socket in sockets:
             socket.unlink(missing_ok=True)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def clear(self) -> None:
+        """End all of it, and take its mounts and sockets away."""
+        self.stop()
+        self.power_off()
+        mounts.unmount_below(self.directory)
         shutil.rmtree(self.short, ignore_errors=True)
 
 

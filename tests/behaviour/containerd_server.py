@@ -1,0 +1,41 @@
+"""The server with the containerd engine: on a containerd of this session, with the oci engine's network and
+registries."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from podwright.linux import mounts
+from tests.behaviour.oci_server import OciServer
+from tests.behaviour.stage import Network, OpenRegistry
+from tests.containerd.daemon import Daemon
+
+
+class ContainerdServer(OciServer):
+    engine = "containerd"
+
+    def __init__(self, root: Path, network: Network, registry: OpenRegistry, daemon: Daemon) -> None:
+        super().__init__(root, network, registry)
+        self.daemon = daemon
+        runtimes = {name: each.path for name, each in daemon.handlers.items()}
+        handlers = "".join(f'[handlers.{name}]\npath = "{path}"\n' for name, path in runtimes.items())
+        self.config.write_text(
+            f'{self.config.read_text()}[containerd]\nendpoint = "{daemon.endpoint}"\n{handlers}'
+        )
+
+    def reboot(self) -> None:
+        self.kill9()
+        self.daemon.power_off()
+        mounts.unmount_below(self.run)
+        shutil.rmtree(self.run)
+        self.daemon.restart()
+        self.start()
+
+    def leftovers(self) -> dict[str, object]:
+        return {
+            **super().leftovers(),
+            "records of containerd": [each.id for each in self.daemon.containers()],
+            "tasks of containerd": self.daemon.ctr("tasks", "list").splitlines()[1:],
+            "mounts of containerd": [each.target for each in mounts.mounts_below(self.daemon.state)],
+        }
