@@ -7,8 +7,8 @@ Which services there are is asked of the daemon (Introspection), never derived f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -222,12 +222,20 @@ class Containerd:
         this process end in the middle. On leaving it only what something refers to stays."""
         request = leases_pb2.CreateRequest(id=id, labels={LEASE_EXPIRY: expire})
         await self.ask(self.leases.Create, request, f"lease {id}")
-        token = _LEASE.set(id)
         try:
-            yield id
+            with self.under(id):
+                yield id
+        finally:
+            await asyncio.shield(self._let_go(id))
+
+    @contextmanager
+    def under(self, lease: str) -> Iterator[None]:
+        """What is made in this context belongs to `lease`, which is there."""
+        token = _LEASE.set(lease)
+        try:
+            yield
         finally:
             _LEASE.reset(token)
-            await asyncio.shield(self._let_go(id))
 
     async def _let_go(self, id: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Images out of containerd into files: the blobs are copied out of the content store, then written as ever."""
+"""Images out of containerd into files: blobs are copied out of the content store, then written as always."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ that its own stands on: so a removed image's files stay as long as a container h
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
 
 from podwright.config import Config
 from podwright.engines.base import Credentials, FilesystemUse, Image, Json
@@ -14,7 +15,7 @@ from podwright.engines.containerd import archives
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.content import GC_SNAPSHOT, Content
 from podwright.engines.containerd.image_prune import Pruning
-from podwright.engines.containerd.image_records import Entry, ImageRecords
+from podwright.engines.containerd.image_records import MANAGED, Entry, ImageRecords
 from podwright.engines.containerd.image_trees import DIFF_ID, Tree, Trees
 from podwright.engines.containerd.image_usage import SnapshotUse
 from podwright.engines.containerd.image_why import Why
@@ -22,14 +23,16 @@ from podwright.engines.containerd.leases import CONTENT, PullLease, PullLeases
 from podwright.engines.containerd.pause_image import REPOSITORY, PauseImage
 from podwright.engines.containerd.pulls import ContainerdDestination, artifact_layer
 from podwright.engines.containerd.scratch import Scratch
+from podwright.engines.containerd.transfer import TransferPulls
 from podwright.engines.containerd.unpack import Unpacking
 from podwright.errors import FailedPrecondition, NotFound
-from podwright.images import artifacts
+from podwright.images import artifacts, references
 from podwright.images.importing import FileFetch, Importing
 from podwright.images.pinned import Pinned
 from podwright.images.platform import wanted_platform
 from podwright.images.progress import Pulls
 from podwright.images.pulling import Pulling
+from podwright.images.references import Reference
 from podwright.images.transfers import Shared, Work
 from podwright.steps import step
 from podwright.wire import podwright_pb2 as own
@@ -48,7 +51,8 @@ class Images:
         pinned = Pinned([*config.images.pinned, sandbox])
         self._content = Content(containerd)
         self._unpacking = Unpacking(containerd, self._content)
-        self._trees = Trees(self._content, wanted_platform(config.images.platform))
+        self._platform = wanted_platform(config.images.platform)
+        self._trees = Trees(self._content, self._platform)
         self._records = ImageRecords(containerd, self._trees, pinned)
         self._leases = PullLeases(containerd, str(config.root_path), config.images.pending_blobs_for)
         self._scratch = Scratch(config.root_path / "containerd" / "tmp")
@@ -85,6 +89,8 @@ class Images:
             self._scratch,
         )
         self._unpacks: Shared[str] = Shared()
+        self._transfers = TransferPulls(containerd, config.images, wanted=settings.transfer)
+        self._transferring: Shared[Image] = Shared()
 
     async def open(self) -> None:
         """Clear away what a crash left here; containerd has been looked at. FailedPrecondition when it has
@@ -95,6 +101,7 @@ class Images:
     async def close(self) -> None:
         """End pulls that are under way."""
         await self._pulling.close()
+        await self._transferring.close()
         await self._unpacks.close()
 
     # Looking
@@ -117,6 +124,9 @@ class Images:
 
     async def pull(self, reference: str, credentials: Credentials | None) -> Image:
         try:
+            source = references.parse_local(reference) or references.parse(reference)
+            if isinstance(source, Reference) and not self._transfers.why_not(source, credentials):
+                return await self._transferred(source, credentials)
             return await self._pulling.pull(reference, credentials)
         finally:
             self._use.changed()
@@ -182,6 +192,36 @@ class Images:
         return await self._pause.ensure()
 
     # One image
+
+    async def _transferred(self, source: Reference, credentials: Credentials | None) -> Image:
+        """By containerd's own transport. Identical pulls are one."""
+
+        async def begin(_: Work[Image]) -> Image:
+            progress = self._board.begin(str(source))
+            with progress.failing():
+                async with self._leases.lease(str(source)) as lease:
+                    await self._transfers.pull(
+                        source, credentials, self._platform, self._snapshotter, MANAGED, lease, progress
+                    )
+                    progress.recording()
+                    with step("record image"):
+                        image = await self._taken_over(source)
+                    lease.recorded = True
+            progress.done(image.id)
+            return image
+
+        async with self._transferring.part((source, credentials), begin) as (work, joined):
+            with step("wait for pull", str(source)) if joined else nullcontext():
+                return await work.result()
+
+    async def _taken_over(self, source: Reference) -> Image:
+        """What a transfer has recorded as `source` gets its other names, and whatever of it is missing."""
+        target = await self._records.target(str(source))
+        self._trees.forget(target.digest)
+        tree = await self._trees.of(target)
+        await self._records.point(target, [source.at(target.digest), tree.id])
+        await self.chain(tree.id, self._snapshotter)
+        return (await self._records.with_id(tree.id)).image
 
     async def _remove(self, entry: Entry) -> None:
         await self._records.delete(entry.names)

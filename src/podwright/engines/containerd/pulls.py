@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ class ContainerdIntake:
         source = coming.source
         self._labels: Mapping[str, str] = {}
         if isinstance(source, Reference):
-            self._labels = {f"{SOURCE}.{source.domain}": source.path}
+            self._labels = {f"{SOURCE}.{_host(source.domain)}": source.path}
 
     async def put(self, content: bytes) -> None:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -166,6 +167,11 @@ class ContainerdIntake:
         if not self._to.discard or document.is_artifact:
             labels |= {f"{GC_CONTENT}.l.{at}": each.digest for at, each in enumerate(document.layers)}
         return "manifest", labels
+
+
+def _host(domain: str) -> str:
+    """A registry as containerd's label has it: without its port."""
+    return re.sub(r":[0-9]+$", "", domain).strip("[]")
 
 
 async def artifact_layer(content: Content, files: Sequence[tuple[str, Descriptor]], work: Path) -> Descriptor:
