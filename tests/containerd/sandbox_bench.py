@@ -24,6 +24,7 @@ from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.places import Places
 from podwright.engines.node.pods import Pods
 from podwright.engines.node.requests import Requests
+from podwright.errors import Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups, mounts
 from podwright.logs.writing import LogWriter
@@ -95,13 +96,21 @@ class SandboxBench:
         self._exits: dict[str, asyncio.Future[Exit]] = {}
 
     async def follow_exits(self) -> None:
-        async for each in self.tasks.exits():
-            future = self._exit(each.id)
-            if not future.done():
-                future.set_result(each)
+        while True:
+            try:
+                async for each in self.tasks.exits():
+                    future = self._exit(each.id)
+                    if not future.done():
+                        future.set_result(each)
+            except Unavailable:
+                await asyncio.sleep(0.05)
 
     async def exit_of(self, sandbox: Sandbox, timeout: float = 30) -> Exit:
         return await asyncio.wait_for(asyncio.shield(self._exit(sandbox.id)), timeout)
+
+    def told(self, sandbox: Sandbox) -> bool:
+        """Whether its end has been."""
+        return self._exit(sandbox.id).done()
 
     def wanted(
         self, *, network: int = NODE, handler: str = "", config: cri.PodSandboxConfig | None = None

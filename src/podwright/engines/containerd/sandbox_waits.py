@@ -34,12 +34,14 @@ class SandboxWaits:
         if task is None or task.done():
             self._waiting[id] = asyncio.create_task(self._wait(id))
 
-    async def leave(self, id: str) -> None:
-        """Its end is nobody's concern any more."""
+    async def leave(self, id: str) -> bool:
+        """Its end is nobody's concern any more. Whether it was followed."""
         task = self._waiting.pop(id, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if task is None:
+            return False
+        task.cancel()
+        await asyncio.wait([task])
+        return True
 
     async def close(self) -> None:
         for id in list(self._waiting):

@@ -101,13 +101,15 @@ class ShimController:
 
     async def end(self, id: str) -> None:
         """Stop it, if its shim has it."""
-        await self._waits.leave(id)
+        followed = await self._waits.leave(id)
         if self.why_not():
             return
         try:
             await self._service.stop(id, GRACE)
         except PodwrightError as error:
             if await self._there_after(id, error):
+                if followed:
+                    self._waits.follow(id)
                 raise
 
     async def remove(self, id: str, snapshotter: str) -> None:
