@@ -42,6 +42,7 @@ from podwright.engines.containerd.shims import Shim, write_settings
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.containerd.stats import Statistics
 from podwright.engines.containerd.tasks import Tasks
+from podwright.engines.containerd.volumes import VolumeViews
 from podwright.engines.log_limits import LogLimits
 from podwright.engines.node import host
 from podwright.engines.node.image_mounts import ImageMounts
@@ -107,7 +108,8 @@ class ContainerdEngine:
         facts = host.facts(self._config)
         log_limits = LogLimits.of(self._config.logs)
         requests = Requests(self._config, self._places, self._shims, facts)
-        volumes = ImageMounts(self._places, self._images)
+        views = VolumeViews(self._config, self._images, self._snapshots, self._objects)
+        volumes = ImageMounts(self._places, views)
         self._sandboxes = Sandboxes(
             self._config,
             self._containerd,
@@ -132,6 +134,7 @@ class ContainerdEngine:
             self._tasks,
             self._images,
             volumes,
+            views,
             facts,
             requests,
             self._hooks,
