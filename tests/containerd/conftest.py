@@ -17,6 +17,7 @@ import pytest
 
 from podwright.config import CniConfig, Config
 from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.engine import ContainerdEngine
 from podwright.engines.oci.engine import OciEngine
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups, mounts
@@ -87,7 +88,7 @@ def left_over(daemon: Daemon, config: Config) -> list[str]:
         *(f"mount {each.target}" for each in mounts.mounts_below(daemon.state)),
         *(f"address {each.name}" for each in directory.glob("ipam/*/10.*")),
         *(f"cgroup {each}" for each in cgroups.directories(config.cgroup_parent)),
-        *(f"process {each}" for each in processes_with(str(directory))),
+        *(f"process {each}" for path in (config.root, config.run) for each in processes_with(path)),
         *(f"file {each}" for kind in ("sandboxes", "containers") for each in directory.glob(f"r*/{kind}/*")),
     ]
 
@@ -102,8 +103,6 @@ def containerd_config(daemon: Daemon, tmp_path: Path) -> Iterator[Config]:
 @asynccontextmanager
 async def containerd_opened(config: Config, hooks: Hooks | None = None) -> AsyncIterator[Bench]:
     """An engine driven as core drives it; at the end what was made with it is removed."""
-    from podwright.engines.containerd.engine import ContainerdEngine
-
     engine = ContainerdEngine(config, hooks)
     await engine.open()
     try:
