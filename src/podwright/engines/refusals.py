@@ -1,4 +1,5 @@
-"""What OCI runtimes say of a command that is not there or cannot be run, as the codes that shells give."""
+"""What OCI runtimes say through those who have called them: in short, and of a command that is not there or
+cannot be run as the codes that shells give."""
 
 from __future__ import annotations
 
@@ -23,3 +24,13 @@ def code(words: str) -> int | None:
     if _ABSENT.search(words):
         return NOT_FOUND
     return NOT_EXECUTABLE if _UNFIT.search(words) else None
+
+
+_LEADS = re.compile(
+    r".*(?:OCI runtime \w+ failed|runc \w+ failed|unable to start container process): ", re.DOTALL
+)
+
+
+def plain_words(words: str) -> str:
+    """What a runtime says, without the chain of programs that handed it on."""
+    return _LEADS.sub("", words).removesuffix(": unknown").strip()

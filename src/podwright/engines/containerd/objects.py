@@ -81,13 +81,14 @@ class Objects:
         return record
 
     async def set_spec(self, id: str, spec: bytes) -> None:
-        """Another spec than it has; on both places, or NotFound."""
+        """Another spec than it has. NotFound."""
         changed = containers_pb2.Container(id=id, spec=AnyMessage(type_url=SPEC, value=spec))
         request = containers_pb2.UpdateContainerRequest(
             container=changed, update_mask=FieldMask(paths=["spec"])
         )
         await self._containerd.ask(self._containerd.containers.Update, request, f"spec of {id[:12]}")
-        self._write(id, spec)
+        if self._places.bundle(id).is_dir():  # a reboot empties it
+            self._write(id, spec)
 
     async def delete(self, id: str) -> None:
         """Twice is fine. FailedPrecondition while there is a task."""

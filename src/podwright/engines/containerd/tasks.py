@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from podwright.engines.base import Exit, Observation, Presence
-from podwright.engines.containerd.api import Containerd
+from podwright.engines.base import Exit, Json, Observation, Presence
+from podwright.engines.containerd.api import LINUX_RESOURCES, Containerd
 from podwright.engines.containerd.task_events import Ended, TaskEvents
 from podwright.engines.node import exits, rootfs
 from podwright.engines.node.places import Places
@@ -70,9 +71,12 @@ class Tasks:
         stdout: str = "",
         stderr: str = "",
         options: AnyMessage | None = None,
+        address: str = "",
+        version: int = 0,
     ) -> int:
         """The pid of a new task that waits for its start, 0 when it gets one only then; made of the record
-        `id`. The streams are paths of FIFOs, "" is nothing. `options` replace those of the record's runtime.
+        `id`. The streams are paths of FIFOs, "" is nothing. `options` replace those of the record's runtime;
+        `address` is where a shim is that holds the sandbox, `version` that of its task API.
         PodwrightError with the runtime's own words."""
         request = tasks_pb2.CreateTaskRequest(
             container_id=id,
@@ -82,6 +86,8 @@ class Tasks:
             stdout=stdout,
             stderr=stderr,
             options=options,
+            task_api_address=address,
+            task_api_version=version,
         )
         with step("runtime create"):
             # One that is cut short goes on in containerd for a while: who undoes it would not find it yet.
@@ -115,6 +121,24 @@ class Tasks:
             process = await self.state(id)
             if process is not None and process.status != task_types_pb2.STOPPED:
                 raise
+
+    async def update(self, id: str, resources: Mapping[str, Json]) -> None:
+        """Have its runtime write these limits of the OCI. PodwrightError with the runtime's own words."""
+        limits = AnyMessage(type_url=LINUX_RESOURCES, value=msgspec.json.encode(resources))
+        request = tasks_pb2.UpdateTaskRequest(container_id=id, resources=limits)
+        await self._ask("Update", request, f"limits of task {id[:12]}")
+
+    async def pause(self, id: str) -> None:
+        """Freeze all of its processes."""
+        request = tasks_pb2.PauseTaskRequest(container_id=id)
+        await self._ask("Pause", request, f"freeze task {id[:12]}")
+
+    async def checkpoint(self, id: str, options: AnyMessage) -> None:
+        """Have its runtime dump it, as the runtime's own `options` say; as long as that takes."""
+        request = tasks_pb2.CheckpointTaskRequest(container_id=id, options=options)
+        await self._containerd.ask(
+            self._containerd.tasks.Checkpoint, request, f"checkpoint of task {id[:12]}", timeout=None
+        )
 
     async def resume(self, id: str) -> None:
         """Let a frozen task go on."""
@@ -167,6 +191,11 @@ class Tasks:
     def tell(self, exit: Exit) -> None:
         """An end that no task of containerd's has: `exits` yields it."""
         self._told.put_nowait(exit)
+
+    async def tell_noted(self, id: str) -> None:
+        """The same of one that only its exit file has."""
+        if (exit := await self._settled(id)) is not None:
+            self.tell(exit)
 
     async def exits(self) -> AsyncIterator[Exit]:
         """Every end from now on, and what `tell` is given. Raises Unavailable when containerd goes away."""

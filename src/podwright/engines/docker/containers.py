@@ -24,6 +24,7 @@ from podwright.engines.docker.unified import write_unified
 from podwright.engines.docker.users import Users
 from podwright.engines.node import host as files
 from podwright.engines.node import limit_refusals
+from podwright.engines.refusals import plain_words
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource
@@ -268,4 +269,4 @@ def _start_refused(status: int, body: Json, container: Container) -> PodwrightEr
     if status not in (400, 500):
         return refusal(status, body, f"start container {container.id[:12]}")
     words = body.get("message", "") if isinstance(body, dict) else str(body)
-    return PodwrightError(f"Docker cannot start container {container.name}: {states.start_error(words)}")
+    return PodwrightError(f"Docker cannot start container {container.name}: {plain_words(words)}")

@@ -15,8 +15,9 @@ from podwright.engines.docker.api import Docker, part, refusal
 from podwright.engines.docker.host import Host
 from podwright.engines.docker.objects import DOCKER_ID, Objects
 from podwright.engines.docker.pause import SandboxImage
-from podwright.engines.docker.states import running_pid, start_error
+from podwright.engines.docker.states import running_pid
 from podwright.engines.node.host import seccomp_profile
+from podwright.engines.refusals import plain_words
 from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unavailable
 from podwright.linux.waiting import to_the_end
 from podwright.network import files
@@ -142,7 +143,7 @@ class Sandboxes:
         with step("docker start"):
             status, body = await to_the_end(self._docker.request("POST", f"/containers/{docker_id}/start"))
         if status in (400, 500):
-            words = start_error(body.get("message", "") if isinstance(body, dict) else str(body))
+            words = plain_words(body.get("message", "") if isinstance(body, dict) else str(body))
             for name in sandbox.config.linux.sysctls:
                 # Only the OCI runtime knows them; it names a file or the sysctl.
                 if name in words or f"/proc/sys/{name.replace('.', '/')}" in words:

@@ -32,16 +32,3 @@ def running_pid(inspected: Mapping[str, Json] | None) -> int:
     if inspected is None or not inspected["State"].get("Running"):
         return 0
     return int(inspected["State"].get("Pid") or 0)
-
-
-def start_error(words: str) -> str:
-    """What a start that failed says, without the chain of programs that handed it on."""
-    for lead in (
-        "OCI runtime create failed: ",
-        "runc create failed: ",
-        "unable to start container process: ",
-    ):
-        _, found, rest = words.partition(lead)
-        if found:
-            words = rest
-    return words.removesuffix(": unknown").strip()

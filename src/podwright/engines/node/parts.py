@@ -13,7 +13,7 @@ from podwright.engines.node import host, rootfs
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.labels import Levels
 from podwright.engines.node.places import Places
-from podwright.engines.node.requests import namespace_paths
+from podwright.engines.node.requests import has_pause, namespace_paths
 from podwright.engines.node.user_namespaces import IdMaps
 from podwright.errors import FailedPrecondition
 from podwright.linux import proc
@@ -70,7 +70,9 @@ class Made:
         return self._files.users
 
     def namespaces(self) -> NamespacePaths:
-        paths = namespace_paths(self._places, self._container.sandbox, self._container.sandbox.facts.pid)
+        sandbox = self._container.sandbox
+        # An engine may hold every pod by a process, which most pods share no PID namespace with.
+        paths = namespace_paths(self._places, sandbox, sandbox.facts.pid if has_pause(sandbox) else 0)
         target = self._container.target
         if target is None:
             return paths
