@@ -109,6 +109,8 @@ class Sandboxes:
         if _sandboxer(sandbox) != SHIM:
             await self._pauses.remove(sandbox.id, snapshotter)
         self._pods.remove_files(sandbox)
+        # Of a shim that died containerd tells a little later, as of a task that has ended.
+        self._places.exit_file(sandbox.id).unlink(missing_ok=True)
 
     async def alive(self, sandbox: Sandbox) -> bool:
         """Its namespaces, its shared memory and what holds it are there. Unavailable when only containerd can
