@@ -46,6 +46,7 @@ class Room:
         self.snapshots = Snapshots(containerd)
         self.sessions = self.another()
         self.made: dict[str, Container] = {}
+        self._snapshotters: dict[str, str] = {}
         self._parent = ""
 
     def another(self) -> Sessions:
@@ -68,7 +69,7 @@ class Room:
         sandbox = Sandbox(secrets.token_hex(32), "pod", cri.PodSandboxConfig(), runtime)
         image = Image("sha256:" + "0" * 64, (), (), 1, {})
         container = Container(id, f"c-{id[:6]}", sandbox, config, image, path, None)
-        self.made[id] = container
+        self.made[id], self._snapshotters[id] = container, snapshotter
         mounts = await self.snapshots.prepare(id, await self._chain(snapshotter), snapshotter)
         spec = json.dumps(spec_of(id, argv, config.tty, process or {})).encode()
         record = containers_pb2.Container(
@@ -105,8 +106,8 @@ class Room:
         await self.logs.finish(container.id)
         request = containers_pb2.DeleteContainerRequest(id=container.id)
         await self.containerd.ask(self.containerd.containers.Delete, request, "record")
-        record = self.made.pop(container.id)
-        await self.snapshots.remove(record.id, SNAPSHOTTER)
+        del self.made[container.id]
+        await self.snapshots.remove(container.id, self._snapshotters[container.id])
 
     async def logged(self, container: Container) -> str:
         """Once it has ended."""
@@ -142,8 +143,8 @@ async def room(daemon: Daemon, directory: Path) -> AsyncIterator[Room]:
             yield made
         finally:
             await made.sessions.close()
-            for each in list(made.made.values()):
-                await made.remove(each)
+            for container in list(made.made.values()):
+                await made.remove(container)
             await made.tasks.close()
             await made.logs.close()
             cgroups.remove(PARENT)
