@@ -15,6 +15,7 @@ from podwright.config import CniConfig, Config, ContainerdConfig, HandlerConfig
 from podwright.engines.base import Exit, Image, Sandbox
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import Shims
+from podwright.engines.containerd.images import Images
 from podwright.engines.containerd.objects import Objects
 from podwright.engines.containerd.sandboxes import Sandboxes
 from podwright.engines.containerd.snapshots import Snapshots
@@ -30,7 +31,7 @@ from podwright.linux import cgroups, mounts
 from podwright.logs.writing import LogWriter
 from podwright.network.cni import Cni
 from podwright.wire import cri_pb2 as cri
-from tests.containerd.daemon import Daemon
+from tests.containerd.daemon import BUSYBOX, Daemon
 
 POD, CONTAINER, NODE = cri.NamespaceMode.POD, cri.NamespaceMode.CONTAINER, cri.NamespaceMode.NODE
 
@@ -192,13 +193,15 @@ def configured(
 
 
 async def one_image(daemon: Daemon) -> OneImage:
-    """The image that a test's containerd has, as the pause image."""
+    """BUSYBOX as the pause image."""
     containerd = Containerd(daemon.config)
     containerd.open()
     try:
         await containerd.look()
-        (only,) = await Snapshots(containerd).list("overlayfs", "kind==committed")
-        return OneImage(only.name)
+        images = Images(containerd, Config(containerd=daemon.config))
+        image = await images.find(BUSYBOX)
+        assert image is not None
+        return OneImage(await images.chain(image.id, "overlayfs"))
     finally:
         await containerd.close()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from podwright.engines.base import Container, Image, Sandbox
+from podwright.engines.containerd.objects import GROUP
 from podwright.engines.containerd.shims import Shim
 from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Parts, Requests, namespace_paths
@@ -111,7 +112,14 @@ class Builder:
         """The spec of what holds the pod together: `image` is the pause image, `level` the pod's SELinux
         level. Errors as `spec.build.build_sandbox`."""
         request = self.rules.sandbox(requests, places, sandbox, shim, level, image)
-        return build_sandbox(str(self.platform), request, facts, explain=explain)
+        built = build_sandbox(str(self.platform), request, facts, explain=explain)
+        annotations = {**built.spec.get("annotations", {}), GROUP: sandbox.id}
+        origins = {**built.origins, f"annotations[{GROUP}]": "rule: one shim serves all tasks of the pod"}
+        return replace(
+            built,
+            spec={**built.spec, "annotations": annotations},
+            origins=origins if explain else built.origins,
+        )
 
 
 def of(sandbox: Sandbox) -> Builder:

@@ -15,7 +15,7 @@ import msgspec
 from podwright.config import Config
 from podwright.engines.base import Image, Json, Sandbox
 from podwright.engines.containerd import platforms
-from podwright.engines.containerd.objects import GROUP, KIND, OF_SANDBOX, ROOT, SANDBOX, Objects
+from podwright.engines.containerd.objects import KIND, OF_SANDBOX, ROOT, SANDBOX, Objects
 from podwright.engines.containerd.shims import Shim
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.containerd.tasks import Tasks
@@ -91,7 +91,7 @@ class Materials:
             built = builder.build_sandbox(
                 self._requests, self._places, sandbox, shim, level, image, self._facts
             )
-        spec = {**built.spec, "annotations": {**built.spec.get("annotations", {}), GROUP: sandbox.id}}
+        spec = built.spec
         ids = id_maps(self._places, sandbox)
         if ids is not None and builder.os == "linux":
             # With less than 65536 ids the pause process needs a user that is named.
