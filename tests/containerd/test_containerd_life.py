@@ -12,6 +12,7 @@ from podwright.engines.base import Presence
 from podwright.errors import PodwrightError
 from podwright.linux import cgroups, spawn
 from podwright.wire import cri_pb2 as cri
+from podwright.wire.containerd import containers_pb2
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
 from tests.containerd.daemon import Daemon, running
 from tests.oci.bench import POD, Bench
@@ -47,7 +48,7 @@ async def test_a_pod_of_two_containers(containerd_bench: Bench, daemon: Daemon) 
     assert await containerd_bench.engine.sandbox_alive(sandbox)
     assert await containerd_bench.exec(first, "hostname") == "web-0\n"
     assert cgroups.pids(f"{containerd_bench.config.cgroup_parent}/{first.id}")
-    record = next(each for each in daemon.containers() if each.id == first.id)
+    record = _record(daemon, first.id)
     assert record.labels["podwright.io/kind"] == "container"
     assert record.labels["podwright.io/sandbox"] == sandbox.id
     assert not [
@@ -131,3 +132,8 @@ async def test_both_go_away_and_nothing_is_lost(tmp_path: Path) -> None:
             assert (await bench.engine.observe_container(stays)).presence is Presence.RUNNING
             assert await bench.engine.sandbox_alive(sandbox)
         assert not left_over(daemon, config)
+
+
+def _record(daemon: Daemon, id: str) -> containers_pb2.Container:
+    (found,) = [each for each in daemon.containers() if each.id == id]
+    return found

@@ -19,10 +19,12 @@ from podwright.engines.containerd import platforms
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import Host, Shims
 from podwright.engines.containerd.images import Images
+from podwright.engines.containerd.objects import GROUP
 from podwright.engines.containerd.pause_image import CONFIG
 from podwright.engines.containerd.seen_images import SeenImages
-from podwright.engines.containerd.shims import Shim
+from podwright.engines.containerd.shims import SHIM, Shim
 from podwright.engines.node import host as node_host
+from podwright.engines.node import user_namespaces
 from podwright.engines.node.foreseen import Foreseen
 from podwright.engines.node.places import Places
 from podwright.engines.node.plan import NodePlan
@@ -84,11 +86,16 @@ class Plan(NodePlan):
         builder = platforms.of(container.sandbox)
         wanted = builder.lookups(container.config, self._facts.policy)
         request = await builder.request(self._requests, container, runtime, wanted, facts, parts)
-        return builder.build(request, facts, explain=True)
+        return _placed(
+            builder.build(request, facts, explain=True),
+            container.sandbox,
+            runtime,
+            mounted=user_namespaces.wanted(container.sandbox),
+        )
 
     async def _pause(self, sandbox: Sandbox, runtime: Runtime, warnings: list[str]) -> Built | None:
         assert isinstance(runtime, Shim)
-        return platforms.of(sandbox).build_sandbox(
+        built = platforms.of(sandbox).build_sandbox(
             self._requests,
             self._places,
             sandbox,
@@ -98,6 +105,7 @@ class Plan(NodePlan):
             self._facts,
             explain=True,
         )
+        return _placed(built, sandbox, runtime, mounted=False)
 
     async def _pause_image(self, warnings: list[str]) -> Image:
         name = self._config.containerd.sandbox_image
@@ -141,6 +149,18 @@ def planned(config: Config, hooks: Hooks) -> Iterator[Plan]:
     requests = Requests(config, places, shims, facts)
     host = Host(config, containerd, shims)
     yield Plan(config, places, shims, images, facts, requests, hooks, host, containerd)
+
+
+def _placed(built: Built, sandbox: Sandbox, shim: Shim, *, mounted: bool) -> Built:
+    """With what the spec says to containerd's shims. `mounted`: the root is ours to mount, at its path."""
+    spec, origins = dict(built.spec), dict(built.origins)
+    if not mounted and "root" in spec:
+        spec["root"] = {**spec["root"], "path": platforms.ROOTFS}
+        origins["root.path"] = "host: where the shim mounts the snapshot"
+    if shim.sandboxer != SHIM:
+        spec["annotations"] = {**spec.get("annotations", {}), GROUP: sandbox.id}
+        origins[f"annotations[{GROUP}]"] = "rule: one process of containerd's shim serves the whole pod"
+    return replace(built, spec=spec, origins=origins)
 
 
 def _with(warning: str, explanation: Explanation) -> Explanation:
