@@ -7,13 +7,20 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig
+from podwright.engines.containerd.api import any_of
+from podwright.engines.containerd.host import Shims
+from podwright.engines.containerd.shims import Shim
 from podwright.errors import FailedPrecondition
 from podwright.linux import spawn
+from podwright.wire.containerd import runc_pb2
+from tests.containerd.conftest import containerd_opened, engine_config, left_over
 from tests.containerd.daemon import NEWER, Daemon, running, search_path
 from tests.containerd.sandbox_bench import POD, OneImage, SandboxBench, configured, one_image, opened
 
@@ -129,3 +136,40 @@ def test_containerd_1_7_cannot_leave_sandboxes_to_shims(tmp_path: Path) -> None:
 
     with running(tmp_path / "older", images=False, program=NEWER["1.7"]) as older:
         assert "io.containerd.sandbox.controller.v1.shim" in asyncio.run(refused(older))
+
+
+async def test_containers_run_in_a_pod_that_its_shim_holds(
+    newer: Daemon, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = msgspec.structs.replace(
+        engine_config(newer, tmp_path / "whole", "holds"), handlers=config.handlers
+    )
+    found = Shims.get
+
+    def get(self: Shims, name: str) -> Shim:
+        # This shim is given by its path: that it calls runc, and how this host has that called, is not known.
+        options = any_of(runc_pb2.Options(binary_name=newer.handlers["runc"].path))
+        return replace(found(self, name), options=options)
+
+    monkeypatch.setattr(Shims, "get", get)
+    async with containerd_opened(whole) as bench:
+        sandbox = await bench.sandbox()
+        (shim,) = newer.shims()
+        container = await bench.container(sandbox, "sh", "-c", "echo $$; exec sleep 1000")
+        (record,) = newer.containers(f"id=={container.id}")
+        assert record.sandbox == sandbox.id
+        assert newer.shims() == [shim]
+        assert await bench.exec(container, "echo", "here") == "here\n"
+        ended = await bench.container(sandbox, "sh", "-c", "echo words; exit 3")
+        assert await bench.output(ended) == "words\n"
+        assert (await bench.exit_of(ended)).code == 3
+        await bench.remove(ended)
+        assert await bench.engine.sandbox_alive(sandbox)
+        # With the last container this old shim goes, and the pod with it.
+        await bench.engine.signal_container(container, signal.SIGKILL)
+        assert (await bench.exit_of(container)).code == 137
+        await bench.remove(container)
+        await bench.remove_sandbox(sandbox)
+        await asyncio.wait_for(spawn.exited(shim), 30)
+    assert left_over(newer, whole) == []

@@ -17,7 +17,7 @@ from podwright.engines.base import Image, Json, Sandbox
 from podwright.engines.containerd import platforms
 from podwright.engines.containerd.objects import KIND, OF_SANDBOX, ROOT, SANDBOX, Objects
 from podwright.engines.containerd.shims import Shim
-from podwright.engines.containerd.snapshots import Snapshots
+from podwright.engines.containerd.snapshots import Snapshots, unsynced
 from podwright.engines.containerd.tasks import Tasks
 from podwright.engines.node import labels, rootfs
 from podwright.engines.node.places import Places
@@ -127,10 +127,11 @@ class PodSandboxes:
         """All but the task."""
         with step("pause"):
             made = await self._materials.make(sandbox, shim, "")
-            spec, given = made.spec, made.mounts
+            spec = made.spec
+            given = made.mounts if shim.sandboxed else unsynced(made.mounts)
             if ids := id_maps(self._places, sandbox):
                 # The kernel lets nobody but us mount an overlay whose layers are mapped.
-                root = await to_the_end(asyncio.to_thread(self._mount, sandbox.id, given, ids))
+                root = await to_the_end(asyncio.to_thread(self._mount, sandbox.id, made.mounts, ids))
                 spec = {**spec, "root": {**spec["root"], "path": str(root)}}
                 given = []
             record = self._objects.record(sandbox, spec, shim.runtime_type, shim.options)

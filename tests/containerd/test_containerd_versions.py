@@ -1,0 +1,33 @@
+"""A pod's life on containerds of other versions than the host's, where tools/containerd.sh could get them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.containerd.conftest import containerd_opened, engine_config, left_over
+from tests.containerd.daemon import NEWER, running
+from tests.oci.bench import POD
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("version", NEWER)
+async def test_a_pod_from_its_making_to_its_removal(version: str, tmp_path: Path) -> None:
+    if not Path(NEWER[version]).exists():
+        pytest.skip(f"tools/containerd.sh could not get a containerd {version}")
+    with running(tmp_path / "daemon", program=NEWER[version]) as daemon:
+        config = engine_config(daemon, tmp_path)
+        async with containerd_opened(config) as bench:
+            assert bench.engine.runtime_version.startswith(version)
+            sandbox = await bench.sandbox(network=POD, pid=POD)
+            assert (await bench.engine.sandbox_info(sandbox))["sandboxer"] == "podsandbox"
+            runs = await bench.container(sandbox, "sleep", "1000")
+            assert await bench.exec(runs, "echo", "here") == "here\n"
+            script = "cat /proc/1/cmdline | tr '\\0' ' '; echo; ls -d /proc/[0-9]* | wc -l"
+            program, processes = (await bench.run(sandbox, script)).splitlines()
+            assert program == "/catatonit -P "
+            assert int(processes) >= 3
+            await bench.clear()
+        assert left_over(daemon, config) == []
