@@ -105,7 +105,11 @@ class Plan(NodePlan):
             self._facts,
             explain=True,
         )
-        return _placed(built, sandbox, runtime, mounted=False)
+        if user_namespaces.wanted(sandbox):
+            # Mounted before its task is made: the kernel lets nobody but us map its layers.
+            path = str(self._places.mapped(sandbox.id) / platforms.ROOTFS)
+            built = replace(built, spec={**built.spec, "root": {**built.spec["root"], "path": path}})
+        return built
 
     async def _pause_image(self, warnings: list[str]) -> Image:
         name = self._config.containerd.sandbox_image
@@ -152,7 +156,7 @@ def planned(config: Config, hooks: Hooks) -> Iterator[Plan]:
 
 
 def _placed(built: Built, sandbox: Sandbox, shim: Shim, *, mounted: bool) -> Built:
-    """With what the spec says to containerd's shims. `mounted`: the root is ours to mount, at its path."""
+    """With what a container's spec says to containerd's shims. `mounted`: the root is ours to mount."""
     spec, origins = dict(built.spec), dict(built.origins)
     if not mounted and "root" in spec:
         spec["root"] = {**spec["root"], "path": platforms.ROOTFS}
