@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from podwright.engines.base import Container, Image, Sandbox
+from podwright.engines.node.checkpointing import refusal, require
+from podwright.engines.node.restoring import _remove
 from podwright.engines.oci import conmon
-from podwright.engines.oci.checkpoint import refusal, require
 from podwright.engines.oci.conmon import Supervised
-from podwright.engines.oci.restore import _remove
 from podwright.engines.oci.runtimes import Runtime
 from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux.criu import Criu, Found

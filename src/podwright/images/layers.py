@@ -133,15 +133,6 @@ class Layers:
             async with self._unpackers:
                 return await self._unpack(chain_id, below, diff_id, blob)
 
-    async def pack_changes(self, upper: Path, target: Path) -> None:
-        """Make an uncompressed layer `target` of what an overlay has in its upper directory. PodwrightError
-        when that cannot be put into a layer."""
-        done = await spawn.run(
-            _program(pack.__file__, str(upper.absolute()), str(target), "changes"), env=ENVIRONMENT
-        )
-        if done.status != 0:
-            raise PodwrightError(f"cannot make a layer of {upper}: {done.stderr.decode().strip()}")
-
     async def unpack_changes(self, image_chain: Sequence[str], diff_id: str, file: Path, work: Path) -> Path:
         """Unpack the layer `file` of digest `diff_id` over an image's layers (bottom first) into a directory
         of `work`, as it can be the upper directory of an overlay. Errors as `ensure`."""
@@ -286,6 +277,16 @@ async def pack_root(directory: Path, target: Path) -> str:
     if done.status != 0:
         raise PodwrightError(f"cannot make a layer of {directory}: {done.stderr.decode().strip()}")
     return done.stdout.decode().strip()
+
+
+async def pack_changes(upper: Path, target: Path) -> None:
+    """Make an uncompressed layer `target` of what an overlay has in its upper directory. PodwrightError
+    when that cannot be put into a layer."""
+    done = await spawn.run(
+        _program(pack.__file__, str(upper.absolute()), str(target), "changes"), env=ENVIRONMENT
+    )
+    if done.status != 0:
+        raise PodwrightError(f"cannot make a layer of {upper}: {done.stderr.decode().strip()}")
 
 
 async def to_its_end(cleaning: Coroutine[Any, Any, None]) -> None:

@@ -152,10 +152,6 @@ class ImageStore:
             self._layers.directory(EMPTY)
         ]
 
-    async def pack_changes(self, upper: Path, target: Path) -> None:
-        """See `Layers.pack_changes`."""
-        await self._layers.pack_changes(upper, target)
-
     async def unpack_changes(self, image_id: str, diff_id: str, file: Path, work: Path) -> Path:
         """See `Layers.unpack_changes`."""
         return await self._layers.unpack_changes(self._records.entry(image_id).chain, diff_id, file, work)

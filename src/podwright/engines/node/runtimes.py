@@ -16,6 +16,10 @@ class Runtime(Protocol):
     def handler(self) -> str: ...
 
     @property
+    def program(self) -> str:
+        """Its absolute path."""
+
+    @property
     def kind(self) -> str:
         """The program's own name, such as "crun": which of the runtimes' peculiarities apply."""
 

@@ -1,163 +1,58 @@
-"""Checkpoints of running containers: the runtime lets CRIU dump the processes, what they have changed in
-their root file system becomes a layer, and both go into an archive. The container is frozen meanwhile.
-"""
+"""Checkpoints of the oci engine's containers, by the OCI runtime's `pause`, `checkpoint` and `resume`."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from podwright.checkpoints import layout, writing
-from podwright.clock import SYSTEM
 from podwright.engines.base import Container
-from podwright.engines.node import user_namespaces
 from podwright.engines.node.places import Places
 from podwright.engines.oci import conmon
 from podwright.engines.oci.runtimes import Runtime, Runtimes
 from podwright.engines.oci.tasks import Tasks
 from podwright.errors import FailedPrecondition
-from podwright.images.store import ImageStore
-from podwright.linux import criu, spawn, trees
+from podwright.images.layers import pack_changes
+from podwright.linux import spawn
 from podwright.linux.criu import Criu
-from podwright.linux.waiting import to_the_end
-from podwright.steps import step
-from podwright.wire import cri_pb2 as cri
 
-log = logging.getLogger(__name__)
-
-GRACE = 60.0
-"""Seconds that a dump which nobody wants any more may take to end by itself: CRIU is inside the processes."""
-PROBE_TIMEOUT = 10.0
 OPTIONS = ("--leave-running", "--tcp-established", "--file-locks")
 
 
-class Checkpoints:
-    def __init__(
-        self, places: Places, runtimes: Runtimes, tasks: Tasks, images: ImageStore, criu: Criu
-    ) -> None:
+class Dumping:
+    """Implements engines.node.checkpointing.Dumping."""
+
+    def __init__(self, places: Places, runtimes: Runtimes, tasks: Tasks, criu: Criu) -> None:
         self._places = places
         self._runtimes = runtimes
         self._tasks = tasks
-        self._images = images
         self._criu = criu
-        self._dumps: dict[str, asyncio.Future[None]] = {}
-        """CRIU at work, by the container's id."""
 
-    async def make(self, container: Container, status: cri.ContainerStatus, location: Path) -> None:
-        """See `Engine.checkpoint_container`."""
-        await asyncio.to_thread(writing.check_place, location)
-        runtime = self._runtimes.get(container.sandbox.handler)
-        await require(runtime, container, self._criu, "checkpointed")
-        id = container.id
-        work = self._places.dump(id)
-        trees.remove(work)  # of a podwright that was killed
-        (work / layout.IMAGES).mkdir(mode=0o700, parents=True)
-        work.chmod(0o700)
-        try:
-            async with self._frozen(runtime, id):
-                with step("criu dump"):
-                    await self._patiently(id, self._dump(runtime, id, work))
-                with step("rootfs diff"):
-                    upper = self._places.container_root(id) / "upper"
-                    await self._images.pack_changes(upper, work / layout.DIFF)
-            now = SYSTEM.now()
-            (work / layout.CONFIG).write_bytes(layout.config_dump(status, runtime.handler, now))
-            (work / layout.STATUS).write_bytes(layout.status_dump(status))
-            (work / layout.TASK).write_bytes(layout.task_dump(status, container.facts.pid))
-            with step("archive"):
-                await writing.write(location, self._files(container, work))
-        finally:
-            await to_the_end(asyncio.to_thread(trees.remove, work))
+    def runtime(self, container: Container) -> Runtime:
+        return self._runtimes.get(container.sandbox.handler)
 
-    def abort(self, id: str) -> None:
-        """The container is being killed: CRIU need not be spared."""
-        if dump := self._dumps.get(id):
-            dump.cancel()
+    async def freeze(self, container: Container) -> None:
+        runtime = self.runtime(container)
+        done = await spawn.run(runtime.argv("pause", container.id))
+        if done.status != 0:
+            words = conmon.plain_words(done.stderr.decode(errors="replace"))
+            raise FailedPrecondition(
+                f"container {container.id[:12]} cannot be frozen: {runtime.kind}: {words}"
+            )
 
-    def _files(self, container: Container, work: Path) -> dict[str, Path]:
-        """By their names in the archive, those first that a reader looks for first."""
-        log_path = Path(container.log_path) if container.log_path else None
-        files = {
-            layout.CONFIG: work / layout.CONFIG,
-            layout.SPEC: self._places.container_run(container.id) / "config.json",
-            layout.STATUS: work / layout.STATUS,
-            layout.TASK: work / layout.TASK,
-            layout.DUMP_LOG: work / layout.DUMP_LOG,
-            layout.STATISTICS: work / layout.STATISTICS,
-            layout.DIFF: work / layout.DIFF,
-        }
-        if log_path is not None:
-            files[layout.LOG] = log_path
-        there = {name: path for name, path in files.items() if path.is_file()}
-        return there | {f"{layout.IMAGES}/": work / layout.IMAGES}
+    async def resume(self, container: Container) -> str:
+        return await self._tasks.resume(self.runtime(container), container.id)
 
-    @asynccontextmanager
-    async def _frozen(self, runtime: Runtime, id: str) -> AsyncIterator[None]:
-        """Inside, nothing in the container runs: its files belong to the same moment as its memory."""
-        done = await to_the_end(spawn.run(runtime.argv("pause", id)))
-        try:
-            if done.status != 0:
-                words = conmon.plain_words(done.stderr.decode(errors="replace"))
-                raise FailedPrecondition(f"container {id[:12]} cannot be frozen: {runtime.kind}: {words}")
-            yield
-        finally:
-            if words := await to_the_end(self._tasks.resume(runtime, id)):
-                log.error("container %s stays frozen: %s", id, words)
-
-    async def _dump(self, runtime: Runtime, id: str, work: Path) -> None:
-        command = runtime.argv(
-            "checkpoint", *OPTIONS, "--image-path", str(work / layout.IMAGES), "--work-path", str(work), id
+    async def dump(self, container: Container, images: Path, work: Path) -> str:
+        command = self.runtime(container).argv(
+            "checkpoint", *OPTIONS, "--image-path", str(images), "--work-path", str(work), container.id
         )
         done = await spawn.run(command, env={"PATH": self._criu.search_path()})
-        if done.status != 0:
-            words = criu.log_complaints(work / layout.DUMP_LOG)
-            words = words or conmon.plain_words(done.stderr.decode(errors="replace"))
-            raise FailedPrecondition(f"container {id[:12]} cannot be checkpointed: criu: {words}")
-
-    async def _patiently(self, id: str, work: Awaitable[None]) -> None:
-        """Await a dump. When cancelled it may come to its end first: a CRIU that is killed leaves processes
-        in the middle of its own code."""
-        dump = self._dumps[id] = asyncio.ensure_future(work)
-        try:
-            await asyncio.shield(dump)
-        except asyncio.CancelledError:
-            await to_the_end(asyncio.wait([dump], timeout=GRACE))
-            dump.cancel()
-            await to_the_end(asyncio.wait([dump]))
-            raise
-        finally:
-            del self._dumps[id]
-
-
-async def require(runtime: Runtime, container: Container, criu: Criu, what: str) -> None:
-    """FailedPrecondition with all reasons when `container` cannot be `what` ("checkpointed", "restored")."""
-    reasons = [why] if (why := await refusal(runtime)) else []
-    if user_namespaces.wanted(container.sandbox):
-        reasons.append("its pod has a user namespace of its own, whose ids the archive would not fit")
-    if not runtime.sandboxed:
-        try:
-            await criu.require()
-        except FailedPrecondition as error:
-            reasons.append(str(error))
-    if why and reasons == [why] and runtime.kind == "crun":
-        reasons = [f"{why}; a handler with runc can do it"]
-    if reasons:
-        raise FailedPrecondition(f"container {container.id[:12]} cannot be {what}: {'; and '.join(reasons)}")
-
-
-async def refusal(runtime: Runtime) -> str:
-    """Why the runtime of a handler cannot let CRIU work; "" when it can."""
-    if runtime.sandboxed:
-        return f"handler {runtime.handler!r}: gVisor's processes are not this kernel's: CRIU cannot dump them"
-    if runtime.kind == "runc":
-        return ""
-    if runtime.kind == "crun":
-        done = await spawn.run([runtime.program, "--version"], timeout=PROBE_TIMEOUT, limit=1 << 12)
-        if b"+CRIU" in done.stdout.split():
+        if done.status == 0:
             return ""
-        version = done.stdout.decode(errors="replace").partition("\n")[0].strip()
-        return f"handler {runtime.handler!r}: {version or 'crun'} was built without CRIU"
-    return f"handler {runtime.handler!r}: podwright does not know how {runtime.kind} is told to do it"
+        words = conmon.plain_words(done.stderr.decode(errors="replace"))
+        return words or f"it ended with status {done.status}"
+
+    async def pack_changes(self, container: Container, target: Path) -> None:
+        await pack_changes(self._places.container_root(container.id) / "upper", target)
+
+    def spec(self, container: Container) -> Path:
+        return self._places.container_run(container.id) / "config.json"

@@ -25,13 +25,14 @@ from podwright.engines.node import (
     user_namespaces,
 )
 from podwright.engines.node.building import Building, Rules
+from podwright.engines.node.checkpointing import Checkpoints
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.parts import mounted, started, with_process
 from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Requests
 from podwright.engines.oci import conmon, exec, sessions, strays
 from podwright.engines.oci.attach import Attachments
-from podwright.engines.oci.checkpoint import Checkpoints
+from podwright.engines.oci.checkpoint import Dumping
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.executions import Place
 from podwright.engines.oci.restore import Restores
@@ -88,7 +89,7 @@ class Containers:
         self._building = Building(places, runtimes, volumes, requests, hooks, levels, self._alive)
         self._volumes = volumes
         self._restores = Restores(places, tasks, images, criu)
-        self._checkpoints = Checkpoints(places, runtimes, tasks, images, criu)
+        self._checkpoints = Checkpoints(places, Dumping(places, runtimes, tasks, criu), criu)
 
     def close(self) -> None:
         """Let go; containers keep running."""
