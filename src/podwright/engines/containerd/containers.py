@@ -8,21 +8,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from podwright.checkpoints.layout import Checkpoint
 from podwright.config import Config
 from podwright.engines.base import Container, ContainerFacts, Json, Observation
 from podwright.engines.containerd import platforms
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.creation import Creation, by_runtime
+from podwright.engines.containerd.dumping import DaemonsCriu, Dumping
 from podwright.engines.containerd.host import Shims
 from podwright.engines.containerd.limits import Changeable
 from podwright.engines.containerd.objects import Objects
 from podwright.engines.containerd.podsandbox import described
+from podwright.engines.containerd.restore import Restores
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.containerd.tasks import Tasks
 from podwright.engines.containerd.volumes import Unpacked, VolumeViews
 from podwright.engines.log_limits import LogLimits
 from podwright.engines.node import host, labels, rootfs, unstartable, user_namespaces
 from podwright.engines.node.building import Building
+from podwright.engines.node.checkpointing import Checkpoints
 from podwright.engines.node.image_mounts import ImageMounts
 from podwright.engines.node.parts import started
 from podwright.engines.node.places import Places
@@ -32,7 +36,6 @@ from podwright.engines.node.updates import Updates
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups, mounts, trees
-from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.spec.inputs import HostFacts
 from podwright.steps import step
@@ -57,7 +60,6 @@ class Containers:
         hooks: Hooks,
         logs: LogWriter,
         log_limits: LogLimits,
-        criu: Criu,
     ) -> None:
         self._config = config
         self._places = places
@@ -74,6 +76,20 @@ class Containers:
         self._creation = Creation(
             places, objects, snapshots, tasks, images, facts, requests, building, logs, log_limits
         )
+        dumping = Dumping(
+            containerd,
+            places,
+            shims,
+            objects,
+            snapshots,
+            tasks,
+            images,
+            config.containerd.snapshotter,
+        )
+        self.criu = DaemonsCriu(containerd.endpoint)
+        """As containerd's runtimes find it."""
+        self._checkpoints = Checkpoints(places, dumping, self.criu)
+        self._restores = Restores(places, objects, snapshots, tasks, self._creation, dumping, self.criu)
         self._updates = Updates(config, Changeable(shims, objects, tasks), facts)
 
     async def create(self, container: Container, undo: AsyncExitStack) -> ContainerFacts:
@@ -82,15 +98,27 @@ class Containers:
         wanted = builder.lookups(container.config, self._facts.policy)
         made: list[Path] = []
         undo.push_async_callback(self._unmake, container, made)
+        if container.checkpoint is not None:
+            await self._restores.require(container, shim)
         ids = user_namespaces.id_maps(self._places, container.sandbox)
         found = await self._creation.snapshot(container, shim)
+        if container.checkpoint is not None:
+            await self._restores.take_in(container, shim, container.checkpoint, found)
         root = await self._creation.root(container, shim, found, ids)
         drawn = await self._creation.draw(container, shim, builder, wanted, root, ids, made)
-        await self._creation.record(container, shim, drawn.spec, ids)
+        spec = drawn.spec
+        if container.checkpoint is not None:
+            spec = self._restores.with_options(container, spec)
+        await self._creation.record(container, shim, spec, ids)
+        if container.checkpoint is not None:
+            # A process it gets by its start.
+            return ContainerFacts(0, drawn.user.uid, drawn.user.gid, drawn.user.groups)
         return await self._creation.first_process(container, shim, drawn, root.mounts)
 
     async def start(self, container: Container) -> ContainerFacts | None:
         shim = self._shims.get(container.sandbox.handler)
+        if self._restores.pending(container.id):
+            return await self._restores.start(container, shim)
         unstartable.check(self._places.container_run(container.id), shim.kind)
         try:
             await self._tasks.start(container.id)
@@ -100,7 +128,9 @@ class Containers:
 
     async def signal(self, container: Container, number: int) -> None:
         id, everything = container.id, number == signal.SIGKILL
-        if unstartable.end(self._places, id, number):
+        if everything:
+            self._checkpoints.abort(id)
+        if await self._restores.signal(id, number) or unstartable.end(self._places, id, number):
             await self._tasks.tell_noted(id)
             return
         try:
@@ -152,7 +182,15 @@ class Containers:
             raise FailedPrecondition(f"nobody writes the log {container.log_path}: its container has ended")
         await self._logs.reopen(container.id)
 
+    async def checkpoint(self, container: Container, status: cri.ContainerStatus, location: Path) -> None:
+        await self._checkpoints.make(container, status, location)
+
+    async def read_checkpoint(self, reference: str) -> Checkpoint:
+        return await self._restores.look(reference)
+
     async def observe(self, container: Container) -> Observation:
+        if (waiting := await self._restores.observe(container.id)) is not None:
+            return waiting
         if (waiting := unstartable.observe(self._places, container.id)) is not None:
             return waiting
         return await self._tasks.observe(container.id)

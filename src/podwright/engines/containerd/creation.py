@@ -222,5 +222,5 @@ def _options(shim: Shim, ids: IdMaps | None, restore: Path | None = None) -> Any
         # The pod's root, who is not the host's, opens the pipes that the shim makes.
         options.io_uid, options.io_gid = ids.root
     if restore is not None:
-        options.criu_image_path = str(restore)
+        options.criu_image_path, options.criu_work_path = str(restore), str(restore.parent)
     return any_of(options)

@@ -53,7 +53,6 @@ from podwright.engines.streams import Connection, Streams
 from podwright.errors import FailedPrecondition, PodwrightError
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups
-from podwright.linux.criu import Criu
 from podwright.logs.writing import LogWriter
 from podwright.network.cni import Cni
 from podwright.steps import step
@@ -140,7 +139,6 @@ class ContainerdEngine:
             self._hooks,
             self._logs,
             log_limits,
-            Criu(self._config.criu),
         )
         self._plan = Plan(
             self._config,

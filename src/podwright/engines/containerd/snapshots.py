@@ -65,6 +65,12 @@ class Snapshots:
         request = snapshots_pb2.MountsRequest(snapshotter=snapshotter, key=key)
         return await self._make(self._containerd.snapshots.Mounts, request, key)
 
+    async def parent(self, key: str, snapshotter: str) -> str:
+        """What it stands on, "" for nothing. NotFound."""
+        request = snapshots_pb2.StatSnapshotRequest(snapshotter=snapshotter, key=key)
+        answer = await self._containerd.ask(self._containerd.snapshots.Stat, request, f"snapshot {key}")
+        return str(answer.info.parent)
+
     async def remove(self, key: str, snapshotter: str) -> None:
         """Twice is fine. FailedPrecondition while another one stands on it."""
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
@@ -140,30 +146,32 @@ def unsynced(found: Sequence[types_pb2.Mount]) -> list[types_pb2.Mount]:
 
 
 @asynccontextmanager
-async def shown(found: Sequence[types_pb2.Mount], target: Path) -> AsyncIterator[Path]:
-    """Inside, what they mount is to be read at `target`, a directory that is made and goes. Raises OSError;
+async def shown(
+    found: Sequence[types_pb2.Mount], target: Path, *, readonly: bool = True
+) -> AsyncIterator[Path]:
+    """Inside, what they mount is to be seen at `target`, a directory that is made and goes. Raises OSError;
     FailedPrecondition for mounts that only containerd itself can make."""
     if len(found) != 1 or "/" in found[0].type:
         kinds = ", ".join(each.type for each in found)
         raise FailedPrecondition(f"mounts of the kind {kinds} cannot be made outside containerd")
     target.mkdir(parents=True, exist_ok=True)
     try:
-        await to_the_end(asyncio.to_thread(_mount, found[0], target))
+        await to_the_end(asyncio.to_thread(_mount, found[0], target, readonly))
         yield target
     finally:
         await to_the_end(asyncio.to_thread(mounts.unmount, target))
         target.rmdir()
 
 
-def _mount(found: types_pb2.Mount, target: Path) -> None:
+def _mount(found: types_pb2.Mount, target: Path, readonly: bool) -> None:
     if found.type in ("bind", "rbind"):
-        mounts.bind(Path(found.source), target, recursive="rbind" in found.options, readonly=True)
+        mounts.bind(Path(found.source), target, recursive="rbind" in found.options, readonly=readonly)
         return
     if found.type == "overlay":
         upper, work = Snapshots.upper_dir([found]), Snapshots.work_dir([found])
-        mounts.overlay(target, Snapshots.lower_dirs([found]), upper, work, readonly=True)
+        mounts.overlay(target, Snapshots.lower_dirs([found]), upper, work, readonly=readonly)
         return
-    flags, data = syscalls.MS_RDONLY, []
+    flags, data = syscalls.MS_RDONLY if readonly else 0, []
     for each in found.options:
         if each in _FLAGS:
             flags |= _FLAGS[each]
