@@ -73,7 +73,7 @@ async def test_stdin_and_all_output_and_the_end(made: Room) -> None:
 
 
 async def test_without_a_log_it_can_be_attached_to_and_is_read(made: Room) -> None:
-    container = await started(made, "head -c 3000000 /dev/zero; read x; echo got $x", log=False)
+    container = await started(made, "head -c 6000000 /dev/zero; read x; echo got $x", log=False)
     client = Client(b"word\n", closed=True)
     session = attach(made, container, client.streams)
     await client.stdout.has(b"got word\n")
@@ -127,7 +127,7 @@ async def test_a_killed_podwrights_client_ends_a_stdin_that_was_for_it(made: Roo
 
 
 async def test_several_at_once_have_all_of_it_and_the_slowest_holds_it_up(made: Room) -> None:
-    script = "read go; seq 1 300000; seq 1 3000 >&2; echo end"
+    script = "read go; seq 1 600000; seq 1 3000 >&2; echo end"
     container = await started(made, script)
     clients = [Client() for _ in range(3)]
     stalled, gone, quick = clients
@@ -140,14 +140,14 @@ async def test_several_at_once_have_all_of_it_and_the_slowest_holds_it_up(made: 
     quick.stdin.send(b"go\n")
     await quick.stdout.has(b"\n100\n")
     await until_slowed(made, container)
-    assert b"\n300000\n" not in quick.stdout.data
+    assert b"\n600000\n" not in quick.stdout.data
     sessions[1].cancel()  # who has gone holds nobody up
     await until_slowed(made, container)
-    assert b"\n300000\n" not in quick.stdout.data
+    assert b"\n600000\n" not in quick.stdout.data
     stalled.stdout.gate.set()
     assert await made.exit(container) == 0
     await asyncio.wait_for(asyncio.gather(sessions[0], sessions[2]), PATIENCE)
-    wanted = "".join(f"{n}\n" for n in range(1, 300001)) + "end\n"
+    wanted = "".join(f"{n}\n" for n in range(1, 600001)) + "end\n"
     errors = "".join(f"{n}\n" for n in range(1, 3001))
     for each in (stalled, quick):
         assert each.stdout.data.decode() == wanted
