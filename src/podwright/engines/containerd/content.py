@@ -115,6 +115,10 @@ class Content:
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, LONGEST_WAIT)
                     continue
+                except PodwrightError:
+                    if await self._came(ref) >= blob.size > 0:
+                        await self.abort(ref)  # nothing more would make it what it must be
+                    raise
             return await self.label(blob.digest, labels)
 
     async def abort(self, ref: str) -> None:
@@ -124,6 +128,15 @@ class Content:
             await self._containerd.ask(self._containerd.content.Abort, request, f"write {ref}")
         except NotFound:
             pass
+
+    async def _came(self, ref: str) -> int:
+        """Bytes of an unfinished write."""
+        request = content_pb2.StatusRequest(ref=ref)
+        try:
+            answer = await self._containerd.ask(self._containerd.content.Status, request, f"write {ref}")
+        except PodwrightError:
+            return 0
+        return int(answer.status.offset)
 
     async def _write(self, ref: str, blob: Descriptor, pieces: Pieces, labels: Mapping[str, str]) -> None:
         for again in (False, True):

@@ -173,6 +173,7 @@ class Images:
         """The name of the snapshot that the image is in `snapshotter`, "" for one without layers; unpacked
         when it is not there yet. NotFound without the image, FailedPrecondition when its layers are not in
         the content store any more."""
+        self._unpacking.check(snapshotter)
         tree = (await self._records.with_id(image_id)).trees[-1]
         chain_id = tree.chain[-1] if tree.chain else ""
         if not chain_id and not tree.artifact:
@@ -230,7 +231,6 @@ class Images:
         self._use.changed()
 
     async def _unpack(self, tree: Tree, snapshotter: str) -> str:
-        self._unpacking.check(snapshotter)
         async with self._leases.lease(f"{tree.id} for {snapshotter}") as lease:
             await lease.hold(CONTENT, tree.digests)
             if tree.artifact:
