@@ -117,6 +117,31 @@ def test_a_peer_that_answers_a_ping_and_grants_nothing_keeps_no_windows() -> Non
     assert pings(raw.heard()) == []
 
 
+def test_a_peer_that_keeps_no_windows_is_granted_nothing_until_it_shows_that_it_does() -> None:
+    client, raw, (one, two) = streams(SMALL, 2)
+    client.send(one, bytes(65 * KIB))
+    raw.say(*pings(raw.heard()))
+    for stream in (one, two):
+        raw.say(Data(stream, bytes(64 * KIB)))
+        client.consumed(stream, 64 * KIB)
+    assert raw.heard() == []
+    raw.say(WindowUpdate(two, 1))
+    assert raw.heard() == [WindowUpdate(one, 64 * KIB), WindowUpdate(two, 64 * KIB)]
+    raw.say(WindowUpdate(0, 1))
+    assert raw.heard() == [WindowUpdate(0, 128 * KIB)]
+
+
+def test_a_peer_that_keeps_only_the_windows_of_streams_is_granted_theirs() -> None:
+    client, raw, (one,) = streams(SMALL, 1)
+    raw.say(WindowUpdate(one, 1 << 20))
+    client.send(one, bytes(65 * KIB))
+    raw.say(*pings(raw.heard()))
+    for _ in range(5):
+        raw.say(Data(one, bytes(64 * KIB)))
+        client.consumed(one, 64 * KIB)
+        assert raw.heard() == [WindowUpdate(one, 64 * KIB)]
+
+
 def test_a_peer_that_grants_before_it_answers_keeps_windows() -> None:
     client, raw, (one,) = streams(SMALL, 1)
     client.send(one, bytes(65 * KIB))

@@ -158,12 +158,19 @@ class Connection:
     def consumed(self, stream_id: int, length: int) -> None:
         """`length` bytes of the stream's data have been used, or thrown away: the peer may send more. Also
         for streams that have ended."""
-        if self._flow.overrun or not length:
-            return
         stream = self._streams.get(stream_id)
-        if stream is not None and not stream.received_fin and (delta := stream.incoming.consumed(length)):
-            self._put(frames.WindowUpdate(stream_id, delta))
-        if delta := self._flow.incoming.consumed(length):
+        if stream is not None and not stream.received_fin:
+            stream.incoming.consumed(length)
+            self._grant_stream(stream)
+        self._flow.incoming.consumed(length)
+        self._grant_session()
+
+    def _grant_stream(self, stream: Entry) -> None:
+        if self._flow.streams_kept is not Kept.NO and (delta := stream.incoming.grant()):
+            self._put(frames.WindowUpdate(stream.id, delta))
+
+    def _grant_session(self) -> None:
+        if self._flow.session_kept is not Kept.NO and (delta := self._flow.incoming.grant()):
             self._put(frames.WindowUpdate(0, delta))
 
     def ping(self) -> int:
@@ -291,7 +298,7 @@ class Connection:
             return
         if size > windows.LARGEST:
             raise ProtocolError(f"an initial window of {size} bytes; 2^31-1 is the most")
-        self._flow.streams_kept = Kept.YES
+        self._keeps_streams()
         if change := size - self._flow.initial:
             self._flow.initial = size
             for stream in self._streams.all():
@@ -301,13 +308,22 @@ class Connection:
     def _on_window_update(self, frame: frames.WindowUpdate) -> None:
         if frame.stream_id == 0:
             self._flow.session_kept = Kept.YES
+            self._grant_session()
             self._flow.outgoing.grant(frame.delta)
             self._opened(0)
             return
-        self._flow.streams_kept = Kept.YES
+        self._keeps_streams()
         stream = self._streams.get(frame.stream_id)
         if stream is not None and self._grant(stream, frame.delta):
             self._opened(frame.stream_id)
+
+    def _keeps_streams(self) -> None:
+        """One that was taken for a peer without windows may be waiting for what it was not granted."""
+        changed = self._flow.streams_kept is Kept.NO
+        self._flow.streams_kept = Kept.YES
+        for stream in self._streams.all() if changed else ():
+            if not stream.received_fin:
+                self._grant_stream(stream)
 
     def _grant(self, stream: Entry, delta: int) -> bool:
         try:

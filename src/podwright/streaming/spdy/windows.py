@@ -7,6 +7,8 @@ streams and for the session's alone:
 - A peer that has sent WINDOW_UPDATE (or SETTINGS with an initial window) keeps windows. It is never sent more
   than it granted, and when it sends more than it was granted that is an error.
 - A peer that sends more than it was granted before it has granted anything keeps none.
+- Who keeps none is granted nothing, either. A Go server that closes a connection while a WINDOW_UPDATE waits
+  to be read, or before one comes, has its kernel throw away whatever of the output is still to be sent.
 - As long as neither has happened, the initial 64 KiB are respected. When they are used up, a PING goes after
   them: a peer that answers it and has granted nothing keeps no windows. (One that does keep them, says
   nothing of them at the start and reads slowly would be overrun. Implementations that keep windows begin with
@@ -66,10 +68,12 @@ class Incoming:
         self._room -= length
         return self._room >= 0
 
-    def consumed(self, length: int) -> int:
-        """`length` bytes have been used. What to grant the peer now: nothing until half a window has
-        gathered."""
+    def consumed(self, length: int) -> None:
+        """`length` bytes have been used."""
         self._consumed += length
+
+    def grant(self) -> int:
+        """What to grant the peer now: nothing until half a window has gathered."""
         if 2 * self._consumed < self._size:
             return 0
         delta, self._consumed = self._consumed, 0
@@ -88,7 +92,7 @@ class Flow:
         self.streams_kept = Kept.UNKNOWN
         self.session_kept = Kept.UNKNOWN
         self.overrun = False
-        """The peer has sent more than it was granted: granting is of no use."""
+        """The peer has sent more than it was granted, and may go on."""
 
     def allowance(self, stream: Outgoing) -> int:
         """Bytes that may be sent on a stream now."""
