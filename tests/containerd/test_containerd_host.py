@@ -139,7 +139,7 @@ def test_shims_are_looked_for_where_that_containerd_does(daemon: Daemon) -> None
     environment = (Path("/proc") / str(daemon.process.pid) / "environ").read_bytes().split(b"\0")
     path = next(os.fsdecode(each[5:]) for each in environment if each.startswith(b"PATH="))
     beside = (Path("/proc") / str(daemon.process.pid) / "exe").readlink().parent
-    assert shim_path(daemon.socket) == f"{path}:{beside}"
+    assert shim_path(daemon.socket).split(":") == list(dict.fromkeys([*path.split(":"), str(beside)]))
 
 
 @pytest.mark.root

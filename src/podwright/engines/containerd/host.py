@@ -231,4 +231,5 @@ def shim_path(endpoint: Path) -> str:
     except OSError:
         return os.environ.get("PATH", os.defpath)
     path = next((each for each in environment if each.startswith(b"PATH=")), b"PATH=")
-    return f"{os.fsdecode(path.removeprefix(b'PATH='))}:{program.parent}".lstrip(":")
+    places = os.fsdecode(path.removeprefix(b"PATH=")).split(":")
+    return ":".join(dict.fromkeys(each for each in (*places, str(program.parent)) if each))
