@@ -1,5 +1,6 @@
-"""Checkpoints of containerd's tasks, and what they are restored from: containerd lets the shim let the runtime
-let CRIU work. Layers go to and from snapshots by the daemon's own diff service where only that knows them."""
+"""Checkpoints of containerd's tasks, and what they are restored from: containerd lets the shim let the
+runtime let CRIU work. Layers go into snapshots, and out of those that are no directories, by the daemon's own
+diff service."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Containers of the containerd engine that are restored from a checkpoint: their task is made of the dump, and
-CRIU brings it to life at its start."""
+"""Containers of the containerd engine that are restored from a checkpoint: their task is made of the dump,
+and CRIU brings it to life at its start."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from podwright.steps import step
 from podwright.wire.containerd import task_types_pb2, types_pb2
 
 OPTIONS = "tcp-close\ntcp-established\nfile-locks\n"
-"""What containerd's shim tells CRIU nothing of. Connections were another pod's, with another address: one that
-is closed a program can notice."""
+"""What containerd's shim tells CRIU nothing of. Connections were another pod's, with another address: one
+that is closed a program can notice."""
 
 
 class Restores:
