@@ -49,7 +49,7 @@ class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     """Of the containerd engine, for this handler's pods; empty: containerd.snapshotter."""
     sandboxer: Literal["", "podsandbox", "shim"] = ""
     """Who holds this handler's pods together in the containerd engine: a pause container, or the shim by
-    containerd's sandbox service. Empty: "shim" where the shim can, else "podsandbox"."""
+    containerd's sandbox service. Empty: "podsandbox", for a shim cannot be asked whether it can."""
 
 
 class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -151,8 +151,7 @@ class PodSandboxes:
 
     async def end(self, id: str) -> None:
         """Kill it, and delete its task; fine when there is none."""
-        with step("end pause"):
-            await self._tasks.end(id)
+        await self._tasks.end(id)
         mounts.unmount(self._root(id))
 
     async def remove(self, id: str, snapshotter: str) -> None:
