@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwright.config import Config
@@ -91,6 +92,10 @@ async def test_creations_are_undone_and_orphans_are_found(
         running_one = await bench.container(sandbox, "sleep", "1000")
         known = {sandbox.id}, {running_one.id}
         assert not await bench.engine.orphans(*known)
+        # What another podwright has in the same containerd, namespace and cgroup is not left over.
+        roots = {"root": str(tmp_path / "other-root"), "run": str(tmp_path / "other-run")}
+        async with containerd_opened(msgspec.structs.replace(containerd_config, **roots)) as other:
+            assert not await other.engine.orphans(set(), set())
         # Records that are gone: all of it is left over, and goes.
         bench.sandboxes.clear()
         bench.containers.clear()
