@@ -17,7 +17,7 @@ from podwright.linux import spawn
 from podwright.linux.readiness import readable
 from podwright.logs import writer_listeners
 from podwright.logs.limits import Limits
-from podwright.logs.writer import END
+from podwright.logs.writer import END, LINGER
 from podwright.logs.writing import LogWriter
 
 PATIENCE = 60.0
@@ -135,10 +135,15 @@ async def test_whoever_does_not_read_is_not_waited_for_at_the_end(tmp_path: Path
             assert await is_held_up(tmp_path / "0.log", filling)
             await writer.hasten("a")
             await asyncio.wait_for(filling, PATIENCE)
+            pid = int(str((await writer.status())["pid"]))
             await writer.finish("a")
             assert (tmp_path / "0.log").read_text().count("\n") == FULL // 100
             # It is all there for it, too, and the writer stays until it is taken.
+            ended = asyncio.ensure_future(spawn.exited(pid))
+            await asyncio.wait([ended], timeout=1.5 * LINGER)
+            assert not ended.done()
             assert len(await said(slow["stdout"])) == FULL // 100 * 100
+            await asyncio.wait_for(ended, PATIENCE)
     await writer.hasten("a")
 
 
