@@ -33,13 +33,21 @@ class Room:
         self._opened: list[Images] = []
 
     async def images(
-        self, *, snapshotter: str = OVERLAY, handler_snapshotter: str = "", **settings: Any
+        self,
+        *,
+        snapshotter: str = OVERLAY,
+        handler_snapshotter: str = "",
+        sandbox_image: str = "",
+        **settings: Any,
     ) -> Images:
         """The images of this namespace, of a podwright of its own with these settings of [images]."""
         config = Config(
             root=str(self._directory / f"root-{len(self._opened)}"),
             containerd=msgspec.structs.replace(
-                self.daemon.config, namespace=self.api.namespace, snapshotter=snapshotter
+                self.daemon.config,
+                namespace=self.api.namespace,
+                snapshotter=snapshotter,
+                sandbox_image=sandbox_image,
             ),
             handlers={"crun": HandlerConfig(path="crun", snapshotter=handler_snapshotter)},
             images=ImageConfig(**settings),

@@ -222,11 +222,10 @@ async def test_images_that_share_a_layer_fetch_it_once_though_the_first_gives_up
     await halfway(registry, base)
     second = source.begin(images, "b")
 
-    async def leased() -> bool:
-        return len(await room.leases()) == 2
+    async def joined() -> bool:
+        return images._pulling._rooms.fetches._works[base].parties == 2
 
-    await until(leased)
-    await asyncio.wait({second}, timeout=0.3)
+    await until(joined)
     first.cancel()
     await asyncio.wait({first})
     await room.collect()
