@@ -4,153 +4,35 @@ those that were recorded, in their order; what else podwright does is said where
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from google.protobuf import json_format
 
-from podwright.config import Config, DockerConfig
-from podwright.engines.base import Container, ContainerFacts, ImageService, Presence, SandboxFacts
+from podwright.engines.base import Presence, SandboxFacts
 from podwright.engines.docker import states
-from podwright.engines.docker.api import Docker
-from podwright.engines.docker.containers import Containers
-from podwright.engines.docker.host import Host
-from podwright.engines.docker.logs import Logs
-from podwright.engines.docker.objects import DOCKER_ID, Objects, nanoseconds
-from podwright.engines.docker.sandboxes import Sandboxes
+from podwright.engines.docker.objects import DOCKER_ID, nanoseconds
 from podwright.errors import AlreadyExists, FailedPrecondition, PodwrightError
-from podwright.network.attachment import Attachment
-from podwright.network.cni import Cni, Result
 from podwright.wire import cri_pb2 as cri
 from tests.docker import golden
-from tests.docker.double import Asked, Double, asked, double
+from tests.docker.stage import (
+    CONTAINER,
+    HOLDER,
+    SANDBOX,
+    holder,
+    in_sandbox,
+    made,
+    ours,
+    recorded,
+    room,
+    running,
+    started_container,
+)
 
 OTHERS = ("update-pod-resources", "update-runtime-config", "remove-image-in-use")
 """Of another kind than their names say."""
-
-SANDBOX, CONTAINER, HOLDER = "a" * 64, "b" * 64, "d" * 64
-
-
-@dataclass
-class Network:
-    """Stands in for Cni."""
-
-    calls: list[tuple[str, str, str]] = field(default_factory=list)
-    broken: bool = False
-    kept: set[str] = field(default_factory=set)
-
-    async def add(self, attachment: Attachment) -> Result:
-        self.calls.append(("ADD", attachment.id, attachment.netns))
-        if self.broken:
-            raise FailedPrecondition("no such plugin")
-        self.kept.add(attachment.id)
-        return Result(("10.1.2.3",), (), {})
-
-    async def delete(self, attachment: Attachment) -> None:
-        self.calls.append(("DEL", attachment.id, attachment.netns))
-        self.kept.discard(attachment.id)
-
-    def cached_ids(self) -> set[str]:
-        return self.kept
-
-
-@dataclass
-class Quiet:
-    """Stands in for Logs and for the image service."""
-
-    pulled: list[str] = field(default_factory=list)
-
-    def check(self, container: Container) -> None: ...
-
-    def log_config(self, container: Container) -> dict[str, Any]:
-        return {"Type": "json-file"}
-
-    async def begin(self, container: Container, docker_id: str) -> None: ...
-
-    async def finish(self, id: str) -> None: ...
-
-    async def remove(self, id: str) -> None: ...
-
-    async def pull(self, name: str, credentials: None) -> None:
-        self.pulled.append(name)
-
-
-@dataclass
-class Room:
-    docker: Double
-    sandboxes: Sandboxes
-    containers: Containers
-    network: Network
-    images: Quiet
-
-    @property
-    def lines(self) -> list[str]:
-        return [each.line for each in self.docker.changes]
-
-
-@asynccontextmanager
-async def room(name: str, tmp_path: Path) -> AsyncIterator[Room]:
-    # A socket's path is short.
-    tokens = {
-        "SANDBOX_ID": SANDBOX,
-        "SANDBOX_ID_2": SANDBOX,
-        "CONTAINER_ID": CONTAINER,
-        "ID_1": HOLDER,
-        "PID": str(os.getpid()),
-        "DOCKER_ROOT": str(tmp_path),
-        "VOLUMES": str(tmp_path / "volumes"),
-        "LOG_DIR": str(tmp_path / "logs"),
-    }
-    exchanges = golden.filled(golden.case(name)["docker"], tokens)
-    config = Config(
-        root=str(tmp_path / "root"),
-        run=str(tmp_path / "run"),
-        cgroup_parent="",
-        docker=DockerConfig(
-            endpoint=f"unix://{tmp_path}/docker.sock", sandbox_image=golden.FEATURES.sandbox_image
-        ),
-    )
-    for id in (SANDBOX, CONTAINER, HOLDER):
-        (tmp_path / "containers" / id).mkdir(parents=True)
-        (tmp_path / "containers" / id / "resolv.conf").write_text("nameserver 9.9.9.9\n# Docker's\n")
-    async with double(tmp_path, exchanges) as served:
-        docker = Docker(config.docker)
-        docker.open()
-        try:
-            objects, host = Objects(docker, golden.OWNER), Host(config, docker)
-            await host.look()
-            network, quiet = Network(), Quiet()
-            made = Sandboxes(config, docker, objects, host, cast(ImageService, quiet), cast(Cni, network))
-            containers = Containers(config, docker, objects, host, cast(Logs, quiet), lambda exit: None)
-            yield Room(served, made, containers, network, quiet)
-        finally:
-            await docker.close()
-
-
-def recorded(name: str, without: Sequence[str] = ()) -> list[Asked]:
-    tokens = {
-        "SANDBOX_ID": SANDBOX,
-        "SANDBOX_ID_2": SANDBOX,
-        "CONTAINER_ID": CONTAINER,
-        "ID_1": HOLDER,
-        "PID": "0",
-    }
-    return [
-        asked(each["method"], each["path"], each["body"])
-        for each in golden.filled(golden.case(name)["docker"], tokens)
-        if each["method"] not in ("GET", "HEAD") and not any(part in each["path"] for part in without)
-    ]
-
-
-def started_container() -> Container:
-    container = golden.container_of("create-minimal")
-    sandbox = replace(container.sandbox, facts=SandboxFacts(own={DOCKER_ID: SANDBOX}))
-    return replace(container, sandbox=sandbox, facts=ContainerFacts(own={DOCKER_ID: CONTAINER}))
-
 
 # Pods
 
@@ -172,7 +54,7 @@ async def test_a_pod_is_made_by_the_recorded_requests(name: str, tmp_path: Path)
     async with room(name, tmp_path) as here, AsyncExitStack() as undo:
         if not any(each["path"].endswith(f"{SANDBOX}/json") for each in here.docker.exchanges):
             # With the host's network the recorded server does not look at it again.
-            here.docker.exchanges.append(_running(SANDBOX, tmp_path))
+            here.docker.exchanges.append(running(SANDBOX, tmp_path))
         facts = await here.sandboxes.create(sandbox, undo)
         undo.pop_all()
     # The pull itself is the image service's.
@@ -198,7 +80,7 @@ async def test_of_a_pod_without_a_network_nothing_stays(tmp_path: Path) -> None:
     sandbox = golden.sandbox_of("run-pod-cni-fails", docker_id="")
     async with room("run-pod-cni-fails", tmp_path) as here:
         here.network.broken = True
-        here.docker.exchanges.append(_ours(f"/containers/json?label={sandbox.id}", [{"Id": SANDBOX}]))
+        here.docker.exchanges.append(ours(f"/containers/json?label={sandbox.id}", [{"Id": SANDBOX}]))
         with pytest.raises(FailedPrecondition, match="no such plugin"):
             async with AsyncExitStack() as undo:
                 await here.sandboxes.create(sandbox, undo)
@@ -240,29 +122,29 @@ async def test_a_pod_is_removed_by_the_recorded_request(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["create-conflict-created", "create-conflict-ghost"])
 async def test_who_is_left_over_makes_way(name: str, tmp_path: Path) -> None:
-    container = _in_sandbox(golden.container_of(name))
+    container = in_sandbox(golden.container_of(name))
     async with room(name, tmp_path) as here, AsyncExitStack() as undo:
-        here.docker.exchanges += [_made("1" * 64), _holder(CONTAINER)]
-        here.docker.exchanges.insert(0, _made("2" * 64))  # for a look at the image's users
+        here.docker.exchanges += [made("1" * 64), holder(CONTAINER)]
+        here.docker.exchanges.insert(0, made("2" * 64))  # for a look at the image's users
         await here.containers.create(container, undo)
         undo.pop_all()
-    made = here.lines[2:]  # after that look
+    lines = here.lines[2:]  # after that look
     expected = [each.line for each in recorded(name)]
     if name == "create-conflict-created":
         # Where the recording gives up with the first error, podwright goes on.
-        assert made == [*expected, expected[0]]
+        assert lines == [*expected, expected[0]]
     else:
-        assert made[:2] == expected[:2]
-        assert made[2].startswith(f"{expected[0]}_")
-        assert len(made[2]) == len(expected[2])
+        assert lines[:2] == expected[:2]
+        assert lines[2].startswith(f"{expected[0]}_")
+        assert len(lines[2]) == len(expected[2])
 
 
 @pytest.mark.parametrize("name", ["create-conflict-running"])
 async def test_who_runs_keeps_the_name(name: str, tmp_path: Path) -> None:
-    container = _in_sandbox(golden.container_of(name))
+    container = in_sandbox(golden.container_of(name))
     async with room(name, tmp_path) as here:
-        here.docker.exchanges.insert(0, _made("2" * 64))
-        here.docker.exchanges.append(_holder(CONTAINER))
+        here.docker.exchanges.insert(0, made("2" * 64))
+        here.docker.exchanges.append(holder(CONTAINER))
         with pytest.raises(AlreadyExists, match=f"k8s_c_cdup_gold_uid-cdup_0.*{CONTAINER[:12]}"):
             async with AsyncExitStack() as undo:
                 await here.containers.create(container, undo)
@@ -277,7 +159,7 @@ async def test_sandboxes_make_way_as_containers_do(name: str, tmp_path: Path) ->
             golden.case("pod-conflict-third")["docker"],
             {"SANDBOX_ID": SANDBOX, "PID": str(os.getpid()), "DOCKER_ROOT": str(tmp_path)},
         )
-        here.docker.exchanges.append(_holder(HOLDER))
+        here.docker.exchanges.append(holder(HOLDER))
         async with AsyncExitStack() as undo:
             if name == "pod-conflict-running":
                 with pytest.raises(AlreadyExists):
@@ -293,9 +175,9 @@ async def test_sandboxes_make_way_as_containers_do(name: str, tmp_path: Path) ->
 
 async def test_a_name_that_nobody_has_and_docker_keeps_is_given_up(tmp_path: Path) -> None:
     """Docker knows the name and not the container, which cannot even be looked at."""
-    container = _in_sandbox(golden.container_of("create-conflict-ghost"))
+    container = in_sandbox(golden.container_of("create-conflict-ghost"))
     async with room("create-conflict-ghost", tmp_path) as here, AsyncExitStack() as undo:
-        here.docker.exchanges.insert(0, _made("2" * 64))
+        here.docker.exchanges.insert(0, made("2" * 64))
         await here.containers.create(container, undo)
         undo.pop_all()
     first, second = here.lines[2:]
@@ -337,7 +219,7 @@ async def test_limits_are_changed_by_the_recorded_request(name: str, tmp_path: P
         if name != "update-missing":
             state = {"Running": name != "update-created", "Pid": os.getpid()}
             found = {"Id": CONTAINER, "State": state, "HostConfig": {}}
-            here.docker.exchanges.append(_ours(f"/containers/{CONTAINER}/json", found))
+            here.docker.exchanges.append(ours(f"/containers/{CONTAINER}/json", found))
         await here.containers.update(started_container(), resources)
     # What is not there is not changed, which the recorded server tries.
     expected = recorded(name) if name != "update-missing" else []
@@ -383,33 +265,3 @@ def test_states_are_read_as_recorded(name: str) -> None:
         at = golden.filled(status["finished_at"].replace(":ns}", "}"), {})
         assert seen.exit.finished_at == nanoseconds(at)
         assert seen.exit.finished_at % 10**9 == 123456789
-
-
-def _in_sandbox(container: Container) -> Container:
-    return replace(
-        container, sandbox=replace(container.sandbox, facts=SandboxFacts(own={DOCKER_ID: SANDBOX}))
-    )
-
-
-def _made(id: str) -> dict[str, Any]:
-    return {
-        "method": "POST",
-        "path": "/v1.41/containers/create",
-        "status": 201,
-        "response": {"Id": id, "Warnings": []},
-    }
-
-
-def _holder(id: str) -> dict[str, Any]:
-    """Of dockershim's kind: without podwright's labels."""
-    return _ours(f"/containers/{id}/json", {"Id": id, "Config": {"Labels": {}}})
-
-
-def _running(id: str, root: Path) -> dict[str, Any]:
-    state = {"Running": True, "Pid": os.getpid()}
-    path = str(root / "containers" / id / "resolv.conf")
-    return _ours(f"/containers/{id}/json", {"Id": id, "State": state, "ResolvConfPath": path})
-
-
-def _ours(path: str, response: Any) -> dict[str, Any]:
-    return {"method": "GET", "path": f"/v1.41{path}", "status": 200, "response": response}
