@@ -54,8 +54,8 @@ def _refused(status: int, words: str) -> dict[str, Any]:
         ),
         (
             "failed to create shim task: OCI runtime create failed: runc create failed: unable to start"
-            " container process: error during container init: open /proc/sys/net/ipv4/ip_forward: no such file:"
-            " unknown",
+            " container process: error during container init: open /proc/sys/net/ipv4/ip_forward: no such"
+            " file: unknown",
             InvalidArgument,
             "config.linux.sysctls: net.ipv4.ip_forward: error during container init: open /proc/sys",
         ),
