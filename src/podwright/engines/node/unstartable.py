@@ -19,7 +19,7 @@ from podwright.errors import CommandFailed
 FILE = "unstartable"
 _WORDS = re.compile(
     r"executable file .* not found in \$PATH|^open executable: "  # crun
-    r'|(unable to start container process|error during container init): exec: ".*": '  # runc
+    r'|(^|unable to start container process: |error during container init: )exec: ".*": '  # runc
 )
 
 
