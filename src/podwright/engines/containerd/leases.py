@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from podwright.engines.containerd.api import LEASE_EXPIRY, Containerd
-from podwright.errors import AlreadyExists, NotFound, Unavailable
+from podwright.errors import AlreadyExists, NotFound, PodwrightError
 from podwright.linux.waiting import to_the_end
 from podwright.wire.containerd import leases_pb2
+
+log = logging.getLogger(__name__)
 
 KIND_LABEL, KIND = "podwright.io/kind", "pull"
 ROOT_LABEL = "podwright.io/root"
@@ -107,8 +110,8 @@ class PullLeases:
                 for each in await self.pending():
                     if each.labels.get(PULL_LABEL) == about:
                         await self.drop(each.id)
-        except Unavailable:
-            pass  # it expires
+        except PodwrightError as error:
+            log.warning("lease %s stays until it expires: %s", lease.id, error)
         finally:
             self._active.discard(lease.id)
 
