@@ -44,7 +44,11 @@ def config(double: SandboxDouble, tmp_path: Path) -> Config:
     shim.write_text("#!/bin/false\n")
     shim.chmod(0o755)
     handler = HandlerConfig(
-        path=str(shim), runtime_type=str(shim), runtime_config="/etc/vm.toml", sandboxer="shim"
+        path=str(shim),
+        runtime_type=str(shim),
+        runtime_config="/etc/vm.toml",
+        sandboxer="shim",
+        virtual_machine=True,
     )
     containerd = ContainerdConfig(endpoint=str(double.socket))
     return configured(tmp_path, tmp_path / "run", containerd, {"vm": handler}, "vm")

@@ -17,6 +17,7 @@ from podwright.spec.platforms import Platform
 from podwright.steps import step
 from podwright.wire.containerd import sandbox_pb2, types_pb2
 
+NEEDED = ((CONTROLLER, SHIM), *((SERVICE, each) for each in SANDBOXES))
 NOT_READY = "SANDBOX_NOTREADY"
 """What a shim says of a sandbox that has ended; not every one says anything."""
 
@@ -42,16 +43,13 @@ class SandboxService:
     def __init__(self, containerd: Containerd) -> None:
         self._containerd = containerd
 
-    def why_not(self) -> str:
-        """Why this containerd leaves no sandbox to its shim; "" when it does.
+    def available(self) -> bool:
+        """Whether this containerd leaves sandboxes to their shims; what it lacks for that, the handlers tell.
 
         That it has the service does not say so: 1.7's controller has another name, and answers each call with
         an error of the event that it cannot send.
         """
-        for kind, id in ((CONTROLLER, SHIM), *((SERVICE, each) for each in SANDBOXES)):
-            if not self._containerd.has(kind, id):
-                return f"{kind}.{id}: {self._containerd.why_not(kind, id)}"
-        return ""
+        return all(self._containerd.has(kind, id) for kind, id in NEEDED)
 
     # The store
 

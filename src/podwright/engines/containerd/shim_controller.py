@@ -51,17 +51,8 @@ class ShimController:
     async def close(self) -> None:
         await self._waits.close()
 
-    def why_not(self) -> str:
-        """As `SandboxService.why_not`."""
-        return self._service.why_not()
-
     async def prepare(self, sandbox: Sandbox, shim: Shim) -> Material:
-        """All that does not run. FailedPrecondition when this containerd leaves no sandbox to its shim."""
-        if why := self.why_not():
-            raise FailedPrecondition(
-                f"runtime handler {shim.handler!r}: its pods are to be held by its shim (sandboxer), but this"
-                f" containerd cannot have that done: {why}"
-            )
+        """All that does not run."""
         made = await self._materials.make(sandbox, shim, self._platforms.get(shim.handler, ""))
         record = self._record(sandbox, shim, made.spec)
         # As of a pause container: the end of a shim that dies comes as that of a task.
@@ -102,7 +93,7 @@ class ShimController:
     async def end(self, id: str) -> None:
         """Stop it, if its shim has it."""
         followed = await self._waits.leave(id)
-        if self.why_not():
+        if not self._service.available():
             return
         try:
             await self._service.stop(id, GRACE)
@@ -114,7 +105,7 @@ class ShimController:
 
     async def remove(self, id: str, snapshotter: str) -> None:
         """After `end`: the shim itself, the record and the rootfs."""
-        if self.why_not():
+        if not self._service.available():
             return
         record = await self._service.record(id)
         try:
@@ -129,13 +120,13 @@ class ShimController:
 
     async def alive(self, id: str) -> bool:
         """Its shim has it; then its end is told from now on."""
-        if self.why_not() or await self._service.status(id) is None:
+        if not self._service.available() or await self._service.status(id) is None:
             return False
         self._waits.follow(id)
         return True
 
     async def info(self, id: str) -> Mapping[str, Json]:
-        if self.why_not() or (record := await self._service.record(id)) is None:
+        if not self._service.available() or (record := await self._service.record(id)) is None:
             return {}
         info: dict[str, Json] = {
             "runtimeType": record.runtime.name,
@@ -151,8 +142,6 @@ class ShimController:
     async def _there_after(self, id: str, error: PodwrightError) -> bool:
         """Whether a shim still has the sandbox although ending it failed: one that goes at once cuts its own
         answer off, and containerd notices a little later."""
-        if isinstance(error, Unavailable | DeadlineExceeded):
-            return True
         try:
             return await self._service.status(id) is not None
         except (Unavailable, DeadlineExceeded):
