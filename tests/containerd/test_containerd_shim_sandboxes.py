@@ -4,6 +4,7 @@ the daemon of 2.x with 1.7's shim for runc, where tools/containerd.sh could get 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig
+from podwright.engines.base import Sandbox
 from podwright.engines.containerd.api import any_of
 from podwright.engines.containerd.host import Shims
 from podwright.engines.containerd.shims import Shim
@@ -21,7 +23,7 @@ from podwright.errors import FailedPrecondition
 from podwright.linux import spawn
 from podwright.wire.containerd import runc_pb2
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
-from tests.containerd.daemon import NEWER, Daemon, running, search_path
+from tests.containerd.daemon import NAMESPACE, NEWER, Daemon, running, search_path
 from tests.containerd.sandbox_bench import POD, OneImage, SandboxBench, configured, one_image, opened
 
 pytestmark = pytest.mark.root
@@ -64,9 +66,23 @@ async def bench(newer: Daemon, config: Config, image: OneImage) -> AsyncIterator
             await spawn.exited(shim)
 
 
+def socket_of(daemon: Daemon, sandbox: Sandbox) -> Path:
+    """Where the shim of a sandbox listens: containerd and its shims have one rule for that."""
+    name = f"{daemon.socket}/{NAMESPACE}/{sandbox.id}".encode()
+    return Path("/run/containerd/s") / hashlib.sha256(name).hexdigest()
+
+
+def kill(daemon: Daemon, sandbox: Sandbox) -> None:
+    """Its shim, which leaves its socket."""
+    (shim,) = [each for each in daemon.shims() if sandbox.id in Path(f"/proc/{each}/cmdline").read_text()]
+    os.kill(shim, signal.SIGKILL)
+    socket_of(daemon, sandbox).unlink()
+
+
 async def test_a_shim_holds_a_pod(bench: SandboxBench, newer: Daemon) -> None:
     sandbox = await bench.create(bench.wanted(network=POD))
     (shim,) = newer.shims()
+    assert socket_of(newer, sandbox).is_socket()
     assert sandbox.facts.own["sandboxer"] == "shim"
     assert len(sandbox.facts.ips) == 1
     assert await bench.sandboxes.alive(sandbox)
@@ -88,28 +104,22 @@ async def test_the_end_of_a_shim_is_told_also_by_the_next_podwright_and_containe
     path = search_path(newer.program)
     async with opened(config, image, path) as before:
         first, second = [await before.create(before.wanted()) for _ in range(2)]
-        shims = newer.shims()
-        os.kill(shims[0], signal.SIGKILL)
-        ended = [asyncio.ensure_future(before.exit_of(each)) for each in (first, second)]
-        done, waiting = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED, timeout=30)
-        (exit,) = [await each for each in done]
-        for each in waiting:
-            each.cancel()
-        assert exit.sandbox
-        gone, other = (first, second) if exit.id == first.id else (second, first)
-        assert not await before.sandboxes.alive(gone)
-        assert await before.sandboxes.alive(other)
-        await before.remove(gone)
-        assert await before.remains(gone) == []
+        kill(newer, first)
+        assert (await before.exit_of(first)).sandbox
+        assert not await before.sandboxes.alive(first)
+        assert await before.sandboxes.alive(second)
+        assert not before.told(second)
+        await before.remove(first)
+        assert await before.remains(first) == []
     newer.stop()
     newer.restart()
     async with opened(config, image, path) as bench:
-        assert await bench.sandboxes.alive(other)
-        os.kill(shims[1], signal.SIGKILL)
-        assert (await bench.exit_of(other)).sandbox
-        assert not await bench.sandboxes.alive(other)
-        await bench.remove(other)
-        assert await bench.remains(other) == []
+        assert await bench.sandboxes.alive(second)
+        kill(newer, second)
+        assert (await bench.exit_of(second)).sandbox
+        assert not await bench.sandboxes.alive(second)
+        await bench.remove(second)
+        assert await bench.remains(second) == []
 
 
 async def test_a_shim_without_sandboxes_is_told_and_not_left_behind(
@@ -119,6 +129,8 @@ async def test_a_shim_without_sandboxes_is_told_and_not_left_behind(
     with pytest.raises(FailedPrecondition, match=r'set handlers\.knows-nothing\.sandboxer to "podsandbox"'):
         await bench.create(sandbox)
     assert await bench.remains(sandbox) == []
+    assert not newer.shims()
+    assert not socket_of(newer, sandbox).exists()
 
 
 def test_containerd_1_7_cannot_leave_sandboxes_to_shims(tmp_path: Path) -> None:

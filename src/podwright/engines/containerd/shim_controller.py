@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from podwright.engines.containerd.sandbox_service import SandboxService
 from podwright.engines.containerd.sandbox_waits import SandboxWaits
 from podwright.engines.containerd.shims import SHIM, Shim
 from podwright.engines.node.places import Places
+from podwright.engines.node.processes import send_signal
 from podwright.errors import DeadlineExceeded, FailedPrecondition, PodwrightError, Unavailable, Unimplemented
-from podwright.linux import proc
+from podwright.linux import proc, spawn
 from podwright.spec.encode import encode
 from podwright.wire.containerd import types_pb2
 
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 
 GRACE = 10
 """Seconds that a shim may take to end a sandbox in order; its containers have ended before."""
+SHIM_GRACE = 5.0
+"""Seconds that a shim of no use may take to go."""
 SNAPSHOTTER = "podwright.io/snapshotter"
 """Label of a record: where the sandbox's rootfs is."""
 
@@ -70,7 +75,7 @@ class ShimController:
             await self._service.create(record, material.mounts, netns, any_of(sandbox.config))
         except Unimplemented as error:
             # containerd forgets such a shim, which knows no call that would end it.
-            end_shims(id, self._containerd.endpoint)
+            await end_shims(id, self._containerd.endpoint)
             raise FailedPrecondition(
                 f"runtime handler {shim.handler!r}: its shim {shim.runtime_type} knows nothing of sandboxes;"
                 f' set handlers.{shim.handler}.sandboxer to "podsandbox": {error}'
@@ -166,24 +171,28 @@ class ShimController:
         return record
 
 
-def end_shims(id: str, endpoint: str) -> None:
-    """Kill the shims that the containerd at `endpoint` started for `id`."""
-    for pid in _shims(id, endpoint):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+async def end_shims(id: str, endpoint: str) -> None:
+    """End the shims that the containerd at `endpoint` started for `id`."""
+    for pid, started in await asyncio.to_thread(lambda: list(_shims(id, endpoint))):
+        # Asked to go it takes its socket away.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            send_signal(pid, started, number)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(spawn.exited(pid), SHIM_GRACE)
+                break
 
 
-def _shims(id: str, endpoint: str) -> Iterator[int]:
+def _shims(id: str, endpoint: str) -> Iterator[tuple[int, int]]:
+    """Pids, and when each started."""
     socket = endpoint.removeprefix("unix://")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
+            started = proc.start_time(int(entry.name))
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         named = dict(pairwise(words))
         if named.get(b"-id") == id.encode() and named.get(b"-address") == os.fsencode(socket):
-            yield int(entry.name)
+            yield int(entry.name), started
