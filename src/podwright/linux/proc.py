@@ -40,6 +40,14 @@ def own_oom_score_adj() -> int:
     return int(Path("/proc/self/oom_score_adj").read_text())
 
 
+def set_oom_score_adj(pid: int, score: int) -> None:
+    """Of a process of this kernel; fine when it has ended. PermissionError for less than it may have."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+
+
 def ns_inode(path: Path | str) -> int:
     """The number that identifies the namespace behind a pin or /proc/PID/ns/KIND. Raises OSError."""
     return Path(path).stat().st_ino

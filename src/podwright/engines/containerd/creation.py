@@ -31,6 +31,7 @@ from podwright.engines.node.requests import Requests
 from podwright.engines.node.user_namespaces import IdMaps
 from podwright.engines.refusals import plain_words
 from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
+from podwright.linux import proc
 from podwright.linux.waiting import to_the_end
 from podwright.logs.limits import Limits
 from podwright.logs.writing import LogWriter
@@ -205,6 +206,9 @@ class Creation:
             raise
         if drawn.host_user is not None and not shim.calls_runc:
             host.own_streams(pid, drawn.host_user)
+        if shim.calls_runc and pid and drawn.spec["process"].get("oomScoreAdj") == 0:
+            # crun takes 0 for nothing; its process would have the shim's, which is a daemon's.
+            proc.set_oom_score_adj(pid, 0)
         return with_process(facts, container.id, pid)
 
 
