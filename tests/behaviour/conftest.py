@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.client import Client, running
+from tests.behaviour.containerd_server import ContainerdServer
 from tests.behaviour.differences import of_engine
 from tests.behaviour.docker_server import DockerServer
 from tests.behaviour.fake_server import FakeServer
@@ -18,10 +19,12 @@ from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
 from tests.behaviour.stage import open_network, open_registry
 from tests.behaviour.user import open_user
+from tests.containerd import daemon as containerd_daemon
 from tests.docker import daemon
 
 PROGRAMS = {
     "oci": ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip"),
+    "containerd": ("containerd", "ctr", "crun", "skopeo", "docker-registry", "catatonit", "ip"),
     "docker": ("dockerd", "runc", "skopeo", "docker-registry", "catatonit", "ip"),
 }
 """What engines with a kernel need; theirs are tests of root."""
@@ -37,11 +40,21 @@ def _oci(factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
+def _containerd(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with (
+        open_network(factory.mktemp("network")) as network,
+        open_registry(factory.mktemp("images")) as images,
+        containerd_daemon.running(factory.mktemp("containerd"), images=False) as containerd,
+    ):
+        yield ContainerdServer(factory.mktemp("server-containerd"), network, images, containerd)
+
+
+@contextmanager
 def _docker(factory: pytest.TempPathFactory) -> Iterator[Server]:
     with (
         open_network(factory.mktemp("network")) as network,
         open_registry(factory.mktemp("images")) as images,
-        daemon.running(factory.mktemp("dockerd"), images=False) as dockerd,
+        daemon.running(factory.mktemp("dockerd"), images=False, in_memory=True) as dockerd,
     ):
         yield DockerServer(factory.mktemp("server-docker"), network, images, dockerd)
 
@@ -54,6 +67,7 @@ def _fake(factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 SERVERS: dict[str, Callable[[pytest.TempPathFactory], AbstractContextManager[Server]]] = {
     "oci": _oci,
+    "containerd": _containerd,
     "docker": _docker,
     "fake": _fake,
 }

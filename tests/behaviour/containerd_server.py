@@ -24,9 +24,15 @@ class ContainerdServer(OciServer):
             f'{self.config.read_text()}[containerd]\nendpoint = "{daemon.endpoint}"\n{handlers}'
         )
 
+    def runs(self, container: str) -> bool:
+        tasks = (line.split() for line in self.daemon.ctr("tasks", "list").splitlines())
+        return any(id == container and status == "RUNNING" for id, _, status in tasks)
+
     def reboot(self) -> None:
         self.kill9()
         self.daemon.power_off()
+        for cgroup in self.cgroups():
+            Path(cgroup).rmdir()
         mounts.unmount_below(self.run)
         shutil.rmtree(self.run)
         self.daemon.restart()
