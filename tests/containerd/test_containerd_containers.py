@@ -302,7 +302,9 @@ async def test_a_podwright_that_is_killed_in_the_middle_of_a_creation_leaves_not
     hangs.write_text(
         "#!/bin/sh\n"
         'case " $* " in *" create "*)\n'
-        f"    [ -e {tmp_path}/on ] && : >{tmp_path}/creates && exec sleep 1000 ;;\n"
+        f"    [ -e {tmp_path}/on ] && : >{tmp_path}/creates\n"
+        f"    while [ -e {tmp_path}/on ]; do sleep 0.05; done\n"
+        f"    [ -e {tmp_path}/creates ] && exit 1 ;;\n"
         "esac\n"
         f'exec {containerd_config.handlers["runc"].path} "$@"\n'
     )
@@ -334,6 +336,7 @@ async def test_a_podwright_that_is_killed_in_the_middle_of_a_creation_leaves_not
         left = Container(id, "c", sandbox, wanted, bench.image, "", facts=ContainerFacts())
         await bench.engine.remove_container(left)
         assert (await bench.engine.observe_container(left)).presence is Presence.MISSING
+        (tmp_path / "on").unlink()  # the pod's shim does nothing else before
 
 
 _CHILD = """
