@@ -288,7 +288,7 @@ async def test_errors_say_what_was_wrong_and_leave_no_image(room: Room, shelf: S
     with pytest.raises(PodwrightError, match=r"blob sha256:\w+: containerd: unpack"):
         await images.pull(f"oci:{tmp_path}/none", None)
     broken = tmp_path / "broken"
-    write_layout(broken, [TarMaker().add("x", os.urandom(30_000)).done()])
+    write_layout(broken, [TarMaker().add("x", os.urandom(3_000_000)).done()])
     [large] = [each for each in (broken / "blobs/sha256").iterdir() if each.stat().st_size > 20_000]
     large.write_bytes(large.read_bytes()[:-1] + b"!")
     with pytest.raises(PodwrightError, match=f"sha256:{large.name}"):

@@ -115,10 +115,9 @@ class Content:
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, LONGEST_WAIT)
                     continue
-                except PodwrightError:
-                    if await self._came(ref) >= blob.size > 0:
-                        await self.abort(ref)  # nothing more would make it what it must be
-                    raise
+                except _Wrong as wrong:
+                    await self.abort(ref)
+                    raise wrong.error from wrong.error.__cause__
             return await self.label(blob.digest, labels)
 
     async def abort(self, ref: str) -> None:
@@ -128,15 +127,6 @@ class Content:
             await self._containerd.ask(self._containerd.content.Abort, request, f"write {ref}")
         except NotFound:
             pass
-
-    async def _came(self, ref: str) -> int:
-        """Bytes of an unfinished write."""
-        request = content_pb2.StatusRequest(ref=ref)
-        try:
-            answer = await self._containerd.ask(self._containerd.content.Status, request, f"write {ref}")
-        except PodwrightError:
-            return 0
-        return int(answer.status.offset)
 
     async def _write(self, ref: str, blob: Descriptor, pieces: Pieces, labels: Mapping[str, str]) -> None:
         for again in (False, True):
@@ -176,18 +166,38 @@ class Content:
 
     async def _send(self, stream: Any, told: Mapping[str, Any], had: int, pieces: Pieces) -> int:
         """Write what is missing; how many bytes it has now."""
-        at = 0
-        async with pieces() as coming:
-            async for piece in coming:
-                missing = piece[max(0, had - at) :]
-                at += len(piece)
-                if missing:
-                    offset = at - len(missing)
-                    request = content_pb2.WriteContentRequest(
-                        action=content_pb2.WRITE, offset=offset, data=missing, **told
-                    )
-                    await _say(stream, request)
+        at, waiting = 0, bytearray()
+
+        async def flush() -> None:
+            request = content_pb2.WriteContentRequest(
+                action=content_pb2.WRITE, offset=at - len(waiting), data=bytes(waiting), **told
+            )
+            waiting.clear()
+            await _say(stream, request)
+
+        try:
+            async with pieces() as coming:
+                async for piece in coming:
+                    waiting += piece[max(0, had - at) :]
+                    at += len(piece)
+                    # A pipe gives little at a time, and each message has its answer.
+                    if len(waiting) >= CHUNK:
+                        await flush()
+                if waiting:
+                    await flush()
+        except PodwrightError as error:
+            if at >= told["total"] > 0:
+                raise _Wrong(error) from error
+            raise
         return max(at, had)
+
+
+class _Wrong(Exception):
+    """All bytes have come, and where they come from says that they are not the blob."""
+
+    def __init__(self, error: PodwrightError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 async def _say(stream: Any, request: content_pb2.WriteContentRequest) -> content_pb2.WriteContentResponse:
