@@ -5,8 +5,10 @@ Every name carries the process id, so that two sessions do not meet.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from podwright.network.bridge import host_routes, overlaps
 from tools import busybox_rootfs
 from tools.oci_image import Layout
 
@@ -71,6 +74,8 @@ class Network:
     conf_dir: Path
     state: Path
     bridge: str
+    subnets: tuple[str, str]
+    """Of both families; nobody else's."""
 
     @property
     def file(self) -> Path:
@@ -78,11 +83,10 @@ class Network:
 
     def write(self, *, dual_stack: bool = False, masquerade: bool = True) -> None:
         """Put the configuration in place in one step: the server watches the directory."""
-        third = os.getpid() % 200 + 20
-        ranges = [[{"subnet": f"10.{third}.0.0/16"}]]
+        ranges = [[{"subnet": self.subnets[0]}]]
         routes = [{"dst": "0.0.0.0/0"}]
         if dual_stack:
-            ranges.append([{"subnet": f"fd00:77:{third:x}::/64"}])
+            ranges.append([{"subnet": self.subnets[1]}])
             routes.append({"dst": "::/0"})
         ipam = {"type": "host-local", "dataDir": str(self.state), "ranges": ranges, "routes": routes}
         bridge = {
@@ -118,13 +122,23 @@ class Network:
 
 @contextmanager
 def open_network(root: Path) -> Iterator[Network]:
-    network = Network(root / "net.d", root / "ipam", f"pwt{os.getpid()}")
+    network = Network(root / "net.d", root / "ipam", f"pwt{os.getpid()}", _free_subnets())
     network.conf_dir.mkdir(parents=True)
     network.write()
     try:
         yield network
     finally:
         subprocess.run(["ip", "link", "delete", network.bridge], capture_output=True, check=False)
+
+
+def _free_subnets() -> tuple[str, str]:
+    """Not those of other sessions that run now, or of killed ones whose bridges are still there."""
+    taken = host_routes()
+    while True:
+        second, third = random.randrange(20, 200), random.randrange(0, 256, 16)
+        subnet = ipaddress.IPv4Network(f"10.{second}.{third}.0/20")
+        if not overlaps(subnet, taken):
+            return str(subnet), f"fd00:77:{second:x}:{third:x}::/64"
 
 
 @contextmanager
@@ -193,7 +207,7 @@ def end(process: subprocess.Popen[bytes], patience: float = 20.0) -> int:
         return process.wait()
 
 
-def until(holds: Callable[[], object], what: str | Callable[[], str], seconds: float = 20.0) -> None:
+def until(holds: Callable[[], object], what: str | Callable[[], str], seconds: float = 60.0) -> None:
     """Wait until `holds()` is true; AssertionError that says what was awaited when it never is."""
     deadline = time.monotonic() + seconds
     while not holds():

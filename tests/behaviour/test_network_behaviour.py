@@ -18,7 +18,8 @@ from tests.behaviour.client import Client, namespace, rejected
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.stage import free_port, until
 
-SERVE = "while :; do echo hello from the pod | nc -l -p 8080; done"
+SERVE = "exec nc -ll -p 8080 -e echo hello from the pod"
+"""One program for all connections, and none that ends when it hears the client's end before its own input."""
 
 
 def _fetch(address: str, port: int) -> bytes:

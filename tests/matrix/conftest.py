@@ -34,7 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MatrixServer]:
     """A running server for all of the matrix; nothing may be left when it has ended."""
     place = tmp_path_factory.mktemp("matrix")
-    network = MatrixNetwork(place / "net.d", place / "ipam", f"pwtm{place.stat().st_ino % 10**8}")
+    network = MatrixNetwork(
+        place / "net.d",
+        place / "ipam",
+        f"pwtm{place.stat().st_ino % 10**8}",
+        ("10.199.0.0/16", "fd00:77::/64"),
+    )
     network.conf_dir.mkdir()
     network.write()
     with open_registry(tmp_path_factory.mktemp("matrix-images")) as registry:

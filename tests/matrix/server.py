@@ -55,7 +55,7 @@ class MatrixNetwork(Network):
     """Without a gateway: what containers see of their network is the behaviour suite's subject."""
 
     def write(self, *, dual_stack: bool = False, masquerade: bool = False) -> None:
-        ranges = [[{"subnet": "10.199.0.0/16"}]]
+        ranges = [[{"subnet": self.subnets[0]}]]
         ipam = {"type": "host-local", "dataDir": str(self.state), "ranges": ranges}
         bridge = {"type": "bridge", "bridge": self.bridge, "ipMasq": masquerade, "ipam": ipam}
         tree = {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge]}
