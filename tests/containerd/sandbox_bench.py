@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,6 +190,17 @@ def configured(
         containerd=containerd,
         cni=CniConfig(conf_dir=str(conf)),
     )
+
+
+@contextmanager
+def unmounted(directory: Path) -> Iterator[None]:
+    """At the end, proof that no mount is left below a directory."""
+    try:
+        yield
+    finally:
+        below = mounts.mounts_below(directory)
+        mounts.unmount_below(directory)
+    assert not below, f"mounts are left: {[each.target for each in below]}"
 
 
 async def one_image(daemon: Daemon) -> OneImage:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from podwright.linux import proc
 from podwright.spec.inputs import MountSource, NamespacePaths, RootfsFiles
 from podwright.wire import cri_pb2 as cri
 from podwright.wire.containerd import sandbox_pb2, types_pb2
-from tests.containerd.sandbox_bench import POD, OneImage, SandboxBench, configured, opened
+from tests.containerd.sandbox_bench import POD, OneImage, SandboxBench, configured, opened, unmounted
 from tests.containerd.sandbox_double import SandboxDouble, running
 
 pytestmark = pytest.mark.root
@@ -38,7 +38,7 @@ async def double(tmp_path: Path) -> AsyncIterator[SandboxDouble]:
 
 
 @pytest.fixture
-def config(double: SandboxDouble, tmp_path: Path) -> Config:
+def config(double: SandboxDouble, tmp_path: Path) -> Iterator[Config]:
     # A shim that nobody starts has to be there all the same.
     shim = tmp_path / "containerd-shim-vm-v2"
     shim.write_text("#!/bin/false\n")
@@ -51,7 +51,8 @@ def config(double: SandboxDouble, tmp_path: Path) -> Config:
         virtual_machine=True,
     )
     containerd = ContainerdConfig(endpoint=str(double.socket))
-    return configured(tmp_path, tmp_path / "run", containerd, {"vm": handler}, "vm")
+    with unmounted(tmp_path):
+        yield configured(tmp_path, tmp_path / "run", containerd, {"vm": handler}, "vm")
 
 
 @pytest.fixture

@@ -24,7 +24,15 @@ from podwright.linux import spawn
 from podwright.wire.containerd import runc_pb2
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
 from tests.containerd.daemon import NAMESPACE, NEWER, Daemon, running, search_path
-from tests.containerd.sandbox_bench import POD, OneImage, SandboxBench, configured, one_image, opened
+from tests.containerd.sandbox_bench import (
+    POD,
+    OneImage,
+    SandboxBench,
+    configured,
+    one_image,
+    opened,
+    unmounted,
+)
 
 pytestmark = pytest.mark.root
 
@@ -48,12 +56,13 @@ async def image(newer: Daemon) -> OneImage:
 
 
 @pytest.fixture
-def config(newer: Daemon, tmp_path: Path) -> Config:
+def config(newer: Daemon, tmp_path: Path) -> Iterator[Config]:
     handlers = {
         "holds": HandlerConfig(path=str(SHIM), runtime_type=str(SHIM), sandboxer="shim"),
         "knows-nothing": HandlerConfig(path="runc", sandboxer="shim"),
     }
-    return configured(tmp_path, tmp_path / "run", newer.config, handlers, "holds")
+    with unmounted(tmp_path):
+        yield configured(tmp_path, tmp_path / "run", newer.config, handlers, "holds")
 
 
 @pytest.fixture
