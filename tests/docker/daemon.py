@@ -28,6 +28,9 @@ from podwright.linux import mounts
 START = 60.0
 """Seconds."""
 
+ROOM = 1 << 30
+"""Bytes that images and containers may take at most."""
+
 RUNTIMES = ("wrapped", "crun")
 """Names of one and the same: the behaviour suite asks for a handler crun."""
 BUSYBOX = "podwright.test/busybox:1"
@@ -96,11 +99,22 @@ class Daemon:
 
 
 @contextmanager
-def running(directory: Path, options: Sequence[str] = (), *, images: bool = True) -> Iterator[Daemon]:
-    """A dockerd that keeps everything below `directory`; a second one may go on where a first has stopped."""
+def running(
+    directory: Path, options: Sequence[str] = (), *, images: bool = True, in_memory: bool = False
+) -> Iterator[Daemon]:
+    """A dockerd that keeps everything below `directory`; a second one may go on where a first has stopped.
+    `in_memory` its files are quicker, but tell less of disks."""
     if shutil.which("dockerd") is None:
         pytest.skip("dockerd is not installed")
-    started = start(directory, options)
+    if in_memory:
+        # Docker syncs its files for each container that comes and goes.
+        (directory / "data").mkdir(parents=True, exist_ok=True)
+        mounts.tmpfs(directory / "data", size=ROOM, mode=0o711, flags=0)
+    try:
+        started = start(directory, options)
+    except BaseException:
+        mounts.unmount_below(directory)
+        raise
     try:
         if images:
             load_busybox(started)

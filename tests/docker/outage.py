@@ -29,16 +29,22 @@ def power_off(daemon: Daemon) -> None:
             directory.rmdir()
     daemon.process.wait()
     mounts.unmount_below(daemon.socket.parent)
-    mounts.unmount_below(daemon.directory)
+    for mount in reversed(mounts.mounts_below(daemon.directory)):
+        if mount.target != str(daemon.root):
+            mounts.unmount(Path(mount.target))
     shutil.rmtree(exec_root)
     # Of a machine that has no power for a moment no process keeps its number; dockerd looks at this file.
     (daemon.socket.parent / "pid").unlink(missing_ok=True)
 
 
 def kill(daemon: Daemon) -> None:
-    """End dockerd alone; its containers run on, with nobody to hear of their ends."""
-    daemon.process.kill()
+    """End dockerd and its containerd; containers run on, with nobody to hear of their ends."""
+    exec_root = daemon.socket.parent / "x"
+    own = [pid for pid in _pids() if str(exec_root) in _command(pid) and "shim" not in _command(pid)]
+    _kill([daemon.process.pid, *own])
     daemon.process.wait()
+    # A dead containerd that nobody has reaped yet would be waited for.
+    (exec_root / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
 
 def start_again(daemon: Daemon, options: Sequence[str] = ()) -> None:

@@ -28,7 +28,10 @@ from podwright.wire import cri_pb2 as cri
 log = logging.getLogger(__name__)
 
 GRACE = 10
-"""Seconds that the pause program has to end by itself."""
+"""Seconds that the program of a configured sandbox image has to end by itself."""
+OWN_GRACE = 0
+"""The same for the pause program: it has nothing to save, and a first process that has not yet said what it
+does at SIGTERM would sit it out."""
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -79,9 +82,10 @@ class Sandboxes:
         await self._detach(sandbox, running_pid(inspected))
         if inspected is None:
             return
+        grace = GRACE if self._config.docker.sandbox_image else OWN_GRACE
         with step("docker stop"):
             status, body = await self._docker.request(
-                "POST", f"/containers/{inspected['Id']}/stop", {"t": GRACE}
+                "POST", f"/containers/{inspected['Id']}/stop", {"t": grace}
             )
         if status >= 400 and status != 404:
             raise refusal(status, body, f"stop the sandbox container {inspected['Id'][:12]}")
