@@ -55,6 +55,9 @@ class SandboxDouble:
         self.started = sandbox_pb2.ControllerStartResponse()
         self.waits_at_once = False
         """Whether Wait answers although nothing has ended."""
+        self.slow = False
+        """Whether Controller.Create takes until `go`; it goes on without its client, as containerd does."""
+        self.asked_to_create, self.go = asyncio.Event(), asyncio.Event()
         self.looked = asyncio.Event()
         """Somebody has asked for a status."""
         self.records: dict[str, types_pb2.Sandbox] = {}
@@ -220,9 +223,15 @@ class _Controller(sandbox_pb2_grpc.ControllerServicer):
     async def Create(
         self, request: sandbox_pb2.ControllerCreateRequest, context: _Context
     ) -> sandbox_pb2.ControllerCreateResponse:
-        self._double._held[request.sandbox_id] = asyncio.get_running_loop().create_future()
+        await asyncio.shield(asyncio.ensure_future(self._make(request.sandbox_id)))
         await self._double.note("Controller.Create", request, context)
         return sandbox_pb2.ControllerCreateResponse(sandbox_id=request.sandbox_id)
+
+    async def _make(self, id: str) -> None:
+        self._double.asked_to_create.set()
+        if self._double.slow:
+            await self._double.go.wait()
+        self._double._held[id] = asyncio.get_running_loop().create_future()
 
     async def Start(
         self, request: sandbox_pb2.ControllerStartRequest, context: _Context

@@ -149,6 +149,23 @@ async def test_what_a_failure_left_is_taken_away(
     assert bench.left(sandbox) == []
 
 
+async def test_what_a_cancelled_creation_left_is_taken_away(
+    bench: SandboxBench, double: SandboxDouble
+) -> None:
+    double.slow = True
+    sandbox = bench.wanted()
+    creation = asyncio.create_task(bench.create(sandbox))
+    await asyncio.wait_for(double.asked_to_create.wait(), 30)
+    creation.cancel()
+    # Until containerd has made it nothing can be undone.
+    await asyncio.wait([creation], timeout=0.2)
+    double.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await creation
+    assert not double.records and not double.snapshots and not double.held
+    assert bench.left(sandbox) == []
+
+
 async def test_a_shim_that_knows_no_sandboxes_is_a_mistake_of_the_configuration(
     bench: SandboxBench, double: SandboxDouble
 ) -> None:

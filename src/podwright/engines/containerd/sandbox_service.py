@@ -13,6 +13,7 @@ from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import CONTROLLER, SANDBOXES, SERVICE
 from podwright.engines.containerd.shims import SHIM
 from podwright.errors import NotFound, PodwrightError, Unimplemented
+from podwright.linux.waiting import to_the_end
 from podwright.spec.platforms import Platform
 from podwright.steps import step
 from podwright.wire.containerd import sandbox_pb2, types_pb2
@@ -109,14 +110,17 @@ class SandboxService:
             sandbox=record,
             sandboxer=SHIM,
         )
+        # One that is cut short goes on in containerd for a while: who undoes it would not find it yet.
         with step("sandbox create"):
-            await self._containerd.ask(self._containerd.controllers.Create, request, _of("create", record))
+            await to_the_end(
+                self._containerd.ask(self._containerd.controllers.Create, request, _of("create", record))
+            )
 
     async def start(self, id: str) -> Started:
         request = sandbox_pb2.ControllerStartRequest(sandbox_id=id, sandboxer=SHIM)
         with step("sandbox start"):
-            answer = await self._containerd.ask(
-                self._containerd.controllers.Start, request, f"start sandbox {id[:12]}"
+            answer = await to_the_end(
+                self._containerd.ask(self._containerd.controllers.Start, request, f"start sandbox {id[:12]}")
             )
         return Started(answer.pid, answer.address, answer.version, dict(answer.labels))
 
