@@ -206,9 +206,9 @@ async def test_what_a_killed_podwright_ran_is_hung_up_by_the_next(
     strangers = made.places.container_run(container.id)
     assert len(strays.left(strangers, "")) == 1
     next = made.another()
-    ours = asyncio.ensure_future(
-        next.exec(container, ["sh", "-c", "sleep 1; exit 8"], Streams(stdout=Arrived()))
-    )
+    stays = ["sh", "-c", "echo ready; sleep 1; exit 8"]
+    ours = asyncio.ensure_future(next.exec(container, stays, Streams(stdout=(own := Arrived()))))
+    await own.has(b"ready")
     await next.adopt(container)
     await gone(mark)
     assert await asyncio.wait_for(ours, PATIENCE) == 8

@@ -24,14 +24,16 @@ class Window:
         self.size: Size | None = None
         """The latest."""
         self._there = False
+        self._shown: Size | None = None
+        self._turn = asyncio.Lock()
+        """Two questions at once may be answered in any order, and the earlier size would stay."""
         sizes = streams.sizes if streams.tty else None
         self._following = asyncio.ensure_future(self._follow(sizes)) if sizes is not None else None
 
     async def show(self) -> None:
         """The program's terminal is there now."""
         self._there = True
-        if self.size is not None:
-            await self._set(self.size)
+        await self._show()
 
     async def close(self) -> None:
         if self._following is not None:
@@ -43,13 +45,18 @@ class Window:
             if 0 < size.width <= _MOST and 0 < size.height <= _MOST:
                 self.size = size
                 if self._there:
-                    await self._set(size)
+                    await self._show()
 
-    async def _set(self, size: Size) -> None:
-        request = tasks_pb2.ResizePtyRequest(
-            container_id=self._container_id, exec_id=self._exec_id, width=size.width, height=size.height
-        )
-        try:
-            await self._containerd.ask(self._containerd.tasks.ResizePty, request, "size of a terminal")
-        except (NotFound, FailedPrecondition):
-            pass  # it has ended
+    async def _show(self) -> None:
+        async with self._turn:
+            size = self.size
+            if size is None or size == self._shown:
+                return
+            request = tasks_pb2.ResizePtyRequest(
+                container_id=self._container_id, exec_id=self._exec_id, width=size.width, height=size.height
+            )
+            try:
+                await self._containerd.ask(self._containerd.tasks.ResizePty, request, "size of a terminal")
+            except (NotFound, FailedPrecondition):
+                pass  # it has ended
+            self._shown = size
