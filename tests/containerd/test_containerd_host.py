@@ -210,5 +210,12 @@ async def test_no_containerd_is_told_with_the_key_of_the_configuration(tmp_path:
         await api.close()
 
 
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:1234", "containerd.sock", "/" + "x" * 120])
+def test_an_endpoint_that_is_none_is_refused_with_its_key(endpoint: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^containerd\.endpoint: ") as caught:
+        Containerd(ContainerdConfig(endpoint=endpoint))
+    assert "address" not in str(caught.value)
+
+
 def replace_handler(handler: HandlerConfig, **changes: str) -> HandlerConfig:
-    return msgspec.structs.replace(handler, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(handler, **changes)

@@ -84,7 +84,12 @@ class Containerd:
     answers too late, and else the error that its status means, with its words after `tried`."""
 
     def __init__(self, config: ContainerdConfig) -> None:
+        """InvalidArgument for an endpoint that is none."""
         self.endpoint: str = config.endpoint
+        try:
+            self._path = socket_path(config.endpoint)
+        except InvalidArgument as error:
+            raise InvalidArgument("containerd.endpoint", str(error).partition(": ")[2]) from error
         self.namespace: str = config.namespace
         self._timeout: float = config.request_timeout
         self._plugins: dict[str, introspection_pb2.Plugin] = {}
@@ -117,7 +122,7 @@ class Containerd:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
         )
-        channel = grpc.aio.insecure_channel(f"unix:{socket_path(self.endpoint)}", options=options)
+        channel = grpc.aio.insecure_channel(f"unix:{self._path}", options=options)
         self._channel = channel
         self.containers = containers_pb2_grpc.ContainersStub(channel)  # type: ignore[no-untyped-call]
         self.content = content_pb2_grpc.ContentStub(channel)  # type: ignore[no-untyped-call]
@@ -144,9 +149,8 @@ class Containerd:
 
     async def look(self, *, make: bool = True) -> str:
         """Ask which services it has, and its version; with `make` see to its having the namespace."""
-        path = socket_path(self.endpoint)
-        if error := knock(path):
-            raise Unavailable(f"no containerd at {path} (containerd.endpoint): {silence(error)}")
+        if error := knock(self._path):
+            raise Unavailable(f"no containerd at {self._path} (containerd.endpoint): {silence(error)}")
         answer = await self.ask(self.introspection.Plugins, introspection_pb2.PluginsRequest(), "its plugins")
         self._plugins = {f"{each.type}.{each.id}": each for each in answer.plugins}
         if make:
