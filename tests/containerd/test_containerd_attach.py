@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from podwright.engines.base import Container
+from podwright.engines.containerd import attach as attaching
 from podwright.engines.streams import Size, Streams
 from podwright.errors import FailedPrecondition
 from podwright.linux import spawn
@@ -113,19 +116,41 @@ async def test_with_stdin_once_the_first_that_speaks_ends_it_not_who_only_listen
     assert "end of stdin" in await made.logged(container)
 
 
-async def test_a_killed_podwrights_client_ends_a_stdin_that_was_for_it(made: Room) -> None:
+async def test_a_killed_podwrights_client_ends_a_stdin_that_was_for_it(
+    made: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     container = await started(made, ECHO, once=True)
-    fifo = made.places.container_run(container.id) / "stdin"
     client = Client(b"one\n")
     session = attach(made, container, client.streams)
     await client.stdout.has(b"got one\n")
-    assert fifo.with_name("stdin-taken").exists()
+    with monkeypatch.context() as killed:
+        # It lets go of the FIFO, and that is all.
+        killed.setattr(attaching, "close_stdin", lambda *_: asyncio.sleep(0))
+        session.cancel()
+        await asyncio.wait([session])
+    assert (await made.tasks.observe(container.id)).exit is None
     next = made.another()
     await next.adopt(container)
     await next.close()
+    assert await made.exit(container) == 5
+
+
+async def test_who_speaks_hears_the_answer(made: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = await started(made, ECHO)
+    attached = made.logs.attached
+
+    @asynccontextmanager
+    async def late(id: str, streams: Sequence[str]) -> AsyncIterator[dict[str, FileIO]]:
+        await asyncio.sleep(0.3)
+        async with attached(id, streams) as pipes:
+            yield pipes
+
+    monkeypatch.setattr(made.logs, "attached", late)
+    client = Client(b"one\n")
+    session = attach(made, container, client.streams)
+    await client.stdout.has(b"got one\n")
     session.cancel()
     await asyncio.wait([session])
-    assert await made.exit(container) == 5
 
 
 async def test_several_at_once_have_all_of_it_and_the_slowest_holds_it_up(made: Room) -> None:

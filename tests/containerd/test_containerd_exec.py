@@ -12,7 +12,8 @@ import pytest
 from podwright.engines.base import Container, ExecResult
 from podwright.engines.containerd import strays
 from podwright.engines.streams import Size, Streams
-from podwright.errors import DeadlineExceeded, FailedPrecondition
+from podwright.errors import DeadlineExceeded, FailedPrecondition, NotFound
+from podwright.wire.containerd import tasks_pb2
 from tests.containerd.daemon import Daemon
 from tests.containerd.made import Room, room
 from tests.oci.bench import processes_with
@@ -59,9 +60,19 @@ async def test_nothing_is_left_of_them(made: Room) -> None:
     before = open_files()
     directory = made.places.container_run(container.id)
     await asyncio.gather(*(run(made, container, *argv) for argv in [["true"], ["/no/such"]] * 4))
+    client = Client(b"x\n")
+    session = asyncio.ensure_future(made.sessions.exec(container, ["sh", "-c", "read x"], client.streams))
+    async with asyncio.timeout(PATIENCE):
+        while not (there := strays.left(directory, "")):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await session
     await made.sessions.close()
     assert open_files() <= before
     assert strays.left(directory, "") == []
+    for each in there:
+        request = tasks_pb2.GetRequest(container_id=container.id, exec_id=each.name)
+        with pytest.raises(NotFound):
+            await made.containerd.ask(made.containerd.tasks.Get, request, "exec")
 
 
 async def test_a_container_that_does_not_run_takes_nobody(made: Room) -> None:

@@ -14,6 +14,7 @@ from podwright.engines.containerd import task_metrics
 from podwright.engines.containerd.api import any_of
 from podwright.engines.containerd.stats import Statistics
 from podwright.stats import groups
+from podwright.stats.disk import measured
 from podwright.stats.reading import Device, HugePages, Memory, Swap
 from podwright.wire.containerd import metrics_v1_pb2, metrics_v2_pb2, types_pb2
 from tests.containerd.daemon import Daemon
@@ -75,9 +76,15 @@ async def test_a_snapshotter_without_an_overlay_says_what_a_layer_takes(
 ) -> None:
     made.daemon.ctr("images", "import", "--snapshotter", "native", str(made.daemon.directory / "layout.tar"))
     container = await worked(made, stats, snapshotter="native")
+    volume = made.places.volume(container.id, 0)
+    volume.mkdir(parents=True)
+    (volume / "file").write_bytes(b"x" * 300000)
+    volumes = measured([str(volume.parent)])
+    assert volumes is not None
     layer = (await stats.of_containers([container]))[container.id].writable_layer
     size, inodes = await made.snapshots.usage(container.id, "native")
-    assert (layer.used_bytes.value, layer.inodes_used.value) == (size, inodes)
+    assert layer.used_bytes.value == size + volumes.bytes
+    assert layer.inodes_used.value == inodes + volumes.inodes
     assert size > 3000000 and layer.fs_id.mountpoint.endswith("native")
 
 
@@ -124,8 +131,26 @@ async def test_a_container_of_another_kernel_is_what_its_shim_tells(
     pods = await stats.of_sandboxes([ours.sandbox, theirs.sandbox])
     memory = pods[theirs.sandbox.id].memory.usage_bytes.value
     assert memory == pytest.approx(found[theirs.id].memory.usage_bytes.value, rel=0.2)
+    await made.tasks.kill(theirs.id, 9)
+    await made.exit(theirs)
+    assert (await stats.of_containers([ours, theirs])).keys() == {ours.id}
     stats.leave(theirs)
     assert (await stats.of_containers([ours, theirs])).keys() == {ours.id}
+
+
+@pytest.mark.root
+async def test_a_pod_of_another_kernel_is_what_its_own_process_uses_here(
+    made: Room, stats: Statistics
+) -> None:
+    pause = await worked(made, stats)
+    sandbox = replace(pause.sandbox, id=pause.id)
+    theirs = replace(await worked(made, stats), facts=ContainerFacts(pid=1), sandbox=sandbox)
+    stats.enter(theirs)
+    one = (await stats.of_containers([theirs]))[theirs.id].memory.usage_bytes.value
+    held = groups.read(made.tasks.cgroup(pause.id))
+    assert held is not None and held.memory is not None and one > 3000000
+    pod = (await stats.of_sandboxes([sandbox]))[sandbox.id].memory.usage_bytes.value
+    assert pod == pytest.approx(held.memory.usage, abs=1 << 20)
 
 
 def metric(data: metrics_v1_pb2.Metrics | metrics_v2_pb2.Metrics) -> types_pb2.Metric:
