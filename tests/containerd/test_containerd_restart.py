@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from podwright.errors import Unavailable
 from podwright.linux import cgroups, spawn
 from podwright.wire import cri_pb2 as cri
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
-from tests.containerd.daemon import running
+from tests.containerd.daemon import Daemon, running
 from tests.oci.bench import Bench
 
 pytestmark = pytest.mark.root
@@ -56,7 +57,9 @@ async def test_an_end_that_was_noted_and_no_more_is_told_by_the_next_podwright(
         assert await bench.engine.observe_container(container) == seen
 
 
-async def test_what_ends_while_nobody_is_there_is_told_as_it_was(containerd_config: Config) -> None:
+async def test_what_ends_while_nobody_is_there_is_told_as_it_was(
+    containerd_config: Config, daemon: Daemon
+) -> None:
     async with containerd_opened(containerd_config) as bench:
         config = cri.ContainerConfig()
         config.linux.resources.memory_limit_in_bytes = 20 << 20
@@ -78,12 +81,17 @@ async def test_what_ends_while_nobody_is_there_is_told_as_it_was(containerd_conf
         await _open(each.facts.pid)
     for each in (talks, eats):
         await spawn.exited(each.facts.pid)
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(_runs, daemon, talks.id, eats.id):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    opened = time.time_ns()
     async with containerd_opened(containerd_config) as bench:
         bench.sandboxes.update(kept[0])
         bench.containers.update(kept[1])
         first, second = [(await bench.engine.observe_container(each)).exit for each in (talks, eats)]
         assert first is not None and second is not None
         assert (first.code, first.oom_killed, second.code, second.oom_killed) == (7, False, 137, True)
+        assert max(first.finished_at, second.finished_at) < opened, "when it was noticed is no time"
         assert _said(talks.log_path) == [str(number + 1) for number in range(LINES)]
 
 
@@ -95,11 +103,10 @@ async def test_containerd_is_killed_and_comes_back(tmp_path: Path) -> None:
             ends = await bench.container(sandbox, "sh", "-c", TALKS)
             stays = await bench.container(sandbox, "sleep", "1000")
             await bench.exec(ends, "sh", "-c", "until [ -p /tmp/go ]; do sleep 0.05; done")
-            exits = bench.engine.exits()
-            following = asyncio.ensure_future(anext(exits))
+            (following,) = [each for each in asyncio.all_tasks() if "collect_exits" in str(each.get_coro())]
             daemon.stop(number=signal.SIGKILL)
             with pytest.raises(Unavailable):
-                await following
+                await asyncio.wait_for(asyncio.shield(following), 20)
             with pytest.raises(Unavailable):
                 await bench.engine.observe_container(ends)
             await _open(ends.facts.pid)
@@ -109,6 +116,9 @@ async def test_containerd_is_killed_and_comes_back(tmp_path: Path) -> None:
                 await spawn.exited(each.facts.pid)
             assert not cgroups.pids(f"{config.cgroup_parent}/{stays.id}")
             daemon.restart()
+            async with asyncio.timeout(30):
+                while (await bench.engine.status()).runtime_error:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # gRPC tries to reach it now and then
             again = asyncio.ensure_future(bench.collect_exits())
             try:
                 # As core does: those that follow are told, the others are looked at.
@@ -138,3 +148,8 @@ async def _open(pid: int) -> None:
 
 def _said(log_path: str) -> list[str]:
     return [line.split()[-1] for line in Path(log_path).read_text().splitlines()]
+
+
+def _runs(daemon: Daemon, *ids: str) -> bool:
+    rows = [line.split() for line in daemon.ctr("tasks", "list").splitlines()]
+    return any(row[0] in ids and row[2] != "STOPPED" for row in rows)
