@@ -178,6 +178,10 @@ async def test_a_runtime_that_does_not_start_makes_its_handler_unavailable(
     assert not crun.available and "no such library" in crun.reason
     with pytest.raises(FailedPrecondition, match="no such library"):
         shims.get("crun")
+    # Looking again, as each Status does, does not make it work.
+    await host.look()
+    with pytest.raises(FailedPrecondition, match="no such library"):
+        shims.get("crun")
 
 
 @pytest.mark.root

@@ -54,9 +54,8 @@ class Shims:
             except (FailedPrecondition, InvalidArgument) as error:
                 broken[name] = str(error)
                 continue
-            lacks = "" if path is None else self._lacks(shim)
-            if lacks:
-                broken[name] = lacks
+            if why := self._refused(shim) or ("" if path is None else self._lacks(shim)):
+                broken[name] = why
             else:
                 found[name] = shim
         self._found, self._broken = found, broken
@@ -168,6 +167,11 @@ class Shims:
 
     def _unfit(self, shim: Shim, features: Features) -> str:
         return runtime_features.no_user_namespaces(shim.kind, features, self._places.all_mapped)
+
+    def _refused(self, shim: Shim) -> str:
+        """What was said against it when it was asked; "" if nothing."""
+        known = self._probed.get(shim.handler)
+        return known[1] if known is not None and known[0] == shim and isinstance(known[1], str) else ""
 
     def _lacks(self, shim: Shim) -> str:
         """What the shim needs of containerd and this one has not; "" if nothing."""
