@@ -25,7 +25,7 @@ CONFIG = Config()
 
 async def until(condition: Callable[[], object]) -> None:
     """Let other tasks run until `condition()` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 

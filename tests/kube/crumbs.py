@@ -43,7 +43,7 @@ class CrumbCri:
 
     async def called(self, call: str) -> None:
         """Wait until it has been asked for `call`."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self._noted[call].wait()
 
     async def _note(self, call: str) -> None:

@@ -28,6 +28,7 @@ PROBED = ("probe-http", "probe-tcp", "hook-http-poststart", "static-critical")
 PROBED_BY_EXEC = ("probe-exec", "probe-liveness-fails", "sidecar")
 LATE = "a probe may come when the container has ended"
 EARLY = "a probe may come before the program listens"
+SLOW = "on a busy machine a second may be too short for a probe"
 DIFFERENCES = Differences(
     status={
         "pull-fails": {"containerStatuses.state.waiting.message": OWN_WORDS},
@@ -44,6 +45,8 @@ DIFFERENCES = Differences(
         ("start-fails", "/no/such/binary"): OWN_WORDS,
         **{(case, "connection refused"): EARLY for case in PROBED},
         **{(case, "is not running"): LATE for case in PROBED_BY_EXEC},
+        **{(case, "command timed out"): SLOW for case in PROBED_BY_EXEC},
+        **{(case, words): SLOW for case in PROBED for words in ("deadline exceeded", "i/o timeout")},
     },
 )
 """Places that differ on real containers, and why."""
