@@ -116,9 +116,10 @@ async def test_an_image_is_mounted_as_a_volume(mapped_bench: Bench, ids: bool) -
         await bench.container(sandbox, "true", config=config)
 
 
-async def test_a_pod_with_ids_of_its_own(mapped_bench: Bench) -> None:
+@pytest.mark.parametrize("handler", ["crun", "runc"])
+async def test_a_pod_with_ids_of_its_own(mapped_bench: Bench, handler: str) -> None:
     bench = mapped_bench
-    sandbox = await bench.sandbox(config=pod(), pid=POD)
+    sandbox = await bench.sandbox(config=pod(), pid=POD, handler=handler)
     wanted = cri.ContainerConfig()
     wanted.linux.security_context.run_as_user.value = 1000
     script = "cat /proc/self/uid_map; echo again >/dev/stdout; touch /tmp/mine; sleep 1000"

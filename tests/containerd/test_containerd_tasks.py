@@ -14,7 +14,7 @@ from podwright.linux import cgroups, spawn
 from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
 from tests.containerd.daemon import Daemon
-from tests.oci.bench import POD, Bench
+from tests.oci.bench import POD, Bench, processes_with
 
 pytestmark = pytest.mark.root
 
@@ -58,6 +58,30 @@ async def test_who_shares_a_pods_processes_leaves_none_behind(containerd_bench: 
     assert (await bench.exit_of(container)).code == 3
     assert "both" in Path(container.log_path).read_text()
     assert not cgroups.pids(f"{bench.config.cgroup_parent}/{container.id}")
+
+
+async def test_an_end_is_told_when_nothing_of_it_can_be_lost(
+    containerd_bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task is deleted, its log written, however slow the writer is."""
+    monkeypatch.setattr("podwright.engines.containerd.tasks.FLUSH_TIMEOUT", 30.0)
+    bench = containerd_bench
+    container = await bench.container(
+        await bench.sandbox(), "sh", "-c", "mkfifo /tmp/go; cat /tmp/go; echo said at the end; exit 4"
+    )
+    await bench.exec(container, "sh", "-c", "until [ -p /tmp/go ]; do sleep 0.05; done")
+    (writer,) = processes_with(f"{bench.config.run}/logs")
+    os.kill(writer, signal.SIGSTOP)
+    try:
+        go = Path(f"/proc/{container.facts.pid}/root/tmp/go")
+        await asyncio.to_thread(go.write_bytes, b"")
+        with pytest.raises(TimeoutError):
+            await bench.exit_of(container, 0.7)
+    finally:
+        os.kill(writer, signal.SIGCONT)
+    assert (await bench.exit_of(container)).code == 4
+    assert Path(container.log_path).read_text().endswith(" stdout F said at the end\n")
+    assert container.id not in daemon.ctr("tasks", "list")
 
 
 async def test_an_end_that_others_have_brought_about(containerd_bench: Bench, daemon: Daemon) -> None:
