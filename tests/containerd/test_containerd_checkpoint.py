@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwright.engines.base import Container, Presence
@@ -47,9 +48,17 @@ async def _require(program: str) -> None:
     await Criu(program).require()
 
 
-@pytest.fixture
-async def criu_bench(criu_daemon: Daemon, tmp_path: Path) -> AsyncIterator[Bench]:
+@pytest.fixture(params=["overlayfs", "native"])
+async def criu_bench(
+    criu_daemon: Daemon, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    """With snapshots whose changes are a directory, and with others."""
     config = engine_config(criu_daemon, tmp_path, "runc")
+    handlers = {
+        name: msgspec.structs.replace(each, snapshotter=request.param)
+        for name, each in config.handlers.items()
+    }
+    config = msgspec.structs.replace(config, handlers=handlers)
     async with containerd_opened(config) as made:
         yield made
     assert not left_over(criu_daemon, config)
@@ -121,6 +130,7 @@ async def test_what_cannot_be_checkpointed_says_why(
     assert "built without CRIU" in str(told.value)
     assert f"criu is not installed where containerd looks for programs: {tmp_path}" in str(told.value)
     assert not (tmp_path / "a.tar").exists()
+    assert "not installed" in (await bench.engine.status()).info["criu"]["error"]
 
 
 async def _to_be_restored(bench: Bench, archive: Path, container: Container) -> Container:

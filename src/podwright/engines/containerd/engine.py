@@ -182,7 +182,9 @@ class ContainerdEngine:
             self.runtime_version = self._host.version
         except PodwrightError as error:
             runtime_error = str(error)
-        network_error, handlers = await asyncio.gather(self._network.status(), self._shims.handlers())
+        network_error, handlers, criu = await asyncio.gather(
+            self._network.status(), self._shims.handlers(), self._containers.criu.words()
+        )
         if not runtime_error:
             try:
                 self.check_handler("")
@@ -199,6 +201,7 @@ class ContainerdEngine:
                 "containerd": self._host.info,
                 "shims": {name: _words(each) for name, each in self._shims.all().items()},
                 "versions": dict(self._shims.versions()),
+                "criu": criu,
                 "network": network.to_json() if network else {},
             },
         )
