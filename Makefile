@@ -10,7 +10,7 @@ export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
-PYTEST_OPTIONS ?= -q --numprocesses 2 --dist loadfile
+PYTEST_OPTIONS ?= -q --numprocesses 3 --dist loadfile
 BARE := behaviour cli core fake images kube logs server spec stats testing
 BENCH_OPTIONS ?=
 
