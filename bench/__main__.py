@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import fake, logs, measure, pull, report, spec, stats, streams
+from bench import engines, fake, logs, measure, pull, report, spec, stats, streams
 from bench.daemons import Containerd, Daemon, Podwright
 from bench.floor import Floor
 from bench.stage import Stage, open_stage
 
-PARTS = ("life", "clients", "crowd", "stats", "streams", "logs", "pull", "spec", "fake")
+PARTS = ("life", "clients", "crowd", "stats", "streams", "logs", "pull", "spec", "fake", *engines.PARTS)
 ROOTLESS = ("spec", "fake")
 SIDES = ("podwright", "containerd", "floor")
 CLONE_NEWNS, MS_PRIVATE = 0x00020000, 1 << 18
@@ -41,7 +41,7 @@ def main() -> int:
     rows = report.Rows()
     if real:
         _hide_empty_cgroup2()
-    if set(real) - {"pull"}:
+    if set(real) - {"pull", *engines.PARTS}:
         _measure_real_pods(options, rows)
     if "pull" in real:
         _measure_pulls(options, rows)
@@ -49,6 +49,9 @@ def main() -> int:
         spec.spec_build(rows)
     if "fake" in options.only:
         fake.measure(fake.QUICK if options.quick else fake.FULL, rows)
+    for part in engines.PARTS:
+        if part in real:
+            engines.measure_part(part, options.sides, engines.QUICK if options.quick else engines.FULL, rows)
     print(rows.table())
     rows.write(options.output)
     return 0
@@ -83,7 +86,8 @@ def _measure_pulls(options: argparse.Namespace, rows: report.Rows) -> None:
         sides = _start([name for name in options.sides if name != Floor.name], stage, stack)
         daemons = [side for side in sides if isinstance(side, Daemon)]
         rounds = pull.QUICK if options.quick else pull.FULL
-        pull.pulls(daemons, Floor.name in options.sides, stage, rounds, rows)
+        floor = pull.Floor(stage) if Floor.name in options.sides else None
+        pull.pulls(daemons, floor, stage, rounds, rows)
 
 
 def _start(names: Sequence[str], stage: Stage, stack: ExitStack) -> list[measure.Side]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import grpc
 
@@ -80,6 +81,10 @@ class Daemon:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+    def servers(self) -> list[int]:
+        """The processes that serve, however many pods there are."""
+        return [self.process.pid]
 
     # The calls of a pod's life
 
@@ -159,16 +164,16 @@ class Daemon:
         """Processes that exist for pods and are neither the daemon nor a container's own."""
         parents, arguments = _processes()
         mark = f"{self.root}/"
-        own = {pid for pid, line in arguments.items() if mark in line and pid != self.process.pid}
-        daemon_threads = {self.process.pid, os.getpid()}
-        found = {pid for pid in arguments if pid not in daemon_threads and _descends(pid, own, parents)}
+        apart = {*self.servers(), os.getpid()}
+        own = {pid for pid, line in arguments.items() if mark in line and pid not in apart}
+        found = {pid for pid in arguments if pid not in apart and _descends(pid, own, parents)}
         return [pid for pid in found if PAYLOAD[1] not in arguments[pid].split("\0")]
 
     def _spawn(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def _await_ready(self) -> None:
-        _until(self._answers, f"{self.name} did not become ready; its log:\n{self._words()}")
+        until(self._answers, f"{self.name} did not become ready; its log:\n{self._words()}")
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
@@ -190,6 +195,8 @@ class Daemon:
 
 class Podwright(Daemon):
     name = "podwright"
+    settings = ""
+    """Of its configuration: what the engine needs besides."""
 
     def prepare(self) -> Sequence[str]:
         config = self.root / "config.toml"
@@ -197,6 +204,7 @@ class Podwright(Daemon):
             f'root = "{self.root}/lib"\n'
             f'run = "{self.root}/run"\n'
             f'listen = "{self.socket}"\n'
+            f"{self.settings}"
             "[cni]\n"
             f'conf_dir = "{self.stage.conf_dir}"\n'
             f'bin_dirs = ["{CNI_BIN}"]\n'
@@ -243,13 +251,18 @@ disabled_plugins = [
 
     def load_images(self) -> None:
         for archive in (self.stage.image_archive, self.stage.pause_archive):
-            command = ["ctr", "-a", str(self.socket), "-n", "k8s.io", "images", "import", str(archive)]
-            subprocess.run(command, check=True, stdout=self.log, stderr=self.log)
-        _until(self._knows_image, "containerd's CRI plugin does not see the imported image")
+            ctr_import(self.socket, archive, self.log)
+        until(self._knows_image, "containerd's CRI plugin does not see the imported image")
 
     def _knows_image(self) -> bool:
         spec = cri.ImageSpec(image=IMAGE)
         return bool(self.images.ImageStatus(cri.ImageStatusRequest(image=spec)).HasField("image"))
+
+
+def ctr_import(socket: Path, archive: Path, log: IO[bytes]) -> None:
+    """Into the namespace that CRI servers use."""
+    command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(archive)]
+    subprocess.run(command, check=True, stdout=log, stderr=log)
 
 
 def pss(pid: int) -> int:
@@ -316,7 +329,8 @@ def _descends(pid: int, ancestors: set[int], parents: dict[int, int]) -> bool:
     return False
 
 
-def _until(holds: Callable[[], bool], message: str) -> None:
+def until(holds: Callable[[], bool], message: str) -> None:
+    """Look until it `holds`; RuntimeError with `message` after START_SECONDS."""
     deadline = time.monotonic() + START_SECONDS
     while not holds():
         if time.monotonic() > deadline:

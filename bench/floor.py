@@ -121,25 +121,7 @@ class Floor:
         return [self._crun, "--root", str(self._root / "state")]
 
     def _network(self, command: str, pod: str) -> None:
-        """Call the plugins as libcni would: in order with the result passed on, backwards for DEL."""
-        network = self._stage.network(masquerade=True)
-        plugins: list[dict[str, Any]] = list(network["plugins"])  # type: ignore[call-overload]
-        env = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": pod,
-            "CNI_NETNS": str(self._root / pod / "net"),
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(CNI_BIN),
-            "PATH": os.environ["PATH"],
-        }
-        result = self._results.pop(pod, None)
-        for plugin in plugins if command == "ADD" else reversed(plugins):
-            conf = {**plugin, "cniVersion": network["cniVersion"], "name": network["name"]}
-            if result is not None:
-                conf["prevResult"] = result
-            out = run([str(CNI_BIN / plugin["type"])], input=json.dumps(conf).encode(), env=env)
-            if command == "ADD":
-                result = json.loads(out)
+        result = plugins(self._stage, command, pod, str(self.namespace(pod)), self._results.pop(pod, None))
         if command == "ADD" and result is not None:
             self._results[pod] = result
 
@@ -200,6 +182,31 @@ class Floor:
                 "readonlyPaths": list(READONLY),
             },
         }
+
+
+def plugins(
+    stage: Stage, command: str, pod: str, netns: str, result: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Call the plugins as libcni would: in order with the result passed on, backwards for DEL. The result of
+    the last of them for ADD."""
+    network = stage.network(masquerade=True)
+    chain: list[dict[str, Any]] = list(network["plugins"])  # type: ignore[call-overload]
+    env = {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": pod,
+        "CNI_NETNS": netns,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(CNI_BIN),
+        "PATH": os.environ["PATH"],
+    }
+    for plugin in chain if command == "ADD" else reversed(chain):
+        conf = {**plugin, "cniVersion": network["cniVersion"], "name": network["name"]}
+        if result is not None:
+            conf["prevResult"] = result
+        out = run([str(CNI_BIN / plugin["type"])], input=json.dumps(conf).encode(), env=env)
+        if command == "ADD":
+            result = json.loads(out)
+    return result
 
 
 def run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.daemons import Daemon, pss
@@ -25,8 +25,16 @@ FULL, QUICK = (200 * MIB, 5), (50 * MIB, 2)
 PATIENCE = 300.0
 
 
-def logs(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
-    """One container after the other, in turns."""
+def logs(
+    daemons: Sequence[Daemon],
+    plan: tuple[int, int],
+    rows: Rows,
+    *,
+    limited: bool = True,
+    floor: Callable[[Sequence[str]], float] | None = None,
+) -> None:
+    """One container after the other, in turns. `floor` runs a command in a container without a CRI server;
+    its seconds."""
     size, rounds = plan
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     memory: list[float] = []
@@ -34,11 +42,15 @@ def logs(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
     for number in range(rounds + 1):
         for daemon in daemons:
             for row, limits in (("log_mb_s", ""), ("log_mb_s_limited", "max_size=1Ti")):
-                if limits and daemon.name != "podwright":
+                if limits and (daemon.name != "podwright" or not limited):
                     continue
                 took = _write(daemon, sandboxes[daemon], size // LINE, limits, memory)
                 if number:
                     rates[row, daemon.name].append(size / MB / took)
+        if floor is not None:
+            took = floor(_program(size // LINE))
+            if number:
+                rates["log_mb_s", "floor"].append(size / MB / took)
     for (row, name), values in rates.items():
         rows.add(row, "MB/s", name, statistics.median(values))
         print(row, name, [round(each) for each in sorted(values)], flush=True)
@@ -48,9 +60,8 @@ def logs(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
 
 def _write(daemon: Daemon, sandbox: str, lines: int, limits: str, memory: list[float]) -> float:
     """Seconds that a container takes to write so many lines. RuntimeError when one is missing."""
-    script = f"yes {'x' * (LINE - 1)} | head -n {lines}"
     annotations = {ANNOTATION: limits} if limits else {}
-    container = daemon.create(sandbox, "logs", ["sh", "-c", script], annotations)
+    container = daemon.create(sandbox, "logs", _program(lines), annotations)
     request = cri.ContainerStatusRequest(container_id=container)
     log = Path(daemon.runtime.ContainerStatus(request).status.log_path)
     began = time.perf_counter()
@@ -70,6 +81,10 @@ def _write(daemon: Daemon, sandbox: str, lines: int, limits: str, memory: list[f
     daemon.remove(container)
     log.unlink()
     return took
+
+
+def _program(lines: int) -> list[str]:
+    return ["sh", "-c", f"yes {'x' * (LINE - 1)} | head -n {lines}"]
 
 
 def _writers(daemon: Daemon) -> list[int]:

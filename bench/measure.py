@@ -101,7 +101,7 @@ def crowd(daemons: Sequence[Daemon], plan: Plan, rows: Rows) -> None:
     """Lists, statuses and memory while a growing number of pods runs."""
     pods: dict[str, list[tuple[str, str]]] = {daemon.name: [] for daemon in daemons}
     for daemon in daemons:
-        rows.add("daemon_memory_0", "MiB", daemon.name, rss(daemon.process.pid) / MIB)
+        rows.add("daemon_memory_0", "MiB", daemon.name, sum(map(rss, daemon.servers())) / MIB)
     for size in plan.crowds:
         for daemon in daemons:
             _grow(daemon, pods[daemon.name], size)
@@ -109,8 +109,11 @@ def crowd(daemons: Sequence[Daemon], plan: Plan, rows: Rows) -> None:
         _lists(daemons, pods, size, plan.calls, rows)
         for daemon in daemons:
             helpers = daemon.helpers()
-            rows.add(f"daemon_memory_{size}", "MiB", daemon.name, rss(daemon.process.pid) / MIB)
-            rows.add(f"daemon_pss_{size}", "MiB", daemon.name, pss(daemon.process.pid) / MIB)
+            servers = daemon.servers()
+            rows.add(f"daemon_memory_{size}", "MiB", daemon.name, sum(map(rss, servers)) / MIB)
+            rows.add(f"daemon_pss_{size}", "MiB", daemon.name, sum(map(pss, servers)) / MIB)
+            if len(servers) > 1:
+                rows.add(f"own_memory_{size}", "MiB", daemon.name, rss(daemon.process.pid) / MIB)
             each = sum(pss(pid) for pid in helpers) / size
             rows.add(f"helper_memory_per_pod_{size}", "MiB", daemon.name, each / MIB)
             rows.add(f"helper_processes_per_pod_{size}", "", daemon.name, len(helpers) / size)

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bench.daemons import Daemon, children, peak, reset_peak, rss
 from bench.floor import run
@@ -89,6 +90,13 @@ class Puller:
         return (peak(pid) - self._idle) / MIB, (max(together) - self._idle) / MIB
 
 
+class Side(Protocol):
+    name: str
+
+    def pull(self, image: Pulled) -> None: ...
+    def forget(self, image: Pulled) -> None: ...
+
+
 class Floor:
     name = "floor"
 
@@ -112,16 +120,25 @@ class Floor:
         shutil.rmtree(self._root)
 
 
-def pulls(daemons: Sequence[Daemon], with_floor: bool, stage: Stage, rounds: int, rows: Rows) -> None:
+def pulls(
+    daemons: Sequence[Daemon],
+    floor: Side | None,
+    stage: Stage,
+    rounds: int,
+    rows: Rows,
+    *,
+    small_files: bool = True,
+) -> None:
     """Time the pulls; the sides take turns."""
-    sides: list[Puller | Floor] = [Puller(daemon) for daemon in daemons]
-    if with_floor:
-        sides.append(Floor(stage))
+    sides: list[Side] = [Puller(daemon) for daemon in daemons]
+    if floor is not None:
+        sides.append(floor)
     with _registry(stage.root / "registry") as address:
-        images = [
-            _push(stage, address, "pull_200mb", [_large_files(number) for number in range(5)]),
-            _push(stage, address, "pull_30k_files", [_small_files(number) for number in range(3)]),
-        ]
+        images = [_push(stage, address, "pull_200mb", [_large_files(number) for number in range(5)])]
+        if small_files:
+            images.append(
+                _push(stage, address, "pull_30k_files", [_small_files(number) for number in range(3)])
+            )
         for image in images:
             times: dict[str, list[float]] = defaultdict(list)
             for round in range(rounds + 1):

@@ -31,17 +31,17 @@ def polls(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda number, daemon=daemon: _up(daemon, f"stats-{number}"), range(size)))
     time.sleep(SETTLE)
-    before = {daemon.name: rss(daemon.process.pid) for daemon in daemons}
+    before = {daemon.name: _memory(daemon) for daemon in daemons}
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
     for number in range(calls + 2):
         for daemon in daemons:
-            began = cpu_seconds(daemon.process.pid)
+            began = _cpu(daemon)
             took = {f"list_container_stats_{size}": _containers(daemon, size)}
             time.sleep(PAUSE)
             took[f"list_pod_sandbox_stats_{size}"] = _pods(daemon, size)
             time.sleep(PAUSE)
-            used = cpu_seconds(daemon.process.pid) - began
+            used = _cpu(daemon) - began
             if daemon.name == "podwright":
                 # Debian's containerd has no metrics.
                 took[f"list_pod_sandbox_metrics_{size}"] = _metrics(daemon, size)
@@ -53,13 +53,21 @@ def polls(daemons: Sequence[Daemon], plan: tuple[int, int], rows: Rows) -> None:
         rows.add(row, "ms", name, statistics.median(values) * 1000)
     for daemon in daemons:
         rows.add(f"stats_cpu_per_poll_{size}", "ms", daemon.name, spent[daemon.name] / calls * 1000)
-        grown = rss(daemon.process.pid) - before[daemon.name]
+        grown = _memory(daemon) - before[daemon.name]
         rows.add(f"stats_memory_growth_{size}", "MiB", daemon.name, grown / MIB)
 
 
 def _up(daemon: Daemon, name: str) -> None:
     sandbox = daemon.run_sandbox(name, parent=f"/{daemon.stage.bridge}/{daemon.name}-{name}")
     daemon.start(daemon.create(sandbox, name))
+
+
+def _cpu(daemon: Daemon) -> float:
+    return sum(map(cpu_seconds, daemon.servers()))
+
+
+def _memory(daemon: Daemon) -> int:
+    return sum(map(rss, daemon.servers()))
 
 
 def _containers(daemon: Daemon, size: int) -> float:

@@ -36,6 +36,7 @@ needs() {
     bench)
         echo "containerd containerd"
         echo "docker-registry docker-registry"
+        echo "dockerd docker.io"
         ;;
     *) echo "install.sh: no group $1; there are python, run, test, bench" >&2 && exit 2 ;;
     esac
