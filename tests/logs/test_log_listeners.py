@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from io import FileIO
 from pathlib import Path
@@ -75,6 +75,17 @@ async def is_held_up(log: Path, task: asyncio.Future[None]) -> bool:
     return not task.done()
 
 
+async def until(so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not so():  # noqa: ASYNC110 - of another process nobody is told
+            await asyncio.sleep(0.01)
+
+
+def files(pid: int) -> int:
+    """How many it has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 async def test_who_listens_has_what_comes_from_then_on_and_the_end(tmp_path: Path) -> None:
     async with opened(tmp_path) as (writer, room):
         out, err = writing(room / "stdout"), writing(room / "stderr")
@@ -107,6 +118,30 @@ async def test_who_listens_has_what_comes_from_then_on_and_the_end(tmp_path: Pat
         "both hear",
         "alone",
     ]
+
+
+@pytest.mark.parametrize("streams", [["stdout"], ["stdout", "stderr"]])
+async def test_who_went_long_ago_has_nothing_to_do_with_who_came_then(
+    tmp_path: Path, streams: list[str]
+) -> None:
+    async with opened(tmp_path) as (writer, room):
+        other = await writer.add("b", str(tmp_path / "1.log"), Limits(), raw=("stdout", "stderr"))
+        out, err, theirs = writing(room / "stdout"), writing(room / "stderr"), writing(other / "stdout")
+        pid = int(str((await writer.status())["pid"]))
+        before = files(pid)
+        async with writer.attached("a", ["stdout"]):
+            pass
+        await until(lambda: files(pid) == before)
+        # The writer gives these the numbers of those that went.
+        async with writer.attached("b", streams) as heard:
+            os.close(out)
+            os.close(err)
+            await until(lambda: not writer.has("a"))
+            os.write(theirs, b"still there\n")
+            assert await said(heard["stdout"], 12) == b"still there\n"
+            assert heard[END].read(1) is None and (await writer.status())["pid"] == pid
+        os.close(theirs)
+        await writer.finish("b")
 
 
 async def test_the_slowest_holds_the_container_up_until_it_goes(tmp_path: Path) -> None:

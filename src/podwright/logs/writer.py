@@ -171,7 +171,7 @@ class Writer:
         for name in names:
             fd = fds.pop(0)
             if name == END:
-                log.watchers.append(self._listeners.add(fd, None))
+                self._listeners.watch(fd, log.watchers)
             elif name in streams:
                 self._listeners.add(fd, streams[name])
             else:
@@ -189,6 +189,8 @@ class Writer:
         fds: list[int] = []
         try:
             message, fds, _, _ = socket.recv_fds(client, MAX_MESSAGE, 8, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return  # it was another one that had its number and said something
         except OSError:
             message = b""
         if not message:

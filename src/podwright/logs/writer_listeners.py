@@ -16,8 +16,11 @@ let go."""
 class Listener:
     """The writing end of somebody's pipe, in non-blocking mode."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, among: list[Listener]) -> None:
+        """It enters itself `among` those who want the same, and leaves when it goes or there is an end."""
         self.fd = fd
+        self.among = among
+        among.append(self)
         self.closing = False
         """Nothing more comes: it is closed when all has been taken."""
         self._behind: list[memoryview] = []
@@ -78,14 +81,13 @@ class Listeners:
     def holds_up(self, stream: int) -> bool:
         return stream in self._held_up
 
-    def add(self, fd: int, stream: Heard | None) -> Listener:
-        """One that gets what comes on `stream`, or only an end."""
-        listener = Listener(fd)
-        self._of[fd] = listener, stream
-        self._poll.register(fd, 0)  # it is told when nobody reads any more
-        if stream is not None:
-            stream.listeners.append(listener)
-        return listener
+    def add(self, fd: int, stream: Heard) -> None:
+        """One that gets what comes on `stream`."""
+        self._enter(Listener(fd, stream.listeners), stream)
+
+    def watch(self, fd: int, watchers: list[Listener]) -> None:
+        """One more of `watchers`, who get nothing but an end."""
+        self._enter(Listener(fd, watchers), None)
 
     def mind(self, stream: Heard, *, wait: bool) -> None:
         """`stream` was handed on: `wait` for those that are behind, or keep what they did not take."""
@@ -132,21 +134,21 @@ class Listeners:
     def end(self, listeners: list[Listener]) -> None:
         """They see an end when they have all that came before."""
         for each in list(listeners):
-            if each.fd not in self._of:
-                continue
             each.closing = True
-            _, stream = self._of[each.fd]
-            if stream is not None:
-                stream.listeners.remove(each)
-                self._of[each.fd] = each, None
+            each.among.remove(each)
+            self._of[each.fd] = each, None
             if each.behind:
                 self._poll.modify(each.fd, select.EPOLLOUT)
             else:
                 self._forget(each.fd)
 
+    def _enter(self, listener: Listener, stream: Heard | None) -> None:
+        self._of[listener.fd] = listener, stream
+        self._poll.register(listener.fd, 0)  # it is told when nobody reads any more
+
     def _forget(self, fd: int) -> None:
-        listener, stream = self._of.pop(fd)
+        listener, _ = self._of.pop(fd)
         self._poll.unregister(fd)
-        os.close(fd)
-        if stream is not None:
-            stream.listeners.remove(listener)
+        os.close(fd)  # the next one may have its number
+        if not listener.closing:
+            listener.among.remove(listener)
