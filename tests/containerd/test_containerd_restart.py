@@ -16,7 +16,7 @@ from podwright.errors import Unavailable
 from podwright.linux import cgroups, spawn
 from podwright.wire import cri_pb2 as cri
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
-from tests.containerd.daemon import Daemon, running
+from tests.containerd.daemon import NEWER, Daemon, running
 from tests.oci.bench import Bench
 
 pytestmark = pytest.mark.root
@@ -95,8 +95,9 @@ async def test_what_ends_while_nobody_is_there_is_told_as_it_was(
         assert _said(talks.log_path) == [str(number + 1) for number in range(LINES)]
 
 
-async def test_containerd_is_killed_and_comes_back(tmp_path: Path) -> None:
-    with running(tmp_path / "daemon") as daemon:
+@pytest.mark.parametrize("version", ["", *NEWER])
+async def test_containerd_is_killed_and_comes_back(tmp_path: Path, version: str) -> None:
+    with running(tmp_path / "daemon", program=NEWER.get(version, "containerd")) as daemon:
         config = engine_config(daemon, tmp_path)
         async with containerd_opened(config) as bench:
             sandbox = await bench.sandbox()
@@ -109,6 +110,9 @@ async def test_containerd_is_killed_and_comes_back(tmp_path: Path) -> None:
                 await asyncio.wait_for(asyncio.shield(following), 20)
             with pytest.raises(Unavailable):
                 await bench.engine.observe_container(ends)
+            # What podwright knows by itself it goes on telling.
+            assert (await bench.engine.container_info(ends))["pid"] == ends.facts.pid
+            assert "error" in str((await bench.engine.sandbox_info(sandbox))["containerd"])
             await _open(ends.facts.pid)
             # The kernel has it still.
             await bench.engine.signal_container(stays, signal.SIGKILL)

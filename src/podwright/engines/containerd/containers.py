@@ -33,7 +33,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.processes import send_signal
 from podwright.engines.node.requests import Requests
 from podwright.engines.node.updates import Updates
-from podwright.errors import FailedPrecondition, PodwrightError
+from podwright.errors import FailedPrecondition, PodwrightError, Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups, mounts, trees
 from podwright.logs.writing import LogWriter
@@ -196,9 +196,14 @@ class Containers:
         return await self._tasks.observe(container.id)
 
     async def info(self, container: Container) -> Mapping[str, Json]:
-        record = await self._objects.get(container.id)
+        try:
+            record = await self._objects.get(container.id)
+            told = described(record) if record is not None else {}
+        except Unavailable as error:
+            # Who follows a log asks for the pid, and shall not take this for the server's end.
+            told = {"containerd": {"error": str(error)}}
         return {
-            **(described(record) if record is not None else {}),
+            **told,
             "sandboxID": container.sandbox.id,
             "pid": container.facts.pid,
             "cgroup": self._tasks.cgroup(container.id),

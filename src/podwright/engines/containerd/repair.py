@@ -58,6 +58,11 @@ class Repair:
         return [
             *[each async for each in self._tasks_and_records(known)],
             *[each async for each in self._held(known)],
+            *[
+                Orphan("guard", each, "a record in containerd's sandbox store that keeps a task")
+                for each in await self._tasks.guards.list()
+                if each not in known
+            ],
             *[each async for each in self._snapshots_of(known)],
             *self._leftovers.orphans(known),
         ]
@@ -68,6 +73,8 @@ class Repair:
             await self._tasks.end(orphan.name)
         elif orphan.kind == "record":
             await self._objects.delete(orphan.name)
+        elif orphan.kind == "guard":
+            await self._tasks.guards.take(orphan.name)
         elif orphan.kind == "sandbox":
             await self._sandboxes.stop(orphan.name, 0)
             await self._sandboxes.shut_down(orphan.name)
@@ -94,8 +101,9 @@ class Repair:
             return
         request = sandbox_pb2.StoreListRequest(filters=[self._ours()])
         answer = await self._containerd.ask(self._containerd.sandboxes.List, request, "its sandboxes")
+        guards = await self._tasks.guards.list()
         for each in answer.list:
-            if each.sandbox_id not in known:
+            if each.sandbox_id not in known and each.sandbox_id not in guards:
                 yield Orphan("sandbox", each.sandbox_id, f"held by the shim {each.runtime.name}")
 
     async def _snapshots_of(self, known: set[str]) -> AsyncIterator[Orphan]:

@@ -24,6 +24,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.pods import Pods
 from podwright.engines.node.requests import Requests, cgroups_path, check_sandbox, options
 from podwright.engines.streams import Connection
+from podwright.errors import Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import proc
 from podwright.spec.inputs import HostFacts
@@ -124,7 +125,10 @@ class Sandboxes:
     async def info(self, sandbox: Sandbox) -> Mapping[str, Json]:
         info = self._pods.info(sandbox, alive=await self.alive(sandbox))
         info["sandboxer"] = _sandboxer(sandbox)
-        more = await (self._held if of_shim(sandbox) else self._pauses).info(sandbox.id)
+        try:
+            more = await (self._held if of_shim(sandbox) else self._pauses).info(sandbox.id)
+        except Unavailable as error:
+            more = {"containerd": {"error": str(error)}}
         return {**info, **more}
 
     async def forward(self, sandbox: Sandbox, port: int, connection: Connection) -> None:

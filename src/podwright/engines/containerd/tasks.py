@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from podwright.engines.base import Exit, Json, Observation, Presence
 from podwright.engines.containerd.api import LINUX_RESOURCES, Containerd
+from podwright.engines.containerd.guards import Guards
 from podwright.engines.containerd.task_events import Ended, TaskEvents
 from podwright.engines.node import exits, rootfs
 from podwright.engines.node.places import Places
@@ -48,6 +49,7 @@ class Tasks:
         self._places = places
         self._logs = logs
         self._cgroups = Cgroups(places)
+        self.guards = Guards(containerd, str(places.root))
         self._events = TaskEvents(containerd)
         self._told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
         self._starting: dict[str, asyncio.Future[None]] = {}
@@ -92,6 +94,7 @@ class Tasks:
         with step("runtime create"):
             # One that is cut short goes on in containerd for a while: who undoes it would not find it yet.
             answer = await to_the_end(self._ask("Create", request, f"create task {id[:12]}"))
+        await self.guards.put(id)
         return int(answer.pid)
 
     async def start(self, id: str) -> int:
@@ -175,11 +178,14 @@ class Tasks:
                 if exits.read(self._places.exit_file(id)) is None:
                     return Observation(Presence.MISSING)
             elif process.status == task_types_pb2.CREATED:
+                await self.guards.put(id)
                 return Observation(Presence.CREATED)
             elif process.status in LIVING:
                 if process.status == task_types_pb2.PAUSED:
                     # Only a podwright that was killed while it made a checkpoint leaves one so.
                     await self.resume(id)
+                # It has none yet if the containerd before was an older one.
+                await self.guards.put(id)
                 return Observation(Presence.RUNNING)
             elif process.status != task_types_pb2.STOPPED:
                 raise Unavailable(f"containerd: the shim of task {id[:12]} does not tell what it does")
@@ -257,6 +263,7 @@ class Tasks:
         await self._unblock(id)
         try:
             await self._delete(id)
+            await self.guards.take(id)
         except Unavailable:
             raise
         except PodwrightError as error:
@@ -324,6 +331,7 @@ class Tasks:
                 await self._kill(id, process)
             await self._unblock(id)
             await self._delete(id)
+        await self.guards.take(id)
         if cgroup := self.cgroup(id):
             await clear_cgroup(cgroup)
         self._places.exit_file(id).unlink(missing_ok=True)
