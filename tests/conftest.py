@@ -1,9 +1,11 @@
-"""What holds for all tests: the environment they begin with, and what is told of those that fail."""
+"""What holds for all tests: the environment they begin with, which process runs them, and what is told of
+those that fail."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,16 @@ WORDS = 12
 """Lines told again of each failure."""
 WIDTH = 400
 """Characters of each of them."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Files go to processes that have what they need."""
+    if config.option.dist != "loadfile":
+        return None
+    from tests.scheduling import StageScheduling
+
+    return StageScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -16,7 +16,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from tests.behaviour.server import Server
-from tests.behaviour.stage import CNI_BIN, Network, OpenRegistry, Registry, open_private_registry, until
+from tests.behaviour.stage import (
+    CNI_BIN,
+    Network,
+    OpenRegistry,
+    Registry,
+    open_private_registry,
+    own_name,
+    until,
+)
 
 ID = re.compile("[0-9a-f]{64}")
 OWN_CRIU = Path(__file__).parents[2] / "build/criu/criu"
@@ -33,7 +41,7 @@ class OciServer(Server):
         self.network = network
         self.registry = registry
         self.logs.mkdir(parents=True)
-        self.parent = f"/pwt{os.getpid()}"
+        self.parent = f"/{own_name()}"
         self.config.write_text(
             f'root = "{self.lib}"\nrun = "{self.run}"\nlisten = "{self.socket}"\n'
             f'cgroup_parent = "{self.parent}"\n'

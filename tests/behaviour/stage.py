@@ -1,11 +1,12 @@
 """The stage of the behaviour suite: a network configuration, registries and images, all of this session only.
 
-Every name carries the process id, so that two sessions do not meet.
+Every name carries the process id and a number, so that neither sessions nor servers meet.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import os
 import random
@@ -26,6 +27,8 @@ CNI_BIN = Path("/usr/lib/cni")
 USER, PASSWORD = "reader", "sesame"
 HTPASSWD = f"{USER}:$2b$12$/vGtZG2oiQ5Fc3kDyc62EuvpV5juwBb2kgzVI1hw9.SBGQ6VPJV9G\n"
 """USER and the bcrypt hash of PASSWORD: the only kind docker-registry takes."""
+
+_numbers = itertools.count(1)
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "busybox": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin:/usr/bin", "FROM_IMAGE=yes", "BOTH=image"]},
@@ -117,12 +120,17 @@ class Network:
         """The address translation rules that the plugins have made for pods of this network."""
         command = ["iptables", "-w", "10", "-t", "nat", "-S"]
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return [line for line in listed.splitlines() if f'"{self.bridge}' in line]
+        return [line for line in listed.splitlines() if f'"{self.bridge}\\"' in line]
+
+
+def own_name() -> str:
+    """A name that nobody else has, short enough for a network interface."""
+    return f"pwt{os.getpid()}-{next(_numbers)}"
 
 
 @contextmanager
 def open_network(root: Path) -> Iterator[Network]:
-    network = Network(root / "net.d", root / "ipam", f"pwt{os.getpid()}", _free_subnets())
+    network = Network(root / "net.d", root / "ipam", own_name(), _free_subnets())
     network.conf_dir.mkdir(parents=True)
     network.write()
     try:
