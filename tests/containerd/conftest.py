@@ -80,6 +80,7 @@ def left_over(daemon: Daemon, config: Config) -> list[str]:
     tasks = daemon.ctr("tasks", "list").splitlines()[1:]
     return [
         *(f"record {each}" for each in ours),
+        *(f"record in the sandbox store {each}" for each in daemon.sandboxes()),
         # Those of images are named after what they hold.
         *(f"snapshot {each}" for each in snapshots if not each.startswith("sha256:")),
         *(f"task {each}" for each in tasks),

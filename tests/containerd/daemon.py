@@ -3,6 +3,7 @@ that of its shims."""
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -21,7 +22,13 @@ from google.protobuf.empty_pb2 import Empty
 
 from podwright.config import ContainerdConfig, HandlerConfig
 from podwright.linux import mounts
-from podwright.wire.containerd import containers_pb2, containers_pb2_grpc, version_pb2_grpc
+from podwright.wire.containerd import (
+    containers_pb2,
+    containers_pb2_grpc,
+    sandbox_pb2,
+    sandbox_pb2_grpc,
+    version_pb2_grpc,
+)
 from tests.oci.bench import TOOLS, processes_with
 
 START = 60.0
@@ -35,6 +42,8 @@ UNNEEDED = (
     "io.containerd.tracing.processor.v1.otlp",
 )
 RUNTIMES = ("crun", "runc")
+RUNC_ROOT = Path("/run/containerd/runc")
+"""Where the shims' runtimes note their containers, whatever containerd's state is."""
 _BUILD = Path(__file__).parents[2] / "build"
 NEWER = {"1.7": str(_BUILD / "containerd-1.7/containerd"), "2": str(_BUILD / "containerd-2/containerd")}
 """Versions beside the host's own, where tools/containerd.sh could get them."""
@@ -88,6 +97,19 @@ class Daemon:
             request = containers_pb2.ListContainersRequest(filters=filters)
             return list(stub.List(request, timeout=60, metadata=metadata).containers)
 
+    def sandboxes(self) -> list[str]:
+        """The ids in the sandbox store of NAMESPACE; older ones have none."""
+        with grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS) as channel:
+            stub = sandbox_pb2_grpc.StoreStub(channel)  # type: ignore[no-untyped-call]
+            metadata = (("containerd-namespace", NAMESPACE),)
+            try:
+                answer = stub.List(sandbox_pb2.StoreListRequest(), timeout=60, metadata=metadata)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                    return []
+                raise
+            return [each.sandbox_id for each in answer.list]
+
     def ctr(self, *arguments: str) -> str:
         """containerd's own client, in NAMESPACE: what it printed. Raises AssertionError when it fails."""
         argv = ["ctr", "--address", self.endpoint, "--namespace", NAMESPACE, *arguments]
@@ -109,14 +131,16 @@ class Daemon:
     def power_off(self) -> None:
         """End it, its shims, and what runs in them; what a reboot empties is empty then."""
         self.stop(number=signal.SIGKILL)
-        bundles = self.state.glob("io.containerd.runtime.v2.task/*/*/address")
-        sockets = [_shim_socket(each) for each in bundles]
+        bundles = list(self.state.glob("io.containerd.*/*/*"))
+        sockets = [socket for each in bundles if (socket := shim_socket(each)) is not None]
         for shim in self.shims():
             for pid in (*_children(shim), shim):
                 _kill(pid)
         mounts.unmount_below(self.short)
         for socket in sockets:
             socket.unlink(missing_ok=True)
+        for each in bundles:
+            shutil.rmtree(RUNC_ROOT / each.parent.name / each.name, ignore_errors=True)
         shutil.rmtree(self.state, ignore_errors=True)
 
     def clear(self) -> None:
@@ -261,9 +285,17 @@ def _kill(pid: int) -> None:
         os.close(pidfd)
 
 
-def _shim_socket(file: Path) -> Path:
-    """Shims listen below /run/containerd whatever containerd's state is; this is where one says so."""
-    return Path(file.read_text().removeprefix("unix://"))
+def shim_socket(bundle: Path) -> Path | None:
+    """Shims listen below /run/containerd whatever containerd's state is; a bundle says where, unless its shim
+    does not listen yet."""
+    for name in ("bootstrap.json", "address"):  # of newer shims and older ones
+        try:
+            words = (bundle / name).read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        address = str(json.loads(words)["address"]) if words.startswith("{") else words
+        return Path(address.removeprefix("unix://"))
+    return None
 
 
 _OPTIONS = (("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
-from tests.containerd.daemon import NEWER, running
+from tests.containerd.daemon import BUSYBOX, NEWER, running, shim_socket
 from tests.oci.bench import POD
 
 pytestmark = pytest.mark.root
@@ -31,3 +31,17 @@ async def test_a_pod_from_its_making_to_its_removal(version: str, tmp_path: Path
             assert int(processes) >= 3
             await bench.clear()
         assert left_over(daemon, config) == []
+
+
+@pytest.mark.parametrize("version", ["", *NEWER])
+def test_the_end_of_a_daemon_takes_its_shims_and_their_sockets(version: str, tmp_path: Path) -> None:
+    with running(tmp_path / "daemon", program=NEWER.get(version, "containerd")) as daemon:
+        runtime = str(daemon.directory / "runc")
+        daemon.ctr("run", "--detach", "--runc-binary", runtime, BUSYBOX, "stays", "sleep", "1000")
+        (bundle,) = daemon.state.glob("io.containerd.runtime.v2.task/*/stays")
+        socket = shim_socket(bundle)
+        assert socket is not None
+        assert socket.is_socket()
+        assert daemon.shims()
+    assert not socket.exists()
+    assert not daemon.shims()
