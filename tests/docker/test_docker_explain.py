@@ -162,7 +162,10 @@ async def test_docker_makes_of_a_request_what_is_told(docker_bench: Bench) -> No
     container = await docker_bench.container(await docker_bench.sandbox(), "sleep", "1000", config=config)
     explained = await engine.explain_container(container)
     docker_id = str(container.facts.own["docker"])
-    made = (await engine.container_info(container))["runtimeSpec"]
+    info = await engine.container_info(container)
+    # Or it would be explained as another engine's once it has ended and its spec is gone.
+    assert info["engine"] == (await engine.sandbox_info(container.sandbox))["engine"] == "docker"
+    made = info["runtimeSpec"]
     assert explained.spec is not None
     made["linux"]["resources"]["cpu"] = {k: v for k, v in made["linux"]["resources"]["cpu"].items() if v}
     wrong = unlike(explained.spec, made)

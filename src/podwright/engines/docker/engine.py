@@ -167,7 +167,7 @@ class DockerEngine:
         return await self._sandboxes.alive(sandbox)
 
     async def sandbox_info(self, sandbox: Sandbox) -> Mapping[str, Json]:
-        return await self._sandboxes.info(sandbox)
+        return {"engine": self.name, **await self._sandboxes.info(sandbox)}
 
     # Containers
 
@@ -251,7 +251,7 @@ class DockerEngine:
             return seen
 
     async def container_info(self, container: Container) -> Mapping[str, Json]:
-        return await self._containers.info(container)
+        return {"engine": self.name, **await self._containers.info(container)}
 
     async def explain_container(self, container: Container) -> Explanation:
         return await self._plan.explain_container(container)

@@ -32,6 +32,9 @@ START_GRACE = 10.0
 """Seconds that a start may take to end after its client has vanished."""
 GRACE = 1.0
 """Seconds after the program's end in which others who hold its output may end as well."""
+QUIET = 0.2
+"""Seconds without output after which, for who is not patient, all that the program said has come: its end is
+told past the shim and Docker, and its output goes another way through both."""
 MOST_AFTER = 4 << 20
 """Bytes that are still on the way then, at most: what comes beyond is others'."""
 HANGUP_GRACE = 5.0
@@ -73,8 +76,9 @@ async def run(
 
     A command that is not there or cannot be run has 127 or 126 for a code, and the reason on its standard
     error. When cancelled, and when a stream fails, it is hung up: SIGHUP, and SIGKILL if it stays; if not
-    `patient`, its process group is killed at once. Raises FailedPrecondition when the container does not run,
-    NotFound, CommandFailed when Docker cannot start it for another reason.
+    `patient`, its process group is killed at once, and whoever else holds its output is not waited for. Raises
+    FailedPrecondition when the container does not run, NotFound, CommandFailed when Docker cannot start it for
+    another reason.
     """
     asked = {
         "AttachStdin": streams.stdin is not None,
@@ -85,7 +89,7 @@ async def run(
         "DetachKeys": detach_keys,
     }
     exec_id = str((await docker.call("POST", f"/containers/{docker_id}/exec", json=asked))["Id"])
-    session = _Session(docker, docker_id, exec_id, streams)
+    session = _Session(docker, docker_id, exec_id, streams, patient)
     try:
         # Not cut short: whether it was to be started must be known.
         session.connection = await to_the_end(
@@ -93,18 +97,21 @@ async def run(
         )
         return await session.carry()
     except BaseException:
-        await to_the_end(session.hang_up(patient))
+        await to_the_end(session.hang_up())
         raise
     finally:
         await session.close()
 
 
 class _Session:
-    def __init__(self, docker: Docker, docker_id: str, exec_id: str, streams: Streams) -> None:
+    def __init__(
+        self, docker: Docker, docker_id: str, exec_id: str, streams: Streams, patient: bool
+    ) -> None:
         self._docker = docker
         self._docker_id = docker_id
         self._exec_id = exec_id
         self._streams = streams
+        self._patient = patient
         self.connection: Hijacked | None = None
         self._said_all = asyncio.Event()
         """Nothing more comes out."""
@@ -140,7 +147,7 @@ class _Session:
                 await sink.close()
         return state.code or 0
 
-    async def hang_up(self, patient: bool) -> None:
+    async def hang_up(self) -> None:
         """End the program; nobody listens any more."""
         await self._stop()
         try:
@@ -152,11 +159,11 @@ class _Session:
             return
         drain = asyncio.ensure_future(self._drain())
         try:
-            if patient:
+            if self._patient:
                 if not self._streams.tty:
                     self.connection.end_input()
                 process.hang_up()
-            if not patient or not await process.ends_within(HANGUP_GRACE):
+            if not self._patient or not await process.ends_within(HANGUP_GRACE):
                 process.kill()
                 await process.ends_within(KILL_GRACE)
         finally:
@@ -189,7 +196,8 @@ class _Session:
                 await asyncio.wait([reading, ended], return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     deadline = deadline or loop.time() + GRACE
-                    await asyncio.wait([reading], timeout=max(0.0, deadline - loop.time()))
+                    rest = max(0.0, deadline - loop.time())
+                    await asyncio.wait([reading], timeout=rest if self._patient else min(rest, QUIET))
                     if not reading.done():
                         return
                 piece = reading.result()
