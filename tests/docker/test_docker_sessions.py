@@ -99,16 +99,6 @@ async def test_a_daemonised_child_holds_neither_code_nor_end(room: Room) -> None
         assert await room.run(container, "/bin/sh", "-c", "exec >&- 2>&-; sleep 0.4; exit 5") == (5, b"", b"")
 
 
-async def test_a_daemonised_child_is_not_waited_for_by_exec_sync(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("podwright.engines.docker.exec.GRACE", 600.0)
-    container = await room.container(STAY)
-    async with asyncio.timeout(PATIENCE):
-        done = await room.run(container, "/bin/sh", "-c", "sleep 600 & echo out; echo no >&2; exit 3")
-    assert done == (3, b"out\n", b"no\n")
-
-
 async def test_stdin_reaches_it_with_its_end_and_bytes_stay_as_they_are(room: Room) -> None:
     container = await room.container(STAY)
     data = bytes(range(256)) * 4096

@@ -76,9 +76,9 @@ async def run(
 
     A command that is not there or cannot be run has 127 or 126 for a code, and the reason on its standard
     error. When cancelled, and when a stream fails, it is hung up: SIGHUP, and SIGKILL if it stays; if not
-    `patient`, its process group is killed at once, and whoever else holds its output is not waited for. Raises
-    FailedPrecondition when the container does not run, NotFound, CommandFailed when Docker cannot start it for
-    another reason.
+    `patient`, its process group is killed at once, and whoever else holds its output is not waited for.
+    Raises FailedPrecondition when the container does not run, NotFound, CommandFailed when Docker cannot
+    start it for another reason.
     """
     asked = {
         "AttachStdin": streams.stdin is not None,
@@ -104,9 +104,7 @@ async def run(
 
 
 class _Session:
-    def __init__(
-        self, docker: Docker, docker_id: str, exec_id: str, streams: Streams, patient: bool
-    ) -> None:
+    def __init__(self, docker: Docker, docker_id: str, exec_id: str, streams: Streams, patient: bool) -> None:
         self._docker = docker
         self._docker_id = docker_id
         self._exec_id = exec_id
