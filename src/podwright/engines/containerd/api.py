@@ -7,6 +7,7 @@ Which services there are is asked of the daemon (Introspection), never derived f
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -30,6 +31,7 @@ from podwright.errors import (
     Unavailable,
     Unimplemented,
 )
+from podwright.linux.waiting import to_the_end
 from podwright.server.endpoint import knock, silence, socket_path
 from podwright.wire.containerd import (
     containers_pb2_grpc,
@@ -53,6 +55,8 @@ from podwright.wire.containerd import (
 
 MESSAGE_LIMIT = 16 << 20
 """Bytes of one message either way, as containerd has it."""
+SNAPSHOTTERS = "io.containerd.snapshotter.v1"
+"""Kind of the plugins that keep file systems."""
 TYPES = "types.containerd.io"
 """What containerd puts before the names of types that are JSON."""
 SPEC = f"{TYPES}/opencontainers/runtime-spec/1/Spec"
@@ -60,6 +64,8 @@ PROCESS = f"{TYPES}/opencontainers/runtime-spec/1/Process"
 LINUX_RESOURCES = f"{TYPES}/opencontainers/runtime-spec/1/LinuxResources"
 LEASE_EXPIRY = "containerd.io/gc.expire"
 """A lease's label: when containerd may collect what it holds, whoever forgot it (RFC 3339)."""
+
+log = logging.getLogger(__name__)
 
 _LEASE: ContextVar[str] = ContextVar("lease", default="")
 _ERRORS: Mapping[grpc.StatusCode, Callable[[str], PodwrightError]] = {
@@ -196,29 +202,32 @@ class Containerd:
         self, call: Callable[..., Awaitable[Any]], request: Message, tried: str, *, timeout: float | None = 0
     ) -> Any:
         """One call and its answer. `timeout` in seconds; None: as long as it takes, 0: as configured."""
-        limit = self._timeout if timeout == 0 else timeout
-        try:
-            return await call(request, timeout=limit, metadata=self.metadata())
-        except grpc.aio.AioRpcError as error:
-            raise refusal(error, tried) from error
+        with _in_words(tried):
+            return await call(request, timeout=self._limit(timeout), metadata=self.metadata())
+
+    async def make(self, call: Callable[..., Awaitable[Any]], request: Message, tried: str) -> Any:
+        """As `ask`, for what makes something. It is not cut short by a cancellation: containerd would go on
+        with it for a while, and who undoes it would not find it yet."""
+        return await to_the_end(self.ask(call, request, tried))
 
     async def listen(
-        self, call: Callable[..., Any], request: Message, tried: str, *, timeout: float | None = None
+        self, call: Callable[..., Any], request: Message, tried: str, *, timeout: float | None = 0
     ) -> AsyncIterator[Any]:
-        """The messages of a call that answers with a stream; leaving the iteration cancels it."""
-        stream = call(request, timeout=timeout, metadata=self.metadata())
-        try:
-            async for message in stream:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise refusal(error, tried) from error
-        finally:
-            stream.cancel()
+        """The messages of a call that answers with a stream; leaving the iteration cancels it. `timeout` is
+        for all of them, as with `ask`."""
+        with _in_words(tried):
+            stream = call(request, timeout=self._limit(timeout), metadata=self.metadata())
+            try:
+                async for message in stream:
+                    yield message
+            finally:
+                stream.cancel()
 
     def converse(self, call: Callable[..., Any], *, timeout: float | None = None) -> Any:
         """A call with streams both ways: gRPC's own object (`write`, `read`, `done_writing`, `cancel`), whose
         errors are put into words by `refusal`."""
-        return call(timeout=timeout, metadata=self.metadata())
+        with _in_words("a conversation"):
+            return call(timeout=timeout, metadata=self.metadata())
 
     @asynccontextmanager
     async def lease(self, id: str, *, expire: str) -> AsyncIterator[str]:
@@ -230,7 +239,7 @@ class Containerd:
             with self.under(id):
                 yield id
         finally:
-            await asyncio.shield(self._let_go(id))
+            await to_the_end(self._let_go(id))
 
     @contextmanager
     def under(self, lease: str) -> Iterator[None]:
@@ -244,8 +253,26 @@ class Containerd:
     async def _let_go(self, id: str) -> None:
         try:
             await self.ask(self.leases.Delete, leases_pb2.DeleteRequest(id=id), f"lease {id}")
-        except (NotFound, Unavailable):
-            pass  # it expires
+        except PodwrightError as error:
+            log.debug("lease %s stays until it expires: %s", id, error)
+
+    def _limit(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout == 0 else timeout
+
+
+@contextmanager
+def _in_words(tried: str) -> Iterator[None]:
+    """What goes wrong inside becomes the house's error."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise refusal(error, tried) from error
+    except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise
+        # gRPC takes the closing of the channel for a wish of whoever still uses it.
+        raise Unavailable(f"containerd: {tried}: the connection has been closed here") from error
 
 
 def refusal(error: grpc.aio.AioRpcError, tried: str) -> PodwrightError:

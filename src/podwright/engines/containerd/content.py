@@ -71,7 +71,7 @@ class Content:
     async def pieces(self, digest: str) -> AsyncIterator[bytes]:
         request = content_pb2.ReadContentRequest(digest=digest)
         async for answer in self._containerd.listen(
-            self._containerd.content.Read, request, f"content {digest}"
+            self._containerd.content.Read, request, f"content {digest}", timeout=None
         ):
             yield answer.data
 

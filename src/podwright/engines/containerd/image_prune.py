@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
 from podwright.engines.containerd.content import Content
 from podwright.engines.containerd.image_records import Entry
 from podwright.engines.containerd.image_usage import SnapshotUse
 from podwright.engines.containerd.leases import CONTENT, PullLeases
-from podwright.engines.containerd.unpack import SNAPSHOTTERS
 from podwright.wire import podwright_pb2 as own
 from podwright.wire.containerd import containers_pb2, snapshots_pb2
 
@@ -74,10 +73,10 @@ class Pruning:
             # One that is being unpacked stands on a layer, too, but its name says what it is.
             if each.kind != snapshots_pb2.COMMITTED and not each.name.startswith("extract-")
         }
-        answer = await self._containerd.ask(
-            self._containerd.containers.List, containers_pb2.ListContainersRequest(), "its containers"
+        listed = self._containerd.listen(
+            self._containerd.containers.ListStream, containers_pb2.ListContainersRequest(), "its containers"
         )
-        return chains, {each.image for each in answer.containers if each.image}
+        return chains, {each.container.image async for each in listed if each.container.image}
 
     async def _pending(self) -> set[str]:
         """Digests that only leases of interrupted pulls of ours hold."""

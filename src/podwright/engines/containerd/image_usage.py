@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from podwright.engines.base import FilesystemUse
-from podwright.engines.containerd.api import Containerd
-from podwright.engines.containerd.unpack import SNAPSHOTTERS
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
 from podwright.errors import NotFound
 from podwright.wire.containerd import snapshots_pb2
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.node.places import Places
 from podwright.errors import NotFound, PodwrightError, Unavailable
@@ -17,7 +17,6 @@ from podwright.wire.containerd import containers_pb2
 
 SIDE_BY_SIDE = 8
 """Questions to containerd at once."""
-SNAPSHOTTERS = "io.containerd.snapshotter.v1"
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class Objects:
         self._write(record.id, record.spec.value)
         record.labels[ROOT] = self.root
         request = containers_pb2.CreateContainerRequest(container=record)
-        await self._containerd.ask(self._containerd.containers.Create, request, f"record {record.id[:12]}")
+        await self._containerd.make(self._containerd.containers.Create, request, f"record {record.id[:12]}")
 
     async def get(self, id: str) -> containers_pb2.Container | None:
         request = containers_pb2.GetContainerRequest(id=id)
@@ -104,8 +104,8 @@ class Objects:
         if kind:
             wanted.append(f'labels."{KIND}"=={kind}')
         request = containers_pb2.ListContainersRequest(filters=[",".join(wanted)])
-        answer = await self._containerd.ask(self._containerd.containers.List, request, "its containers")
-        return list(answer.containers)
+        answers = self._containerd.listen(self._containerd.containers.ListStream, request, "its containers")
+        return [each.container async for each in answers]
 
     def _write(self, id: str, spec: bytes) -> None:
         file = self._places.bundle(id) / "config.json"

@@ -10,11 +10,12 @@ import msgspec
 
 from podwright.engines.base import Image
 from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.content import Content
 from podwright.engines.containerd.host import Shims
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.layers import chain_ids
-from podwright.wire.containerd import content_pb2, snapshots_pb2
+from podwright.wire.containerd import snapshots_pb2
 
 SHOWN = (snapshots_pb2.ACTIVE, snapshots_pb2.VIEW)
 """Kinds of snapshots whose mounts containerd tells."""
@@ -28,7 +29,7 @@ class SeenImages:
     """A foreseen.SeenImages."""
 
     def __init__(self, containerd: Containerd, images: Finds, shims: Shims) -> None:
-        self._containerd = containerd
+        self._content = Content(containerd)
         self._images = images
         self._shims = shims
         self._snapshots = Snapshots(containerd)
@@ -56,10 +57,8 @@ class SeenImages:
         raise NotFound(f"no container stands on the layers of image {image_id}")
 
     async def _chain(self, image_id: str) -> str:
-        request = content_pb2.ReadContentRequest(digest=image_id)
-        answers = self._containerd.listen(self._containerd.content.Read, request, f"image {image_id}")
-        text = b"".join([each.data async for each in answers])
         try:
+            text = await self._content.read(image_id)
             diff_ids = msgspec.json.decode(text, type=_Document).rootfs.diff_ids
         except msgspec.DecodeError as error:
             raise NotFound(f"image {image_id} has no layers: {error}") from error

@@ -7,6 +7,7 @@ containerd's garbage collection until it is removed: it is made before the recor
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,12 +17,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from podwright.engines.containerd.api import Containerd
-from podwright.errors import FailedPrecondition, NotFound
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound
 from podwright.linux import mounts, syscalls
 from podwright.linux.waiting import to_the_end
 from podwright.steps import step
 from podwright.wire.containerd import snapshots_pb2, types_pb2
+
+log = logging.getLogger(__name__)
 
 GC_ROOT = "containerd.io/gc.root"
 """Label: containerd's garbage collection keeps what has it."""
@@ -63,7 +66,8 @@ class Snapshots:
     async def mounts(self, key: str, snapshotter: str) -> list[types_pb2.Mount]:
         """How to mount it. NotFound."""
         request = snapshots_pb2.MountsRequest(snapshotter=snapshotter, key=key)
-        return await self._make(self._containerd.snapshots.Mounts, request, key)
+        answer = await self._containerd.ask(self._containerd.snapshots.Mounts, request, f"snapshot {key}")
+        return list(answer.mounts)
 
     async def parent(self, key: str, snapshotter: str) -> str:
         """What it stands on, "" for nothing. NotFound."""
@@ -72,7 +76,8 @@ class Snapshots:
         return str(answer.info.parent)
 
     async def remove(self, key: str, snapshotter: str) -> None:
-        """Twice is fine. FailedPrecondition while another one stands on it."""
+        """Twice is fine, and so is a snapshotter that containerd has not got any more: once it has it again,
+        what is left there is an orphan. FailedPrecondition while another one stands on it."""
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
         try:
             await self._containerd.ask(
@@ -80,6 +85,10 @@ class Snapshots:
             )
         except NotFound:
             pass
+        except InvalidArgument as error:
+            if self._containerd.has(SNAPSHOTTERS, snapshotter):
+                raise
+            log.warning("snapshot %s stays with its snapshotter: %s", key, error)
 
     async def usage(self, key: str, snapshotter: str) -> tuple[int, int]:
         """Bytes and inodes that it has of its own. NotFound."""
@@ -118,7 +127,7 @@ class Snapshots:
     async def _make(
         self, call: Callable[..., Awaitable[Any]], request: Message, key: str
     ) -> list[types_pb2.Mount]:
-        answer = await self._containerd.ask(call, request, f"snapshot {key}")
+        answer = await self._containerd.make(call, request, f"snapshot {key}")
         return list(answer.mounts)
 
     async def list(self, snapshotter: str, filter: str = "") -> list[snapshots_pb2.Info]:

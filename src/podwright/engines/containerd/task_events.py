@@ -75,7 +75,7 @@ class TaskEvents:
         request = events_pb2.SubscribeRequest(filters=wanted)
         try:
             async for envelope in self._containerd.listen(
-                self._containerd.events.Subscribe, request, "its events"
+                self._containerd.events.Subscribe, request, "its events", timeout=None
             ):
                 if envelope.topic == EXIT:
                     event = event_types_pb2.TaskExit.FromString(envelope.event.value)

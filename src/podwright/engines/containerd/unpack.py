@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
 from podwright.engines.containerd.content import UNCOMPRESSED, Content
 from podwright.engines.containerd.leases import PullLease
 from podwright.errors import AlreadyExists, FailedPrecondition, NotFound, PodwrightError
@@ -17,7 +17,6 @@ from podwright.linux.waiting import to_the_end
 from podwright.steps import step
 from podwright.wire.containerd import diff_pb2, snapshots_pb2, types_pb2
 
-SNAPSHOTTERS = "io.containerd.snapshotter.v1"
 SNAPSHOT_REF = "containerd.io/snapshot.ref"
 """A label of a snapshot: the chain id that it shall have. A snapshotter that has the layer says so."""
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
