@@ -421,7 +421,7 @@ def test_rows_keep_to_the_width_of_the_terminal(
     explain: Explain, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(explain_table, "_on_terminal", lambda: True)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 50)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((width, 50)))
     monkeypatch.setenv("NO_COLOR", "1")
     _, out = explain(str(HELLO), "--container", "server")
     assert max(map(len, out.splitlines())) <= width
