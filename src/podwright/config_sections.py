@@ -18,8 +18,9 @@ Timeout = Annotated[float, msgspec.Meta(gt=0)]
 class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One OCI runtime that pods can ask for by `runtime_handler`."""
 
-    path: str
-    """The runtime's program; a bare name is looked up in PATH."""
+    path: str = ""
+    """The runtime's program; a bare name is looked up in PATH. A handler with a `runtime_type`, for the
+    containerd engine, may do without."""
     options: list[str] = []
     """Global options put before every command of the runtime."""
     privileged_without_host_devices: bool = False
@@ -50,6 +51,10 @@ class HandlerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     sandboxer: Literal["", "podsandbox", "shim"] = ""
     """Who holds this handler's pods together in the containerd engine: a pause container, or the shim by
     containerd's sandbox service. Empty: "podsandbox", for a shim cannot be asked whether it can."""
+
+    def __post_init__(self) -> None:
+        if not self.path and not self.runtime_type:
+            raise ValueError("needs the key `path`, or `runtime_type`")
 
 
 class SpecConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from podwright.engines.containerd.creation import Creation
 from podwright.engines.containerd.objects import Objects
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.containerd.tasks import Tasks
-from podwright.errors import CommandFailed, FailedPrecondition, ImageVolumeMountFailed
+from podwright.errors import CommandFailed, FailedPrecondition, ImageVolumeMountFailed, NotFound
 from podwright.linux import cgroups, mounts, proc, trees
 from podwright.logs.writing import LogWriter
 from podwright.wire import cri_pb2 as cri
@@ -368,3 +368,22 @@ async def main(place, sandbox, pid, id):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+async def test_an_image_may_come_again_just_when_it_is_needed(
+    containerd_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, prepare = containerd_bench, Snapshots.prepare
+    sandbox = await bench.sandbox()
+    missed: list[str] = []
+
+    async def missing(self: Snapshots, key: str, *arguments: Any) -> Any:
+        if not missed:
+            missed.append(key)
+            raise NotFound(f"snapshot {key}: its parent has been removed")
+        return await prepare(self, key, *arguments)
+
+    monkeypatch.setattr(Snapshots, "prepare", missing)
+    container = await bench.container(sandbox, "sh", "-c", "exit 4")
+    assert (await bench.exit_of(container)).code == 4
+    assert missed == [container.id]

@@ -77,7 +77,6 @@ def test_the_systemd_driver_is_told_to_the_shim(tmp_path: Path) -> None:
 def test_other_shims_get_their_configuration_by_a_file(tmp_path: Path) -> None:
     kata = program(tmp_path / "shims", "containerd-shim-kata-v2")
     handler = HandlerConfig(
-        path="kata",
         runtime_type="io.containerd.kata.v2",
         runtime_config="/etc/kata.toml",
         snapshotter="blockfile",
@@ -106,6 +105,28 @@ def test_gvisors_shim_gets_a_file_made_of_the_handlers_options(tmp_path: Path) -
         "binary_name": str(runsc),
         "runsc_config": {"platform": "ptrace", "debug": "true"},
     }
+
+
+def test_a_shim_may_be_told_by_its_path(tmp_path: Path) -> None:
+    runtime = program(tmp_path / "bin", "runc")
+    shim = program(tmp_path / "elsewhere", "containerd-shim-runc-v2")
+    config = configured(tmp_path, crun=HandlerConfig(path=str(runtime), runtime_type=str(shim)))
+    found = shim_of(config, "crun", Places(config), str(tmp_path / "shims"))
+    assert (found.runtime_type, found.program, found.kind) == (str(shim), str(runtime), "runc")
+    assert found.calls_runc and found.options is not None
+    assert runc_pb2.Options.FromString(found.options.value).binary_name == str(runtime)
+    gvisors = program(tmp_path / "elsewhere", "containerd-shim-runsc-v1")
+    config = configured(tmp_path, crun=HandlerConfig(path=str(runtime), runtime_type=str(gvisors)))
+    options = shim_of(config, "crun", Places(config), None).options
+    assert options is not None
+    assert runtimeoptions_pb2.Options.FromString(options.value).type_url == RUNSC_OPTIONS
+
+
+def test_a_shim_that_calls_a_runtime_has_a_usual_one(tmp_path: Path) -> None:
+    config = configured(tmp_path, crun=HandlerConfig(runtime_type=RUNC))
+    assert shim_of(config, "crun", Places(config), None).program == "runc"
+    config = configured(tmp_path, crun=HandlerConfig(runtime_type=RUNSC))
+    assert shim_of(config, "crun", Places(config), None).kind == "runsc"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def loaded(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[handlers.x]", "handlers.x: needs the key `path`"),
+        ("[handlers.x]", "handlers.x: needs the key `path`, or `runtime_type`"),
         ("[handlers.x]\npath = 'a'\n[handlers.y]\npath = 3", "handlers.y.path: Expected `str`, got `int`"),
         ("[handlers.x]\npath = 'a'\npaht = 3", "handlers.x: there is no key `paht`"),
         ("handlers.x = 3", "handlers.x: Expected `object`, got `int`"),
@@ -52,3 +52,9 @@ def test_a_built_in_handler_need_not_tell_its_program(tmp_path: Path) -> None:
     handlers = load(file).handlers
     assert (handlers["runc"].path, handlers["runc"].minimum_memory) == ("runc", 5)
     assert handlers["own"].path == "/own" and handlers["crun"].path == "crun"
+
+
+def test_a_shim_needs_no_program(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[handlers.kata]\nruntime_type = 'io.containerd.kata.v2'")
+    assert load(file).handlers["kata"].path == ""

@@ -252,7 +252,7 @@ async def _programs(config: Config) -> list[Check]:
         (config.conmon, MISSING, "nothing supervises containers"),
         *(
             (
-                handler.path,
+                handler.path or f"handlers.{name}.path",
                 MISSING if name == config.default_handler else WARNING,
                 f"handler {name} cannot run",
             )

@@ -30,7 +30,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.requests import Requests
 from podwright.engines.node.user_namespaces import IdMaps
 from podwright.engines.refusals import plain_words
-from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
+from podwright.errors import CommandFailed, FailedPrecondition, NotFound, PodwrightError
 from podwright.linux import proc
 from podwright.linux.waiting import to_the_end
 from podwright.logs.limits import Limits
@@ -42,6 +42,8 @@ from podwright.wire.containerd import runc_pb2, types_pb2
 
 IMAGE = "image"
 """Directory among a container's own where its image is shown while it is read."""
+CHANCES = 3
+"""How often an image may be removed, and pulled again, between two looks at it."""
 STDIN = "stdin"
 """The FIFO beside it that the shim reads."""
 
@@ -85,10 +87,17 @@ class Creation:
     async def snapshot(self, container: Container, shim: Shim) -> list[types_pb2.Mount]:
         """Make its snapshot; how to mount it."""
         with step("rootfs"):
-            chain = await self._images.chain(container.image.id, shim.snapshotter)
             labels = {ROOT: self._objects.root, KIND: OF_CONTAINER, SANDBOX: container.sandbox.id}
             self._places.container_run(container.id).mkdir(parents=True, exist_ok=True)
-            return await self._snapshots.prepare(container.id, chain, shim.snapshotter, labels)
+            for chance in range(CHANCES):
+                chain = await self._images.chain(container.image.id, shim.snapshotter)
+                try:
+                    return await self._snapshots.prepare(container.id, chain, shim.snapshotter, labels)
+                except NotFound:
+                    # Its image was removed just now: `chain` tells that, unless somebody has pulled it again.
+                    if chance == CHANCES - 1:
+                        raise
+            raise AssertionError("one of them returns or raises")
 
     async def root(
         self, container: Container, shim: Shim, found: list[types_pb2.Mount], ids: IdMaps | None

@@ -18,6 +18,8 @@ from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.wire.containerd import runc_pb2, runtimeoptions_pb2
 
 RUNC, RUNSC = "io.containerd.runc.v2", "io.containerd.runsc.v1"
+CALLED = {RUNC: "runc", RUNSC: "runsc"}
+"""Shims that call a runtime, and which when `path` does not say."""
 RUNSC_OPTIONS = f"{RUNSC}.options"
 """What gVisor's shim wants its options to be called."""
 PODSANDBOX, SHIM = "podsandbox", "shim"
@@ -48,13 +50,22 @@ class Shim:
     @property
     def calls_runc(self) -> bool:
         """It is containerd's own, for `program`."""
-        return self.runtime_type == RUNC
+        return known_by(self.runtime_type) == RUNC
 
 
 def runtime_type(handler: HandlerConfig) -> str:
     if handler.runtime_type:
         return handler.runtime_type
     return RUNSC if kind_of(handler.path) == "runsc" else RUNC
+
+
+def known_by(name: str) -> str:
+    """The name of a runtime type that may be the path of its shim:
+    "/opt/containerd-shim-runc-v2" -> "io.containerd.runc.v2"."""
+    if not name.startswith("/"):
+        return name
+    kind, _, version = Path(name).name.removeprefix("containerd-shim-").rpartition("-")
+    return f"io.containerd.{kind}.{version}"
 
 
 def binary(name: str) -> str:
@@ -75,6 +86,7 @@ def shim_of(config: Config, name: str, places: Places, path: str | None) -> Shim
     for one that cannot work here. FailedPrecondition, InvalidArgument with what is missing or wrong."""
     handler = config.handlers[name]
     kind_of_shim = runtime_type(handler)
+    known = known_by(kind_of_shim)
     shim = binary(kind_of_shim)
     if path is not None:
         found = shutil.which(shim, path=path)
@@ -83,12 +95,12 @@ def shim_of(config: Config, name: str, places: Places, path: str | None) -> Shim
                 f"{shim}, the shim of {kind_of_shim}, is not where containerd looks: {path}"
             )
         shim = found
-    calls = kind_of_shim in (RUNC, RUNSC)
-    program = handler.path if calls else shim
+    calls = known in CALLED
+    program = _called(handler) if calls else shim
     if calls and path is not None:
-        found = shutil.which(handler.path)
+        found = shutil.which(program)
         if found is None:
-            raise FailedPrecondition(f"{handler.path} is not installed")
+            raise FailedPrecondition(f"{program} is not installed")
         program = str(Path(found).absolute())
     kind = kind_of(program) if calls else _name(kind_of_shim)
     return Shim(
@@ -99,7 +111,7 @@ def shim_of(config: Config, name: str, places: Places, path: str | None) -> Shim
         sandboxer=handler.sandboxer or PODSANDBOX,
         kind=kind,
         sandboxed=handler.virtual_machine or kind.startswith(OWN_KERNEL),
-        options=_options(config, handler, kind_of_shim, program, _file(places, name)),
+        options=_options(config, handler, known, program, _file(places, name)),
         privileged_without_host_devices=handler.privileged_without_host_devices,
     )
 
@@ -107,7 +119,7 @@ def shim_of(config: Config, name: str, places: Places, path: str | None) -> Shim
 def write_settings(config: Config, places: Places) -> None:
     """The files that `Shim.options` name, for shims that take theirs from a file."""
     for name, handler in config.handlers.items():
-        if runtime_type(handler) == RUNSC and not handler.runtime_config:
+        if known_by(runtime_type(handler)) == RUNSC and not handler.runtime_config:
             file = _file(places, name)
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.write_text(_runsc_settings(handler))
@@ -119,7 +131,7 @@ def _options(
     if kind == RUNC:
         if handler.options:
             raise FailedPrecondition(
-                f"options {handler.options}: containerd's shim passes none on to {handler.path}; let `path`"
+                f"options {handler.options}: containerd's shim passes none on to {program}; let `path`"
                 " be a script that calls it with them"
             )
         return any_of(runc_pb2.Options(binary_name=program, systemd_cgroup=config.cgroup_driver == "systemd"))
@@ -137,8 +149,13 @@ def _runsc_settings(handler: HandlerConfig) -> str:
     settings = [(name, value if equals else "true") for name, equals, value in flags]
     # A JSON string is a TOML string, too.
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in settings]
-    program = json.dumps(shutil.which(handler.path) or handler.path)
+    program = json.dumps(shutil.which(_called(handler)) or _called(handler))
     return "\n".join((f"binary_name = {program}", "[runsc_config]", *lines, ""))
+
+
+def _called(handler: HandlerConfig) -> str:
+    """The runtime that a shim calls which takes one."""
+    return handler.path or CALLED[known_by(runtime_type(handler))]
 
 
 def _file(places: Places, handler: str) -> Path:

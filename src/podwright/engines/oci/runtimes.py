@@ -90,7 +90,8 @@ class Runtimes:
         for name, handler in self._config.handlers.items():
             program = shutil.which(handler.path)
             if program is None:
-                self._broken[name] = f"{handler.path} is not installed"
+                missing = f"{handler.path} is not installed" if handler.path else "it has no `path`"
+                self._broken[name] = missing
                 continue
             options = list(handler.options)
             if self._config.cgroup_driver == "systemd":
