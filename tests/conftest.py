@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 # A fork of a process with gRPC's threads runs gRPC's handlers, which may crash the child before it executes.
 # Tests start programs through vfork, which calls none; this is for a fork that one of their libraries makes.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# How long an example takes is up to what else the machine does.
+hypothesis.settings.register_profile("podwright", deadline=None)
+hypothesis.settings.load_profile("podwright")
 
 WORDS = 12
 """Lines told again of each failure."""
