@@ -16,6 +16,7 @@ import pytest
 
 from podwright.config import HandlerConfig
 from podwright.engines.base import Sandbox, SandboxFacts
+from podwright.engines.containerd.podsandbox import Materials
 from podwright.engines.containerd.sandboxes import of_shim
 from podwright.errors import FailedPrecondition, PodwrightError, Unavailable
 from podwright.linux import cgroups, proc, trees
@@ -88,12 +89,17 @@ async def test_a_pod_with_ids_of_its_own_has_a_pause_container_with_them(bench: 
     assert await bench.remains(sandbox) == []
 
 
+@pytest.mark.parametrize(
+    ("hooks", "expected"),
+    [({}, ["task", "network", "start"]), ({"prestart": []}, ["network", "task", "start"])],
+    ids=["plain", "with hooks"],
+)
 async def test_the_network_is_there_before_anything_runs(
-    bench: SandboxBench, monkeypatch: pytest.MonkeyPatch
+    bench: SandboxBench, monkeypatch: pytest.MonkeyPatch, hooks: dict[str, Any], expected: list[str]
 ) -> None:
     prepared, begun = asyncio.Event(), asyncio.Event()
     order: list[str] = []
-    put, create = bench.objects.put, bench.tasks.create
+    put, create, start, spec = bench.objects.put, bench.tasks.create, bench.tasks.start, Materials.spec
 
     async def put_and_tell(record: Any) -> None:
         await put(record)
@@ -102,7 +108,7 @@ async def test_the_network_is_there_before_anything_runs(
     async def attach(sandbox: Sandbox) -> None:
         await prepared.wait()
         with suppress(TimeoutError):
-            await asyncio.wait_for(begun.wait(), 0.5)
+            await asyncio.wait_for(begun.wait(), 0.5 if hooks else 30)
         order.append("network")
 
     async def create_and_tell(id: str, **more: Any) -> int:
@@ -110,11 +116,21 @@ async def test_the_network_is_there_before_anything_runs(
         begun.set()
         return await create(id, **more)
 
+    async def start_and_tell(id: str) -> int:
+        order.append("start")
+        return await start(id)
+
+    async def with_hooks(*arguments: Any) -> dict[str, Any]:
+        made = await spec(*arguments)
+        return {**made, "hooks": hooks} if hooks else made
+
     monkeypatch.setattr(bench.objects, "put", put_and_tell)
     monkeypatch.setattr(bench.pods, "attach", attach)
     monkeypatch.setattr(bench.tasks, "create", create_and_tell)
+    monkeypatch.setattr(bench.tasks, "start", start_and_tell)
+    monkeypatch.setattr(Materials, "spec", with_hooks)
     await bench.create(bench.wanted())
-    assert order == ["network", "task"]
+    assert order == expected
 
 
 @pytest.mark.parametrize(

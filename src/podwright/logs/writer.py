@@ -32,7 +32,8 @@ from podwright.logs.writer_sources import ENDED, MORE, PARTIAL, Glance, Records,
 
 SETTINGS = "settings.json"
 LINGER = 1.0
-"""Seconds for which it stays with nothing to write: the next container mostly comes soon."""
+"""Seconds for which it stays with nothing to write: the next container mostly comes soon. Who starts it may
+want it to stay longer, as long as somebody is connected."""
 PARTIAL_WAIT = 0.005
 """Seconds until a record that is being written is looked at again: it would be told of without a pause."""
 LOOK_AROUND = 60.0
@@ -86,8 +87,9 @@ class Log:
 
 
 class Writer:
-    def __init__(self, base: str, listening: socket.socket) -> None:
+    def __init__(self, base: str, listening: socket.socket, linger: float = LINGER) -> None:
         self._base = base
+        self._linger = linger
         self._glance = Glance()
         self._poll = select.epoll()
         self._listening = listening
@@ -287,14 +289,17 @@ class Writer:
     def _done(self) -> bool:
         if self._logs or self._listeners or self._compressing >= 0 or self._to_compress:
             return False
-        return self._leaving or time.monotonic() - self._idle_since > LINGER
+        return self._leaving or time.monotonic() - self._idle_since > self._patience()
+
+    def _patience(self) -> float:
+        return self._linger if self._clients else LINGER
 
     def _timeout(self) -> float:
         waits = [LOOK_AROUND]
         if self._partial:
             waits.append(PARTIAL_WAIT)
         if not self._logs:
-            waits.append(LINGER)
+            waits.append(self._patience())
         now = time.monotonic()
         waits += [due - now for each in self._logs.values() if (due := each.file.keeper.due()) is not None]
         return max(0.0, min(waits))
@@ -344,8 +349,9 @@ def _remove(file: str) -> None:
 
 
 def main() -> None:
-    """`BASE FD`: the directory of all logs, and the socket to be spoken to, which listens already."""
-    base, fd = sys.argv[1], int(sys.argv[2])
+    """`BASE FD LINGER`: the directory of all logs, the socket to be spoken to, which listens already, and the
+    seconds for which it stays with nothing to write while somebody is connected."""
+    base, fd, linger = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     if os.fork():
         os._exit(0)  # whoever has started this waits no longer
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -362,7 +368,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lock = os.open(os.path.join(base, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)  # one that just ends has still files open
-    Writer(base, socket.socket(fileno=fd)).run()
+    Writer(base, socket.socket(fileno=fd), linger).run()
 
 
 if __name__ == "__main__":

@@ -37,10 +37,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 
 
 class LogWriter:
-    """The writer of all logs below `directory`."""
+    """The writer of all logs below `directory`. It stays `linger` seconds with nothing to write."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, linger: float = writer.LINGER) -> None:
         self._directory = directory
+        self._linger = linger
         self._connection: socket.socket | None = None
         self._turn = asyncio.Lock()
         self._held: dict[str, list[int]] = {}
@@ -230,7 +231,8 @@ class LogWriter:
             room = str(Path(podwright.__file__).parents[1])
             begin = f"import sys; sys.path.append({room!r}); from podwright.logs.writer import main; main()"
             flags = ("-I", "-S", "-B", "-X", "utf8")
-            argv = [sys.executable, *flags, "-c", begin, str(self._directory), str(listening.fileno())]
+            told = (str(self._directory), str(listening.fileno()), str(self._linger))
+            argv = [sys.executable, *flags, "-c", begin, *told]
             done = await spawn.run(
                 argv, env={}, pass_fds=(listening.fileno(),), timeout=ANSWER_TIMEOUT, cwd="/"
             )

@@ -58,6 +58,9 @@ from podwright.network.cni import Cni
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
+WRITER_LINGER = 60.0
+"""Seconds: every container has the log writer, and a first one waits for its start."""
+
 
 class ContainerdEngine:
     name = "containerd"
@@ -84,7 +87,7 @@ class ContainerdEngine:
             ip_preference=config.cni.ip_preference,
             conf_template=Path(config.cni.conf_template) if config.cni.conf_template else None,
         )
-        self._logs = LogWriter(self._places.logs)
+        self._logs = LogWriter(self._places.logs, linger=WRITER_LINGER)
         self._tasks = Tasks(self._containerd, self._places, self._logs)
         self._sessions = Sessions(self._containerd, self._tasks, self._places, self._logs, config)
         self._stats = Statistics(config, self._places, self._tasks, self._containerd)

@@ -89,6 +89,8 @@ class Images:
             self._scratch,
         )
         self._unpacks: Shared[str] = Shared()
+        self._chains: dict[tuple[str, str], str] = {}
+        """What images are in snapshotters, as far as they were once found there."""
         self._transfers = TransferPulls(containerd, config.images, wanted=settings.transfer)
         self._transferring: Shared[Image] = Shared()
 
@@ -174,12 +176,17 @@ class Images:
         when it is not there yet. NotFound without the image, FailedPrecondition when its layers are not in
         the content store any more."""
         self._unpacking.check(snapshotter)
+        known = self._chains.get((image_id, snapshotter), "")
+        # An id is a digest of what the layers are, so what it was once is what it is.
+        if known and await self._unpacking.there(known, snapshotter):
+            return known
         tree = (await self._records.with_id(image_id)).trees[-1]
         chain_id = tree.chain[-1] if tree.chain else ""
         if not chain_id and not tree.artifact:
             return ""
         if chain_id and await self._unpacking.there(chain_id, snapshotter):
             await self._tie(tree, chain_id, snapshotter)
+            self._chains[image_id, snapshotter] = chain_id
             return chain_id
 
         async def begin(_: Work[str]) -> str:
@@ -228,6 +235,8 @@ class Images:
         await self._records.delete(entry.names)
         for tree in entry.trees:
             self._trees.forget(tree.target.digest)
+        for known in [each for each in self._chains if each[0] == entry.image.id]:
+            del self._chains[known]
         self._use.changed()
 
     async def _unpack(self, tree: Tree, snapshotter: str) -> str:

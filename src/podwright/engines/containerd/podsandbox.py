@@ -141,13 +141,16 @@ class PodSandboxes:
             await self._objects.put(record)
             return Material(made.image, spec, given)
 
-    async def start(self, sandbox: Sandbox, material: Material) -> tuple[int, int]:
-        """Its pid, and when it started (`proc.start_time`); it runs then."""
+    async def create(self, sandbox: Sandbox, material: Material) -> tuple[int, int]:
+        """Its task, which waits for `start`: its pid, and when that began (`proc.start_time`)."""
         with step("pause"):
             pid = await self._tasks.create(sandbox.id, rootfs=material.mounts)
-            started = proc.start_time(pid)
+        return pid, proc.start_time(pid)
+
+    async def start(self, sandbox: Sandbox) -> None:
+        """It runs then."""
+        with step("pause"):
             await self._tasks.start(sandbox.id)
-        return pid, started
 
     async def end(self, id: str) -> None:
         """Kill it, and delete its task; fine when there is none."""

@@ -27,6 +27,7 @@ from podwright.engines.streams import Connection
 from podwright.errors import Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import proc
+from podwright.network.cni import Result
 from podwright.spec.inputs import HostFacts
 from podwright.spec.linux.sysctls import sandbox_sysctls
 from podwright.wire import cri_pb2 as cri
@@ -75,15 +76,15 @@ class Sandboxes:
         await self._pods.make(sandbox)
         attached = asyncio.ensure_future(self._pods.attach(sandbox))
         try:
-            controller = self._held if shim.sandboxer == SHIM else self._pauses
-            material = await controller.prepare(sandbox, shim)
-            # Shims look for the interfaces when they start.
+            if shim.sandboxer == SHIM:
+                facts = await self._hold(sandbox, shim, attached)
+            else:
+                facts = await self._pause(sandbox, shim, attached)
             result = await attached
         finally:
             if not attached.done():
                 attached.cancel()
                 await asyncio.wait([attached])
-        facts = await self._start(sandbox, shim, material)
         return replace(facts, ips=result.ips if result else ())
 
     async def stop(self, sandbox: Sandbox) -> None:
@@ -139,12 +140,30 @@ class Sandboxes:
         hint = _NETWORK_OF_ITS_OWN if shim is not None and shim.sandboxed else ""
         await forward.forward(f"{metadata.namespace}/{metadata.name}", namespace, port, connection, hint=hint)
 
-    async def _start(self, sandbox: Sandbox, shim: Shim, material: Material) -> SandboxFacts:
-        if shim.sandboxer == SHIM:
-            netns = "" if options(sandbox).network == _NODE else self._pods.netns(sandbox)
-            return await self._held.start(sandbox, shim, material, netns)
-        pid, started = await self._pauses.start(sandbox, material)
+    async def _hold(
+        self, sandbox: Sandbox, shim: Shim, attached: asyncio.Future[Result | None]
+    ) -> SandboxFacts:
+        material = await self._held.prepare(sandbox, shim)
+        await attached  # shims look for the interfaces when they start
+        netns = "" if options(sandbox).network == _NODE else self._pods.netns(sandbox)
+        return await self._held.start(sandbox, shim, material, netns)
+
+    async def _pause(
+        self, sandbox: Sandbox, shim: Shim, attached: asyncio.Future[Result | None]
+    ) -> SandboxFacts:
+        material = await self._pauses.prepare(sandbox, shim)
+        if not _indifferent(shim, material):
+            await attached
+        pid, started = await self._pauses.create(sandbox, material)
+        await attached
+        await self._pauses.start(sandbox)
         return SandboxFacts(pid=pid, own={"sandboxer": PODSANDBOX, "started": started})
+
+
+def _indifferent(shim: Shim, material: Material) -> bool:
+    """Whether the pause container may be made, though not started, while the pod has no network yet: nothing
+    looks for its interfaces then. The shim of a virtual machine would, and hooks may."""
+    return shim.calls_runc and not material.spec.get("hooks")
 
 
 def of_shim(sandbox: Sandbox) -> bool:
