@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from podwright.cli.explain import below
+from podwright.cli.explain_showing import below
 from podwright.cli.main import app
 from podwright.config import Config, DockerConfig
 from podwright.engines.base import Explanation

@@ -139,9 +139,10 @@ def explain(
     Creates nothing.
     """
     from podwright.cli import explain as room
+    from podwright.cli.explain_options import Options
     from podwright.errors import PodwrightError
 
-    options = room.Options(
+    options = Options(
         subject=subject,
         pod_config=pod_config,
         container_config=container_config,

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from podwright.cli import explain_table as out
-from podwright.cli.explain import CUT, Bench, Options, below, explain_one
+from podwright.cli.explain_bench import Bench, explain_one
+from podwright.cli.explain_options import Options
+from podwright.cli.explain_showing import CUT, below
 from podwright.cli.explain_sources import CriSource, value_at
 from podwright.cli.explain_words import ABSENT, words
 from podwright.cli.find import find
