@@ -138,8 +138,9 @@ def task_dump(status: cri.ContainerStatus, pid: int) -> bytes:
 
 
 def marks(*annotations: Mapping[str, str] | None) -> bool:
-    """Whether annotations (or labels) of an image say that it is a checkpoint."""
-    return any(key in (each or {}) for each in annotations for key in ANNOTATIONS)
+    """Whether annotations (or labels) of an image say that it is a checkpoint. Who made the image may have
+    written anything there: what is no mapping says nothing."""
+    return any(key in each for each in annotations if isinstance(each, Mapping) for key in ANNOTATIONS)
 
 
 def _time(nanoseconds: int) -> str:

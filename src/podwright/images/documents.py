@@ -26,6 +26,9 @@ INDEX_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading somebody's JSON may end with."""
+
 
 class RootFs(msgspec.Struct):
     diff_ids: list[str]
@@ -103,7 +106,7 @@ def read_manifest(source: str, content: bytes) -> Manifest | Index:
         if listed:
             return msgspec.convert(tree, Index)
         return msgspec.convert(tree, Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise PodwrightError(
             f"{source}: its manifest is none of an OCI or Docker v2 schema 2 image: {error}"
         ) from error
@@ -127,5 +130,5 @@ def _check_digest(source: str, digest: str) -> None:
 def read_document(image_id: str, config: bytes) -> Document:
     try:
         return msgspec.json.decode(config, type=Document)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise PodwrightError(f"image {image_id}: its configuration cannot be read: {error}") from error
