@@ -17,6 +17,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from podwright.config import CniConfig, Config
 from podwright.engines.base import Container, ContainerFacts, Image, Sandbox
 from podwright.engines.containerd.api import SPEC, Containerd, any_of
+from podwright.engines.containerd.images import Images
 from podwright.engines.containerd.sessions import Sessions
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.engines.containerd.tasks import Tasks
@@ -27,7 +28,7 @@ from podwright.logs.limits import Limits
 from podwright.logs.writing import LogWriter
 from podwright.wire import cri_pb2 as cri
 from podwright.wire.containerd import containers_pb2, runc_pb2
-from tests.containerd.daemon import Daemon
+from tests.containerd.daemon import BUSYBOX, Daemon
 
 PARENT = f"/podwright-made-{os.getpid()}"
 SNAPSHOTTER = "overlayfs"
@@ -44,6 +45,7 @@ class Room:
         self.logs = LogWriter(self.places.logs)
         self.tasks = Tasks(containerd, self.places, self.logs)
         self.snapshots = Snapshots(containerd)
+        self._images = Images(containerd, config)
         self.sessions = self.another()
         self.made: dict[str, Container] = {}
         self._snapshotters: dict[str, str] = {}
@@ -122,8 +124,10 @@ class Room:
         return seen.exit.code
 
     async def _chain(self, snapshotter: str) -> str:
-        found = await self.snapshots.list(snapshotter, "kind==committed")
-        return next(each.name for each in found)
+        """The layer of BUSYBOX: tests before may have left other images."""
+        image = await self._images.find(BUSYBOX)
+        assert image is not None, f"{BUSYBOX} is not there"
+        return await self._images.chain(image.id, snapshotter)
 
 
 @asynccontextmanager

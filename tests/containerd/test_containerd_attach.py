@@ -45,6 +45,13 @@ def attach(made: Room, container: Container, streams: Streams) -> asyncio.Task[N
     return asyncio.ensure_future(made.sessions.attach(container, streams))
 
 
+async def until_attached(made: Room, container: Container, clients: int) -> None:
+    """Wait until so many have all that it says from now on."""
+    async with asyncio.timeout(PATIENCE):
+        while made.logs._attached[container.id] < clients:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def until_slowed(made: Room, container: Container) -> int:
     """Wait until it writes no more; the size of its log then."""
     size, same = -1, 0
@@ -103,6 +110,7 @@ async def test_with_stdin_once_the_first_that_speaks_ends_it_not_who_only_listen
     listening = attach(made, container, Streams(stdout=(heard := Arrived()), stderr=Arrived()))
     client = Client()
     speaking = attach(made, container, client.streams)
+    await until_attached(made, container, 2)
     client.stdin.send(b"there\n")
     await client.stdout.has(b"got there\n")
     await heard.has(b"got there\n")
@@ -161,9 +169,7 @@ async def test_several_at_once_have_all_of_it_and_the_slowest_holds_it_up(made: 
     stalled.stdout.gate.clear()
     gone.stdout.gate.clear()
     sessions = [attach(made, container, each.streams) for each in clients]
-    async with asyncio.timeout(PATIENCE):
-        while made.logs._attached[container.id] < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until_attached(made, container, 3)
     quick.stdin.send(b"go\n")
     await quick.stdout.has(b"\nxxx")
     await until_slowed(made, container)
@@ -190,7 +196,9 @@ async def test_a_client_that_does_not_read_costs_the_log_nothing_at_the_end(made
     client.stdout.gate.clear()
     session = attach(made, container, client.streams)
     await until_slowed(made, container)
-    said = int((await made.sessions.exec_sync(container, ["cat", "/said"], None, 99)).stdout)
+    # Slowed is not stopped: the file may be empty for a moment.
+    script = "until read said </said; do sleep 0.01; done; echo $said"
+    said = int((await made.sessions.exec_sync(container, ["sh", "-c", script], None, 99)).stdout)
     await made.tasks.kill(container.id, signal.SIGKILL)
     assert await made.exit(container) == 137
     numbers = (await made.logged(container)).split()

@@ -74,7 +74,6 @@ async def test_a_container_of_this_kernel_is_measured_without_the_daemon(
 async def test_a_snapshotter_without_an_overlay_says_what_a_layer_takes(
     made: Room, stats: Statistics
 ) -> None:
-    made.daemon.ctr("images", "import", "--snapshotter", "native", str(made.daemon.directory / "layout.tar"))
     container = await worked(made, stats, snapshotter="native")
     volume = made.places.volume(container.id, 0)
     volume.mkdir(parents=True)

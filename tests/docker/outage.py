@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from podwright.linux import cgroups, mounts, proc
+from tests.containerd.daemon import shim_socket
 from tests.docker.daemon import Daemon, start
 
 PATIENCE = 60.0
@@ -23,7 +24,11 @@ def power_off(daemon: Daemon) -> None:
     shims = {pid for pid in own if "shim" in _command(pid)}
     inside = [pid for pid in _pids() if pid not in own and _parent(pid) in shims]
     places = {_cgroup(pid) for pid in inside} - {""}
+    bundles = exec_root.glob("containerd/daemon/io.containerd.runtime.v2.task/*/*")
+    sockets = [socket for each in bundles if (socket := shim_socket(each)) is not None]
     _kill([daemon.process.pid, *own, *inside])
+    for socket in sockets:
+        socket.unlink(missing_ok=True)  # below /run
     for place in places:
         for directory in cgroups.directories(place):
             directory.rmdir()
