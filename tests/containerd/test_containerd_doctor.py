@@ -11,6 +11,7 @@ from podwright.cli.doctor import MISSING, OK, WARNING
 from podwright.cli.doctor_containerd import containerd
 from podwright.config import Config, ContainerdConfig
 from podwright.engines.containerd import host
+from podwright.engines.containerd.api import Containerd
 from tests.containerd.daemon import BUSYBOX, Daemon
 
 
@@ -63,6 +64,20 @@ async def test_each_service_that_is_missing_is_named(
     found = await states(configured(tmp_path, daemon))
     assert found["containerd"][0] == MISSING and "teleport" in found["containerd"][1]
     assert found["service teleport"] == (MISSING, "this containerd has none")
+
+
+@pytest.mark.root
+async def test_services_of_which_a_part_does_not_work_are_told_as_none(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = Containerd.has
+
+    def as_1_7(self: Containerd, kind: str, id: str) -> bool:
+        return has(self, kind, id) or (kind, id) in {(host.SERVICE, each) for each in host.SANDBOXES}
+
+    monkeypatch.setattr(Containerd, "has", as_1_7)
+    told = (await states(configured(tmp_path, daemon)))["service sandboxes and sandbox-controllers"]
+    assert told == (OK, "not in this containerd: pods are held together by pause containers")
 
 
 async def test_no_containerd_is_one_line(tmp_path: Path) -> None:

@@ -137,6 +137,15 @@ async def test_what_images_take_on_the_disk(room: Room, tmp_path: Path) -> None:
     assert 300_000 <= (await images.filesystem_use()).used_bytes < 400_000
 
 
+async def test_a_snapshotter_that_does_not_say_where_it_is_is_found(room: Room, tmp_path: Path) -> None:
+    images = await room.images(snapshotter="native")
+    write_layout(tmp_path / "one", [layer("base", 100_000)])
+    await images.pull(f"oci:{tmp_path}/one", None)
+    use = await images.filesystem_use()
+    assert use.mountpoint == str(room.daemon.root / "io.containerd.snapshotter.v1.native")
+    assert Path(use.mountpoint).is_dir() and use.used_bytes >= 100_000
+
+
 async def test_what_keeps_a_blob_is_told(room: Room, tmp_path: Path) -> None:
     images = await room.images(pinned=["example.org/why:*"])
     layers = [layer("a"), layer("b")]

@@ -9,8 +9,9 @@ import msgspec
 from podwright.cli.doctor import MISSING, OK, WARNING, Check
 from podwright.cli.output import in_words
 from podwright.config import Config
-from podwright.engines.containerd.api import Containerd
-from podwright.engines.containerd.host import NEEDED, SANDBOXES, SERVICE, SNAPSHOTTER, Host, Shims
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
+from podwright.engines.containerd.host import CONTROLLER, NEEDED, SANDBOXES, SERVICE, Host, Shims
+from podwright.engines.containerd.layer_use import directory
 from podwright.engines.containerd.shims import SHIM
 from podwright.engines.node.places import Places
 from podwright.errors import FailedPrecondition, PodwrightError
@@ -51,12 +52,13 @@ def _services(daemon: Containerd) -> Iterator[Check]:
         yield Check(f"service {each}", MISSING, daemon.why_not(SERVICE, each))
     if not lost:
         yield Check("services", OK, ", ".join(NEEDED))
-    for names, use, instead in (
-        (SANDBOXES, "handlers with sandboxer shim", "pods are held together by pause containers"),
-        (("transfer", "streaming"), "pulls by containerd itself", "podwright fetches images"),
+    by_shims = daemon.has(CONTROLLER, SHIM)  # 1.7 has the services, and a controller that answers nothing
+    for names, works, use, instead in (
+        (SANDBOXES, by_shims, "handlers with sandboxer shim", "pods are held together by pause containers"),
+        (("transfer", "streaming"), True, "pulls by containerd itself", "podwright fetches images"),
     ):
         absent = [each for each in names if not daemon.has(SERVICE, each)]
-        note = f"not in this containerd: {instead}" if absent else use
+        note = use if works and not absent else f"not in this containerd: {instead}"
         yield Check(f"service {' and '.join(absent or names)}", OK, note)
 
 
@@ -66,12 +68,11 @@ def _snapshotters(config: Config, daemon: Containerd) -> Iterator[Check]:
     for name, handler in config.handlers.items():
         users.setdefault(handler.snapshotter or config.containerd.snapshotter, []).append(name)
     for snapshotter, handlers in users.items():
-        if daemon.has(SNAPSHOTTER, snapshotter):
-            root = daemon.plugins(SNAPSHOTTER)[snapshotter].exports.get("root", "")
-            yield Check(f"snapshotter {snapshotter}", OK, root or "works")
+        if daemon.has(SNAPSHOTTERS, snapshotter):
+            yield Check(f"snapshotter {snapshotter}", OK, directory(daemon, snapshotter) or "works")
         else:
             note = (
-                f"{daemon.why_not(SNAPSHOTTER, snapshotter)}: of handlers {', '.join(handlers) or 'of none'}"
+                f"{daemon.why_not(SNAPSHOTTERS, snapshotter)}: of handlers {', '.join(handlers) or 'of none'}"
             )
             yield Check(f"snapshotter {snapshotter}", MISSING if snapshotter == default else WARNING, note)
 

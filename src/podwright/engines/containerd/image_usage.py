@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from podwright.engines.base import FilesystemUse
-from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
+from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.layer_use import directory
 from podwright.errors import NotFound
 from podwright.wire.containerd import snapshots_pb2
 
@@ -70,7 +71,9 @@ class SnapshotUse:
             del self._committed[key]
         uses = await asyncio.gather(*(self._of(snapshotter, each) for each in infos))
         return FilesystemUse(
-            self._directory(snapshotter), sum(each.bytes for each in uses), sum(each.inodes for each in uses)
+            directory(self._containerd, snapshotter),
+            sum(each.bytes for each in uses),
+            sum(each.inodes for each in uses),
         )
 
     async def _of(self, snapshotter: str, info: snapshots_pb2.Info) -> _Use:
@@ -88,7 +91,3 @@ class SnapshotUse:
             except NotFound:
                 return _Use(0, 0)
         return _Use(int(answer.size), int(answer.inodes))
-
-    def _directory(self, snapshotter: str) -> str:
-        plugin = self._containerd.plugins(SNAPSHOTTERS).get(snapshotter)
-        return plugin.exports.get("root", "") if plugin is not None else ""
