@@ -261,6 +261,21 @@ async def test_bad_sandbox_config_names_the_field_and_leaves_nothing(
     assert not node.points.passed[len(before) :]
 
 
+async def test_a_host_name_and_addresses_of_ports_are_some(node: Node) -> None:
+    request = node.sandbox_request()
+    request.config.hostname = "h" * 65
+    with pytest.raises(InvalidArgument, match=r"^config\.hostname: .*64 bytes"):
+        await node.runtime.run_pod_sandbox(request)
+    request.config.hostname = "h" * 64
+    for address in ("::1", "127.0.0.1", ""):
+        request.config.port_mappings.add(container_port=80, host_port=80, host_ip=address)
+    request.config.port_mappings.add(container_port=80, host_port=80, host_ip="localhost")
+    with pytest.raises(InvalidArgument, match=r"^config\.port_mappings\[3\]\.host_ip: 'localhost' is not"):
+        await node.runtime.run_pod_sandbox(request)
+    del request.config.port_mappings[3]
+    await node.runtime.run_pod_sandbox(request)
+
+
 async def test_unknown_handler_is_refused_before_anything_is_made(node: Node) -> None:
     before = list(node.points.passed)
     request = node.sandbox_request()

@@ -161,7 +161,7 @@ async def test_of_a_creation_that_fails_nothing_stays(
         # A directory is in the way where the working directory would be made.
         working_dir="/etc/passwd",
     )
-    with pytest.raises(PodwrightError):
+    with pytest.raises(InvalidArgument, match=r"^config\.working_dir: /etc/passwd is no directory"):
         await docker_bench.container(sandbox, "true", config=config)
     assert not (tmp_path / "new").exists()
     assert len(daemon.containers()) == before

@@ -9,14 +9,15 @@ import msgspec
 import pytest
 
 from podwright.config import Config, DockerConfig
-from podwright.engines.base import Presence
-from podwright.engines.docker import limits, mounts, security, states
+from podwright.engines.base import Presence, Sandbox
+from podwright.engines.docker import limits, mounts, refused, security, states
 from podwright.engines.docker.container_config import Found, create_request
 from podwright.engines.docker.features import read
 from podwright.engines.docker.host import network_mode
 from podwright.engines.docker.objects import NEVER, nanoseconds
 from podwright.engines.docker.plan import planned
 from podwright.engines.docker.sandbox_config import cgroup_parent, sysctls_of
+from podwright.engines.docker.sandbox_config import create_request as sandbox_request
 from podwright.engines.docker.unified import write_unified
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.spec.inputs import MountSource, Policy, RootfsFiles
@@ -234,3 +235,51 @@ async def test_a_request_is_explained_without_a_docker_engine(tmp_path: Path) ->
         assert members <= each.origins.keys()
     assert not (tmp_path / "root").exists()
     assert msgspec.json.encode(explained.document)
+
+
+def _pod(member: str = "name", text: str = "p") -> cri.PodSandboxConfig:
+    config = cri.PodSandboxConfig(metadata=cri.PodSandboxMetadata(name="p", namespace="n", uid="u"))
+    setattr(config.metadata, member, text)
+    return config
+
+
+@pytest.mark.parametrize("member", ["name", "namespace", "uid"])
+def test_names_that_docker_does_not_take_are_refused_with_their_field(member: str) -> None:
+    refused.of_sandbox(_pod(member, "A.b_c-9"))
+    for bad in ("a/b", "a b", "ä", "a\n"):
+        with pytest.raises(InvalidArgument, match=rf"^config\.metadata\.{member}: "):
+            refused.of_sandbox(_pod(member, bad))
+        with pytest.raises(InvalidArgument, match=r"^config\.metadata\.name: "):
+            refused.of_container(
+                cri.ContainerConfig(metadata=cri.ContainerMetadata(name=bad)), golden.FEATURES
+            )
+
+
+def test_what_docker_would_refuse_without_a_field_is_refused_with_one(tmp_path: Path) -> None:
+    nameless = cri.ContainerConfig(metadata=cri.ContainerMetadata(name="c"))
+    nameless.envs.add(key="A", value=b"")
+    nameless.envs.add(key="", value=b"x")
+    with pytest.raises(InvalidArgument, match=r"^config\.envs\[1\]\.key: "):
+        refused.of_container(nameless, golden.FEATURES)
+    (tmp_path / "file").touch()
+    for path, why in (("/nosuch", "no such file"), (str(tmp_path / "file"), "not a device node")):
+        with pytest.raises(InvalidArgument, match=rf"^config\.devices\[2\]\.host_path: .*{why}"):
+            refused.device(cri.Device(host_path=path), "config.devices[2]")
+    refused.device(cri.Device(host_path="/dev/null"), "config.devices[0]")
+
+
+@pytest.mark.parametrize("member", ["run_as_user", "run_as_group", "supplemental_groups"])
+def test_ids_of_the_pause_process_are_ids(member: str) -> None:
+    config = _pod()
+    asked = config.linux.security_context
+    asked.run_as_user.value = asked.run_as_group.value = 1
+    asked.supplemental_groups.append(1)
+    sandbox = Sandbox("s", "p", config, "")
+    body = sandbox_request(sandbox, golden.FEATURES, "/root")
+    assert (body["User"], body["HostConfig"]["GroupAdd"]) == ("1:1", ["1"])
+    if member == "supplemental_groups":
+        asked.supplemental_groups[0] = 1 << 31
+    else:
+        getattr(asked, member).value = -1
+    with pytest.raises(InvalidArgument, match=rf"security_context\.{member}: "):
+        sandbox_request(sandbox, golden.FEATURES, "/root")

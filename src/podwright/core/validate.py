@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 
@@ -20,6 +21,11 @@ def sandbox_config(config: cri.PodSandboxConfig, field: str = "config") -> None:
     _labels(config.labels, f"{field}.labels")
     if config.HasField("windows"):
         raise InvalidArgument(f"{field}.windows", "this node runs Linux pods")
+    if len(config.hostname.encode()) > _HOST_NAME_MAX:
+        raise InvalidArgument(
+            f"{field}.hostname",
+            f"{config.hostname!r} is longer than the {_HOST_NAME_MAX} bytes of a host name",
+        )
     options = config.linux.security_context.namespace_options
     if options.network not in (cri.POD, cri.NODE):
         raise _mode(
@@ -32,6 +38,11 @@ def sandbox_config(config: cri.PodSandboxConfig, field: str = "config") -> None:
             port = getattr(mapping, name)
             if not 0 <= port <= 65535:
                 raise InvalidArgument(f"{field}.port_mappings[{at}].{name}", f"{port} is not a port number")
+        # What is no address would be taken for none: the port would be open on all of them.
+        if mapping.host_ip and not _is_address(mapping.host_ip):
+            raise InvalidArgument(
+                f"{field}.port_mappings[{at}].host_ip", f"{mapping.host_ip!r} is not an IP address"
+            )
     if config.log_directory and not config.log_directory.startswith("/"):
         raise InvalidArgument(f"{field}.log_directory", f"{config.log_directory!r} is not an absolute path")
     for name in ("overhead", "resources"):
@@ -101,10 +112,20 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
             raise InvalidArgument(f"{field}.unified[{file[:64]}]", "is no file of cgroup v2")
 
 
+_HOST_NAME_MAX = 64
+"""sethostname(2)."""
 _MOST = (1 << 63) - 1
 _UNLIMITED = ("cpu_quota", "memory_limit_in_bytes", "memory_swap_limit_in_bytes")
 _PAGE_SIZE = re.compile(r"([1-9][0-9]{0,9})[KMG]B")
 _UNIFIED = re.compile(r"[a-z][a-z0-9]*(\.[A-Za-z0-9_]+)+")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _range(text: str) -> bool:

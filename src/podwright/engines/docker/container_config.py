@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -64,7 +65,8 @@ def create_request(container: Container, features: Features, owner: str, found: 
     for key, value in (
         ("Entrypoint", list(config.command)),
         ("Cmd", list(config.args)),
-        ("WorkingDir", config.working_dir),
+        # As on other engines: Docker takes absolute ones only.
+        ("WorkingDir", config.working_dir and posixpath.join("/", config.working_dir)),
         ("OpenStdin", config.stdin),
         ("StdinOnce", config.stdin_once),
         ("Tty", config.tty),

@@ -25,7 +25,7 @@ from podwright.engines.docker.users import Users
 from podwright.engines.node import host as files
 from podwright.engines.node import limit_refusals
 from podwright.engines.refusals import plain_words
-from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unimplemented
+from podwright.errors import FailedPrecondition, NotFound, PodwrightError, Unimplemented
 from podwright.linux.waiting import to_the_end
 from podwright.spec.inputs import MountSource
 from podwright.spec.linux import mounts as mount_rules
@@ -75,9 +75,12 @@ class Containers:
         self._objects.expected.add(container.id)
         with step("docker create", name):
             # Cut short, it may be made all the same, after everybody has looked for it.
-            docker_id, warnings = await to_the_end(
-                creating.create(self._docker, name, body, self._objects.owner)
-            )
+            try:
+                docker_id, warnings = await to_the_end(
+                    creating.create(self._docker, name, body, self._objects.owner)
+                )
+            except PodwrightError as error:
+                raise refused.of_answer(container.config, error) from error
         for warning in warnings:
             log.info("container %s: %s", container.id, warning)
         self._await_start(container)
@@ -229,9 +232,7 @@ class Containers:
         for place, lookup in enumerate(wanted):
             files.check_source(lookup, place)
         for place, device in enumerate(config.devices):
-            if files.devices_at(device.host_path) is None:
-                field = f"config.devices[{place}].host_path"
-                raise InvalidArgument(field, f"{device.host_path}: no such file or directory")
+            refused.device(device, f"config.devices[{place}]")
         path = security.profile_path(
             config.linux.security_context,
             features,

@@ -20,7 +20,7 @@ from podwright.engines.docker.objects import DOCKER_ID
 from podwright.engines.docker.pause import REPOSITORY
 from podwright.engines.node import host as files
 from podwright.engines.node.foreseen import UNKNOWN_ID, asked_names
-from podwright.errors import InvalidArgument, NotFound, PodwrightError
+from podwright.errors import NotFound, PodwrightError
 from podwright.linux import caps
 from podwright.spec.inputs import MountSource, RootfsFiles
 from podwright.spec.linux import mounts as mount_rules
@@ -84,9 +84,7 @@ class Plan:
                 sources.append(source)
                 warnings += missing
             for place, device in enumerate(config.devices):
-                if files.devices_at(device.host_path) is None:
-                    field = f"config.devices[{place}].host_path"
-                    raise InvalidArgument(field, f"{device.host_path}: no such file or directory")
+                refused.device(device, f"config.devices[{place}]")
             path = security.profile_path(
                 config.linux.security_context,
                 features,

@@ -1,21 +1,29 @@
-"""What a request asks for and Docker's API has no way to do: each is an error that names its field.
+"""What a request asks for and Docker's API has no way to do, or Docker refuses in words that name no field of
+the request: each is an error that names it.
 
 To run a container without what was asked for would look as if it had it.
 """
 
 from __future__ import annotations
 
+import re
+
 from podwright.engines.docker.features import Features
-from podwright.errors import RROUnsupported, Unimplemented
+from podwright.engines.node import host
+from podwright.errors import InvalidArgument, PodwrightError, RROUnsupported, Unimplemented
 from podwright.wire import cri_pb2 as cri
 
 _LINUX = "config.linux"
 _SECURITY = f"{_LINUX}.security_context"
 _HERE = "use engine 'oci'"
+_NAME = re.compile(r"[a-zA-Z0-9_.-]+")
+"""Of what Docker takes in a container's name."""
 
 
 def of_sandbox(config: cri.PodSandboxConfig) -> None:
-    """Raises Unimplemented."""
+    """Raises Unimplemented or InvalidArgument."""
+    for member in ("name", "namespace", "uid"):
+        _name(getattr(config.metadata, member), f"config.metadata.{member}")
     options = config.linux.security_context.namespace_options
     if options.pid == cri.NamespaceMode.TARGET:
         raise Unimplemented(f"{_SECURITY}.namespace_options.pid: a sandbox cannot have mode TARGET")
@@ -23,7 +31,11 @@ def of_sandbox(config: cri.PodSandboxConfig) -> None:
 
 
 def of_container(config: cri.ContainerConfig, features: Features) -> None:
-    """Raises Unimplemented or RROUnsupported."""
+    """Raises Unimplemented, RROUnsupported or InvalidArgument."""
+    _name(config.metadata.name, "config.metadata.name")
+    for place, variable in enumerate(config.envs):
+        if not variable.key:
+            raise InvalidArgument(f"config.envs[{place}].key", "is empty; Docker takes no such variable")
     linux, security = config.linux, config.linux.security_context
     _user_namespace(security.namespace_options)
     if security.capabilities.add_ambient_capabilities:
@@ -38,6 +50,21 @@ def of_container(config: cri.ContainerConfig, features: Features) -> None:
         _mount(mount, f"config.mounts[{place}]", features)
 
 
+def device(asked: cri.Device, field: str) -> None:
+    """Raises InvalidArgument."""
+    found = host.devices_at(asked.host_path)
+    if not found:
+        why = "no such file or directory" if found is None else "not a device node"
+        raise InvalidArgument(f"{field}.host_path", f"{asked.host_path}: {why}")
+
+
+def of_answer(config: cri.ContainerConfig, error: PodwrightError) -> PodwrightError:
+    """What is told of `error`, which Docker answered to the create request: it looks into the image then."""
+    if config.working_dir and "cannot mkdir: " in str(error).lower():
+        return InvalidArgument("config.working_dir", f"{config.working_dir} is no directory in the image")
+    return error
+
+
 def of_resources(resources: cri.LinuxContainerResources, features: Features, field: str) -> None:
     """Raises Unimplemented."""
     if features.policy.hugepages:
@@ -49,6 +76,14 @@ def of_resources(resources: cri.LinuxContainerResources, features: Features, fie
                 )
     if resources.unified and features.cgroup_version != 2:
         raise Unimplemented(f"{field}.unified: this host has cgroup v1")
+
+
+def _name(text: str, field: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise InvalidArgument(
+            field,
+            f"{text!r}: it becomes part of a Docker container's name, which takes only a-z A-Z 0-9 _ . -",
+        )
 
 
 def _user_namespace(options: cri.NamespaceOption) -> None:

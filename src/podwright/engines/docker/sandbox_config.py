@@ -9,13 +9,14 @@ from podwright.errors import InvalidArgument
 from podwright.linux import cgroups
 from podwright.spec.inputs import Policy
 from podwright.spec.linux.sysctls import sandbox_sysctls
-from podwright.spec.linux.user import group_without_user
+from podwright.spec.linux.user import group_without_user, number
 from podwright.wire import cri_pb2 as cri
 
 OOM_SCORE = -998
 """The last process of a pod to be killed: with it all others go."""
 CPU_SHARES = 2
 
+_SECURITY = "config.linux.security_context"
 _NODE = cri.NamespaceMode.NODE
 _PROTOCOLS = {cri.Protocol.TCP: "tcp", cri.Protocol.UDP: "udp", cri.Protocol.SCTP: "sctp"}
 _OWN_SYSCTLS = {
@@ -61,14 +62,16 @@ def create_request(
     if sysctls := sysctls_of(config, features.policy):
         host["Sysctls"] = sysctls
     if asked.HasField("run_as_user"):
-        group = f":{asked.run_as_group.value}" if asked.HasField("run_as_group") else ""
-        body["User"] = f"{asked.run_as_user.value}{group}"
+        body["User"] = str(number(asked.run_as_user.value, f"{_SECURITY}.run_as_user"))
+        if asked.HasField("run_as_group"):
+            body["User"] += f":{number(asked.run_as_group.value, f'{_SECURITY}.run_as_group')}"
     elif asked.HasField("run_as_group"):
         raise group_without_user(asked.run_as_group.value)
     elif features.sandbox_user:
         body["User"] = features.sandbox_user
     if asked.supplemental_groups:
-        host["GroupAdd"] = [str(each) for each in asked.supplemental_groups]
+        field = f"{_SECURITY}.supplemental_groups"
+        host["GroupAdd"] = [str(number(each, field)) for each in asked.supplemental_groups]
     if asked.readonly_rootfs:
         host["ReadonlyRootfs"] = True
     if features.policy.pause_cpuset:

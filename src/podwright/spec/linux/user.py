@@ -55,8 +55,8 @@ def pause_user(draft: Draft, request: SandboxInput, host: HostFacts) -> None:
     if security.HasField("run_as_group") and not security.HasField("run_as_user"):
         raise group_without_user(security.run_as_group.value)
     if security.HasField("run_as_user"):
-        uid = _number(security.run_as_user.value, f"{_SECURITY}.run_as_user")
-        gid = _number(security.run_as_group.value, f"{_SECURITY}.run_as_group")
+        uid = number(security.run_as_user.value, f"{_SECURITY}.run_as_user")
+        gid = number(security.run_as_group.value, f"{_SECURITY}.run_as_group")
         _write(draft, User(uid, gid, (gid,)), f"request: {_SECURITY}.run_as_user")
     else:
         account = User(NOBODY_IN_PARTICULAR, NOBODY_IN_PARTICULAR, (NOBODY_IN_PARTICULAR,))
@@ -90,7 +90,7 @@ def resolve_user(
     if not strict and account.name:
         groups.update(_memberships(files.group, account.name))
     for group in supplemental:
-        groups.add(_number(group, f"{_SECURITY}.supplemental_groups"))
+        groups.add(number(group, f"{_SECURITY}.supplemental_groups"))
     return User(uid, gid, tuple(sorted(groups)))
 
 
@@ -138,7 +138,7 @@ def _write(draft: Draft, found: User, origin: str) -> None:
 
 def _resolve_account(part: str, files: RootfsFiles, field: str) -> tuple[int, _Account]:
     if _is_number(part):
-        uid = _number(int(part), field)
+        uid = number(int(part), field)
         return uid, _find_account(files.passwd, uid=uid) or _Account("", uid, 0)
     if not part:  # ":50" is root's with another group, as everywhere else
         return 0, _find_account(files.passwd, uid=0) or _Account("", 0, 0)
@@ -146,15 +146,15 @@ def _resolve_account(part: str, files: RootfsFiles, field: str) -> tuple[int, _A
     if account is None:
         why = "has no /etc/passwd" if files.passwd is None else "has no such user in /etc/passwd"
         raise InvalidArgument(field, f"no users found: the image {why}: {part!r}")
-    return _number(account.uid, field), account
+    return number(account.uid, field), account
 
 
 def _resolve_group(part: str, files: RootfsFiles, field: str) -> int:
     if _is_number(part):
-        return _number(int(part), field)
+        return number(int(part), field)
     for name, gid, _ in _groups(files.group):
         if name == part:
-            return _number(gid, field)
+            return number(gid, field)
     why = "has no /etc/group" if files.group is None else "has no such group in /etc/group"
     raise InvalidArgument(field, f"no groups found: the image {why}: {part!r}")
 
@@ -163,7 +163,8 @@ def _is_number(text: str) -> bool:
     return text.removeprefix("-").isdecimal() and text.isascii()
 
 
-def _number(value: int, field: str) -> int:
+def number(value: int, field: str) -> int:
+    """A user's or a group's id. Raises InvalidArgument on `field` for what is none."""
     if not 0 <= value <= MAX_ID:
         raise InvalidArgument(field, f"{value} is out of range: ids are 0..{MAX_ID}")
     return value
