@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -188,9 +189,12 @@ class Daemon:
         return (self.root / "log").read_text(errors="replace")[-4000:]
 
     def _remove_pods(self) -> None:
-        for sandbox in self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=30).items:
+        def end(sandbox: cri.PodSandbox) -> None:
             self.stop_sandbox(sandbox.id)
             self.remove_sandbox(sandbox.id)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(end, self.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=30).items))
 
 
 class Podwright(Daemon):
