@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from podwright.linux import spawn
 from podwright.logs import reader, rotation
 from podwright.logs.limits import Limits
 from podwright.logs.lines import format_time
+from podwright.logs.writer import LINGER
 from podwright.logs.writing import LogWriter
 
 ROTATED = Limits(max_size=1 << 16, max_files=10_000, compress=True)
@@ -286,3 +288,24 @@ async def test_a_full_disk_holds_up_nobody_and_is_told(tmp_path: Path) -> None:
             assert told.endswith(
                 f"stderr F podwright: {3000 - len(seen)} lines lost: No space left on device"
             )
+
+
+async def test_a_writer_stays_for_the_next_log_while_somebody_is_connected(tmp_path: Path) -> None:
+    staying = LogWriter(tmp_path / "run", linger=300)
+    try:
+        pid = await pid_of(staying)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(spawn.exited(pid), 2 * LINGER)
+        assert await pid_of(staying) == pid
+    finally:
+        await staying.close()
+    await asyncio.wait_for(spawn.exited(pid), 30)
+
+
+async def test_a_writer_that_would_stay_goes_when_its_podwright_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, pathlib, sys; from podwright.logs.writing import LogWriter\n"
+        "print(asyncio.run(LogWriter(pathlib.Path(sys.argv[1]), linger=300).status())['pid'])"
+    )
+    done = await spawn.run([sys.executable, "-c", code, str(tmp_path / "run")], timeout=60)
+    await asyncio.wait_for(spawn.exited(int(done.stdout)), 30)
