@@ -1,4 +1,4 @@
-"""Sandboxes of the containerd engine: what a pod has on its node, its network first, and then what holds it
+"""Sandboxes of the containerd engine: what a pod has on its node, its network, and what holds it
 together: a pause container, or the handler's shim."""
 
 from __future__ import annotations
