@@ -13,10 +13,12 @@ import grpc
 import pytest
 
 from podwright.config import Config, ContainerdConfig
+from podwright.engines.base import Sandbox
 from podwright.engines.containerd.api import MESSAGE_LIMIT, Containerd
 from podwright.engines.containerd.objects import METADATA, Objects
 from podwright.engines.containerd.snapshots import Snapshots
 from podwright.errors import DeadlineExceeded, InvalidArgument, Unavailable
+from podwright.wire import cri_pb2 as cri
 from podwright.wire.containerd import (
     containers_pb2,
     containers_pb2_grpc,
@@ -165,6 +167,27 @@ async def test_a_stream_has_its_time_too(tmp_path: Path) -> None:
                 containerd.events.Subscribe, events_pb2.SubscribeRequest(), "its events"
             ):
                 pass
+
+
+def test_labels_of_a_pod_do_not_say_how_its_record_is_treated(tmp_path: Path) -> None:
+    objects = Objects(Containerd(ContainerdConfig()), Config(root=str(tmp_path)))
+    labels = {
+        "app": "web",
+        "io.kubernetes.pod.name": "web",
+        "podwright.io/root": "/another",
+        "podwright.io/kind": "guard",
+        "io.cri-containerd.kind": "sandbox",
+        "containerd.io/gc.expire": "2001-01-01T00:00:00Z",
+        "long": "x" * 4096,
+    }
+    sandbox = Sandbox("a" * 64, "web", cri.PodSandboxConfig(labels=labels), "")
+    record = objects.record(sandbox, {}, "io.containerd.runc.v2", None)
+    assert dict(record.labels) == {
+        "app": "web",
+        "io.kubernetes.pod.name": "web",
+        "podwright.io/kind": "sandbox",
+        "podwright.io/sandbox": sandbox.id,
+    }
 
 
 @pytest.mark.root

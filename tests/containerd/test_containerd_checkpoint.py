@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from podwright.engines.base import Container, Presence
-from podwright.errors import FailedPrecondition
+from podwright.errors import FailedPrecondition, InvalidArgument
 from podwright.linux.criu import Criu
 from podwright.wire import cri_pb2 as cri
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
@@ -131,6 +131,31 @@ async def test_what_cannot_be_checkpointed_says_why(
     assert f"criu is not installed where containerd looks for programs: {tmp_path}" in str(told.value)
     assert not (tmp_path / "a.tar").exists()
     assert "not installed" in (await bench.engine.status()).info["criu"]["error"]
+
+
+async def test_a_look_into_an_image_is_forgotten_with_its_lease(
+    containerd_bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def views() -> list[str]:
+        return [each for each in daemon.ctr("snapshots", "list").split() if "#" in each]
+
+    def leases() -> list[str]:
+        return [each for each in daemon.ctr("leases", "list", "-q").split() if each.startswith("podwright-")]
+
+    seen: list[int] = []
+
+    async def look(*_: object) -> None:
+        seen.append(len(views()))
+        # What containerd does some time when nobody ends it any more.
+        for each in leases():
+            daemon.ctr("leases", "delete", "--sync", each)
+        seen.append(len(views()))
+        raise InvalidArgument("image", "is none")
+
+    monkeypatch.setattr("podwright.checkpoints.reading.look", look)
+    with pytest.raises(InvalidArgument):
+        await containerd_bench.engine.read_checkpoint(containerd_bench.image.id)
+    assert seen == [1, 0] and not views() and not leases()
 
 
 async def _to_be_restored(bench: Bench, archive: Path, container: Container) -> Container:

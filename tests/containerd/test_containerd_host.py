@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -161,6 +163,20 @@ def test_shims_are_looked_for_where_that_containerd_does(daemon: Daemon) -> None
     path = next(os.fsdecode(each[5:]) for each in environment if each.startswith(b"PATH="))
     beside = (Path("/proc") / str(daemon.process.pid) / "exe").readlink().parent
     assert shim_path(daemon.socket).split(":") == list(dict.fromkeys([*path.split(":"), str(beside)]))
+
+
+def test_a_containerd_that_takes_no_connections_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "full.sock"
+    with ExitStack() as sockets:
+        listening, *clients = [sockets.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(10)]
+        listening.bind(str(path))
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            for client in clients:
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(FailedPrecondition, match="temporarily"):
+            shim_path(path)
 
 
 @pytest.mark.root

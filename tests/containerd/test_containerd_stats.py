@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from podwright.engines.base import Container, ContainerFacts
 from podwright.engines.containerd import task_metrics
-from podwright.engines.containerd.api import any_of
+from podwright.engines.containerd.api import Containerd, any_of
 from podwright.engines.containerd.stats import Statistics
+from podwright.errors import DeadlineExceeded, PodwrightError, Unavailable
 from podwright.stats import groups
 from podwright.stats.disk import measured
 from podwright.stats.reading import Device, HugePages, Memory, Swap
@@ -156,6 +158,15 @@ def metric(data: metrics_v1_pb2.Metrics | metrics_v2_pb2.Metrics) -> types_pb2.M
     found = types_pb2.Metric(id="a", data=any_of(data))
     found.timestamp.FromNanoseconds(7)
     return found
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("late"), Unavailable("away"), PodwrightError("unknown")])
+async def test_shims_that_do_not_answer_take_nothing_else_with_them(error: PodwrightError) -> None:
+    async def ask(*_: object) -> None:
+        raise error
+
+    containerd = SimpleNamespace(ask=ask, tasks=SimpleNamespace(Metrics=None))
+    assert await task_metrics.ask(cast(Containerd, containerd), ["a" * 64]) == {}
 
 
 def test_metrics_of_cgroup_v2() -> None:

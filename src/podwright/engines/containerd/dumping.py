@@ -114,7 +114,7 @@ class Dumping:
             await pack_changes(upper, target)
             return
         parent = await self._snapshots.parent(key, snapshotter)
-        async with self._view(parent, snapshotter, key) as below, self._leased():
+        async with self._view(parent, snapshotter, key) as below:
             request = diff_pb2.DiffRequest(
                 left=below, right=found, media_type=LAYER_TYPE, ref=f"podwright-{key}"
             )
@@ -148,12 +148,16 @@ class Dumping:
 
     @asynccontextmanager
     async def _view(self, parent: str, snapshotter: str, owner: str) -> AsyncIterator[list[types_pb2.Mount]]:
-        """How to mount a snapshot as it is, inside."""
+        """How to mount a snapshot as it is, inside. When podwright is killed meanwhile, the view goes with
+        the lease: it has no object's name by which it would be found."""
         key = f"{owner or self._objects.root}#{secrets.token_hex(6)}"
-        try:
-            yield await self._snapshots.view(key, parent, snapshotter, {ROOT: self._objects.root})
-        finally:
-            await to_the_end(self._snapshots.remove(key, snapshotter))
+        async with self._leased():
+            try:
+                yield await self._snapshots.view(
+                    key, parent, snapshotter, {ROOT: self._objects.root}, leased=True
+                )
+            finally:
+                await to_the_end(self._snapshots.remove(key, snapshotter))
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[None]:

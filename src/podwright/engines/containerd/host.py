@@ -11,16 +11,16 @@ from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines.base import Handler, Json
-from podwright.engines.containerd.api import Containerd, any_of
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd, any_of
 from podwright.engines.containerd.shims import SHIM, Shim, shim_of
 from podwright.engines.node import runtime_features
 from podwright.engines.node.places import Places
 from podwright.engines.node.runtime_features import Features
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError
-from podwright.server.endpoint import socket_path
+from podwright.server.endpoint import silence, socket_path
 from podwright.wire.containerd import introspection_pb2, types_pb2
 
-SERVICE, SNAPSHOTTER = "io.containerd.grpc.v1", "io.containerd.snapshotter.v1"
+SERVICE = "io.containerd.grpc.v1"
 TASKS, TASKS_ID = "io.containerd.runtime.v2", "task"
 NEEDED = (
     *("containers", "content", "diff", "events", "images", "introspection", "leases", "namespaces"),
@@ -176,8 +176,8 @@ class Shims:
     def _lacks(self, shim: Shim) -> str:
         """What the shim needs of containerd and this one has not; "" if nothing."""
         daemon = self._containerd
-        if not daemon.has(SNAPSHOTTER, shim.snapshotter):
-            return f"snapshotter {shim.snapshotter!r}: {daemon.why_not(SNAPSHOTTER, shim.snapshotter)}"
+        if not daemon.has(SNAPSHOTTERS, shim.snapshotter):
+            return f"snapshotter {shim.snapshotter!r}: {daemon.why_not(SNAPSHOTTERS, shim.snapshotter)}"
         if shim.sandboxer != SHIM:
             return ""
         for kind, id in ((CONTROLLER, SHIM), *((SERVICE, each) for each in SANDBOXES)):
@@ -213,19 +213,20 @@ class Host:
             "version": self.version,
             "endpoint": self._containerd.endpoint,
             "namespace": self._containerd.namespace,
-            "snapshotters": sorted(self._containerd.plugins(SNAPSHOTTER)),
+            "snapshotters": sorted(self._containerd.plugins(SNAPSHOTTERS)),
             "services": sorted(self._containerd.plugins(SERVICE)),
         }
 
 
 def shim_path(endpoint: Path) -> str:
     """Where the containerd that listens at `endpoint` looks for shims: its PATH, then its own directory. Our
-    PATH where that cannot be seen."""
+    PATH where that cannot be seen. FailedPrecondition when it does not listen, or takes no connection now."""
     with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)  # one that is stopped has a full backlog some time
         try:
             client.connect(os.fspath(endpoint))
         except OSError as error:
-            raise FailedPrecondition(f"containerd at {endpoint}: {error.strerror}") from error
+            raise FailedPrecondition(f"containerd at {endpoint}: {silence(error)}") from error
         # Of a listening socket the kernel tells who made it listen (unix(7), SO_PEERCRED).
         told = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     process = Path("/proc") / str(struct.unpack("3i", told)[0])

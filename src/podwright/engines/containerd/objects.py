@@ -28,6 +28,8 @@ GROUP = "io.containerd.runc.v2.group"
 put to the pause container of a pod, which is its first task and its last, and to those that come later; a
 shim that just ends with its last task would refuse a new one."""
 
+RESERVED = ("podwright.io/", "io.cri-containerd.", "containerd.io/", "io.containerd.")
+"""Beginnings of labels that say how an object is treated: by its garbage collection, for one."""
 MAX_LABEL = 4096
 """Bytes of a label's key and value that containerd takes."""
 
@@ -116,11 +118,12 @@ class Objects:
 
 
 def _that_fit(labels: Mapping[str, str]) -> dict[str, str]:
-    """Those that containerd takes."""
+    """Those that containerd takes, and that mean nothing to it, its CRI plugin or us: whoever makes a pod
+    chooses them."""
     return {
         key: value
         for key, value in labels.items()
-        if key and len(key.encode()) + len(value.encode()) <= MAX_LABEL
+        if key and not key.startswith(RESERVED) and len(key.encode()) + len(value.encode()) <= MAX_LABEL
     }
 
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from podwright.config import Config
 from podwright.engines.base import Orphan
-from podwright.engines.containerd.api import Containerd
-from podwright.engines.containerd.host import SANDBOXES, SERVICE, SNAPSHOTTER
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
+from podwright.engines.containerd.host import SANDBOXES, SERVICE
 from podwright.engines.containerd.objects import KIND, OF_SANDBOX, ROOT, Objects, quoted
 from podwright.engines.containerd.sandbox_service import SandboxService
 from podwright.engines.containerd.snapshots import Snapshots
@@ -107,7 +107,7 @@ class Repair:
                 yield Orphan("sandbox", each.sandbox_id, f"held by the shim {each.runtime.name}")
 
     async def _snapshots_of(self, known: set[str]) -> AsyncIterator[Orphan]:
-        for snapshotter in sorted(self._containerd.plugins(SNAPSHOTTER)):
+        for snapshotter in sorted(self._containerd.plugins(SNAPSHOTTERS)):
             try:
                 found = await self._snapshots.list(snapshotter, self._ours())
             except PodwrightError as error:

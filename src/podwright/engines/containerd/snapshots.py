@@ -54,11 +54,17 @@ class Snapshots:
             return await self._make(self._containerd.snapshots.Prepare, request, key)
 
     async def view(
-        self, key: str, parent: str, snapshotter: str, labels: Mapping[str, str] = {}
+        self,
+        key: str,
+        parent: str,
+        snapshotter: str,
+        labels: Mapping[str, str] = {},
+        *,
+        leased: bool = False,
     ) -> list[types_pb2.Mount]:
-        """As `prepare`, only to be read."""
+        """As `prepare`, only to be read. `leased`: nothing keeps it but the lease of the context."""
         request = snapshots_pb2.ViewSnapshotRequest(
-            snapshotter=snapshotter, key=key, parent=parent, labels=_kept(labels)
+            snapshotter=snapshotter, key=key, parent=parent, labels=labels if leased else _kept(labels)
         )
         with step("snapshot", snapshotter):
             return await self._make(self._containerd.snapshots.View, request, key)

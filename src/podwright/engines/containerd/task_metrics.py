@@ -3,14 +3,17 @@ those whose processes are not this kernel's."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from podwright.engines.containerd.api import Containerd
-from podwright.errors import NotFound, Unavailable
+from podwright.errors import PodwrightError
 from podwright.stats.reading import UNLIMITED, Detail, Device, HugePages, Memory, Reading, Swap
 from podwright.wire.containerd import metrics_v1_pb2 as v1
 from podwright.wire.containerd import metrics_v2_pb2 as v2
 from podwright.wire.containerd import tasks_pb2, types_pb2
+
+log = logging.getLogger(__name__)
 
 Told = tuple[Reading, Detail]
 
@@ -20,8 +23,10 @@ async def ask(containerd: Containerd, ids: Sequence[str]) -> dict[str, Told]:
     request = tasks_pb2.MetricsRequest(filters=[f"id=={id}" for id in ids])
     try:
         answer = await containerd.ask(containerd.tasks.Metrics, request, "metrics")
-    except (NotFound, Unavailable):
-        return {}  # what this kernel knows is told all the same
+    except PodwrightError as error:
+        # One shim that hangs costs the answers of all; what this kernel knows is told all the same.
+        log.warning("what shims measure is not known: %s", error)
+        return {}
     told = {each.id: decoded(each) for each in answer.metrics}
     return {id: each for id, each in told.items() if each is not None}
 
