@@ -68,6 +68,8 @@ LEASE_EXPIRY = "containerd.io/gc.expire"
 log = logging.getLogger(__name__)
 
 _LEASE: ContextVar[str] = ContextVar("lease", default="")
+BROKEN_OFF = "Internal error from Core"
+"""What gRPC itself says of a write into a stream whose other end has gone, before it knows more."""
 _ERRORS: Mapping[grpc.StatusCode, Callable[[str], PodwrightError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: lambda text: InvalidArgument("", text),
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -278,5 +280,7 @@ def _in_words(tried: str) -> Iterator[None]:
 def refusal(error: grpc.aio.AioRpcError, tried: str) -> PodwrightError:
     """What a status of containerd means, in its own words. `tried` is what was asked, for people."""
     text = f"containerd: {tried}: {error.details() or error.code().name}"
+    if error.code() is grpc.StatusCode.INTERNAL and error.details() == BROKEN_OFF:
+        return Unavailable(f"containerd: {tried}: it has gone away in the middle")
     make = _ERRORS.get(error.code())
     return make(text) if make is not None else PodwrightError(text)
