@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.streams import Size, Streams
-from podwright.errors import FailedPrecondition, NotFound
+from podwright.errors import PodwrightError
 from podwright.wire.containerd import tasks_pb2
+
+log = logging.getLogger(__name__)
 
 _MOST = 0xFFFF
 """Characters either way that a terminal can have (ioctl_tty(2))."""
@@ -57,6 +60,8 @@ class Window:
             )
             try:
                 await self._containerd.ask(self._containerd.tasks.ResizePty, request, "size of a terminal")
-            except (NotFound, FailedPrecondition):
-                pass  # it has ended
-            self._shown = size
+            except PodwrightError as error:
+                # It has ended, or the daemon is away: no reason to end what runs in the terminal.
+                log.debug("the terminal of %s keeps its size: %s", self._container_id[:12], error)
+            else:
+                self._shown = size
