@@ -29,6 +29,12 @@ async def test_a_pod_from_its_making_to_its_removal(version: str, tmp_path: Path
             program, processes = (await bench.run(sandbox, script)).splitlines()
             assert program == "/catatonit -P "
             assert int(processes) >= 3
+            # What has ended needs none any more.
+            assert sorted(daemon.sandboxes()) == sorted((sandbox.id, runs.id))
+            known = {sandbox.id}, set(bench.containers) - {runs.id}
+            (guard,) = [each for each in await bench.engine.orphans(*known) if each.kind == "guard"]
+            await bench.engine.remove_orphan(guard)
+            assert daemon.sandboxes() == [sandbox.id]
             await bench.clear()
         assert left_over(daemon, config) == []
 
