@@ -40,7 +40,7 @@ class Plan:
     pulls: int
 
 
-FULL = Plan(measure.Plan(3, 20, 5, (), 0, 0, (50,), 50), 200, 50, 20, (100 * MIB, 3), 3)
+FULL = Plan(measure.Plan(3, 20, 5, (), 0, 0, (50,), 50), 200, 50, 10, (100 * MIB, 3), 3)
 QUICK = Plan(measure.Plan(1, 5, 3, (), 0, 0, (10,), 10), 20, 10, 5, (20 * MIB, 1), 1)
 
 _KINDS = {
