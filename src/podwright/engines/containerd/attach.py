@@ -18,6 +18,7 @@ from podwright.engines.base import Container
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.exec import close_stdin
 from podwright.engines.containerd.exec_io import writing
+from podwright.engines.containerd.tasks import LIVING
 from podwright.engines.containerd.window import Window
 from podwright.engines.node import flow
 from podwright.engines.streams import Sink, Source, Streams
@@ -30,7 +31,6 @@ from podwright.wire.containerd import task_types_pb2, tasks_pb2
 
 SPOKEN_TO = "stdin-taken"
 """The file in a container's directory that says so."""
-_RUNS = (task_types_pb2.RUNNING, task_types_pb2.PAUSED, task_types_pb2.PAUSING)
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ async def _running(containerd: Containerd, id: str) -> task_types_pb2.Process:
     except NotFound as error:
         raise FailedPrecondition(f"container {id[:12]} does not run") from error
     process: task_types_pb2.Process = answer.process
-    if process.status not in _RUNS:
+    if process.status not in LIVING:
         raise FailedPrecondition(f"container {id[:12]} does not run")
     return process
 

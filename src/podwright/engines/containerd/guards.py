@@ -49,7 +49,9 @@ class Guards:
         record.runtime.name = GUARD
         request = sandbox_pb2.StoreCreateRequest(sandbox=record)
         try:
-            await self._containerd.ask(self._containerd.sandboxes.Create, request, f"guard of task {id[:12]}")
+            await self._containerd.make(
+                self._containerd.sandboxes.Create, request, f"guard of task {id[:12]}"
+            )
         except AlreadyExists:
             pass
         except Unavailable:

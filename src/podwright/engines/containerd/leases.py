@@ -8,7 +8,6 @@ until it expires; it goes with the next pull of the same image that succeeds, or
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
@@ -16,14 +15,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from podwright.engines.containerd.api import LEASE_EXPIRY, Containerd
+from podwright.engines.containerd.objects import KIND, ROOT, quoted
 from podwright.errors import AlreadyExists, NotFound, PodwrightError
 from podwright.linux.waiting import to_the_end
 from podwright.wire.containerd import leases_pb2
 
 log = logging.getLogger(__name__)
 
-KIND_LABEL, KIND = "podwright.io/kind", "pull"
-ROOT_LABEL = "podwright.io/root"
+PULL = "pull"
+"""Value of KIND."""
 PULL_LABEL = "podwright.io/pull"
 """What is pulled."""
 LONGEST = 24 * 3600.0
@@ -50,9 +50,7 @@ class PullLeases:
 
     async def pending(self) -> list[leases_pb2.Lease]:
         """Those of pulls that failed, or were under way when podwright crashed."""
-        filters = [
-            f"labels.{json.dumps(KIND_LABEL)}=={KIND},labels.{json.dumps(ROOT_LABEL)}=={json.dumps(self._root)}"
-        ]
+        filters = [f'labels."{KIND}"=={PULL},labels."{ROOT}"=={quoted(self._root)}']
         answer = await self._containerd.ask(
             self._containerd.leases.List, leases_pb2.ListRequest(filters=filters), "its leases"
         )
@@ -86,8 +84,8 @@ class PullLeases:
         expire = datetime.now(UTC) + timedelta(seconds=seconds)
         labels = {
             LEASE_EXPIRY: expire.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            KIND_LABEL: KIND,
-            ROOT_LABEL: self._root,
+            KIND: PULL,
+            ROOT: self._root,
             PULL_LABEL: about,
         }
         self._active.add(id)

@@ -4,7 +4,6 @@ the sandbox's id (what containerd's CRI plugin calls its podsandbox controller).
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,10 +177,7 @@ class PodSandboxes:
                 "config.linux.security_context.namespace_options.userns_options: the layers of this"
                 " snapshotter are no directories, and cannot be shown with a pod's own ids; use overlayfs"
             )
-        way = self._places.mapped(id)
-        way.mkdir(mode=0o710, parents=True, exist_ok=True)
-        os.chown(way, 0, ids.root[1])
-        way.chmod(0o710)
+        rootfs.open_way(self._places.mapped(id), ids)
         rootfs.overlay(lower, self._kept(id), self._root(id), self._places.sandbox_run(id) / "layers", ids)
         return self._root(id)
 

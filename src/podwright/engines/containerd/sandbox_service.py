@@ -13,7 +13,6 @@ from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import CONTROLLER, SANDBOXES, SERVICE
 from podwright.engines.containerd.shims import SHIM
 from podwright.errors import NotFound, PodwrightError, Unimplemented
-from podwright.linux.waiting import to_the_end
 from podwright.spec.platforms import Platform
 from podwright.steps import step
 from podwright.wire.containerd import sandbox_pb2, types_pb2
@@ -57,7 +56,7 @@ class SandboxService:
     async def enter(self, record: types_pb2.Sandbox) -> None:
         """Make a record; containers may belong to it then. AlreadyExists."""
         request = sandbox_pb2.StoreCreateRequest(sandbox=record)
-        await self._containerd.ask(self._containerd.sandboxes.Create, request, _of("record", record))
+        await self._containerd.make(self._containerd.sandboxes.Create, request, _of("record", record))
 
     async def rewrite(self, record: types_pb2.Sandbox, *fields: str) -> None:
         """Put `fields` of a record, in the store and for the shim. NotFound."""
@@ -110,17 +109,14 @@ class SandboxService:
             sandbox=record,
             sandboxer=SHIM,
         )
-        # One that is cut short goes on in containerd for a while: who undoes it would not find it yet.
         with step("sandbox create"):
-            await to_the_end(
-                self._containerd.ask(self._containerd.controllers.Create, request, _of("create", record))
-            )
+            await self._containerd.make(self._containerd.controllers.Create, request, _of("create", record))
 
     async def start(self, id: str) -> Started:
         request = sandbox_pb2.ControllerStartRequest(sandbox_id=id, sandboxer=SHIM)
         with step("sandbox start"):
-            answer = await to_the_end(
-                self._containerd.ask(self._containerd.controllers.Start, request, f"start sandbox {id[:12]}")
+            answer = await self._containerd.make(
+                self._containerd.controllers.Start, request, f"start sandbox {id[:12]}"
             )
         return Started(answer.pid, answer.address, answer.version, dict(answer.labels))
 

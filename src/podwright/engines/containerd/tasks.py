@@ -26,7 +26,6 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.processes import END_TIMEOUT, Cgroups, clear_cgroup, kill_left
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError, Unavailable
 from podwright.linux import cgroups, proc
-from podwright.linux.waiting import to_the_end
 from podwright.logs.writing import LogWriter
 from podwright.steps import step
 from podwright.wire.containerd import task_types_pb2, tasks_pb2, types_pb2
@@ -92,8 +91,9 @@ class Tasks:
             task_api_version=version,
         )
         with step("runtime create"):
-            # One that is cut short goes on in containerd for a while: who undoes it would not find it yet.
-            answer = await to_the_end(self._ask("Create", request, f"create task {id[:12]}"))
+            answer = await self._containerd.make(
+                self._containerd.tasks.Create, request, f"create task {id[:12]}"
+            )
         await self.guards.put(id)
         return int(answer.pid)
 
