@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,8 @@ async def test_an_end_that_others_have_brought_about(containerd_bench: Bench, da
     """By containerd's own client, which also deletes the task, perhaps before we have looked."""
     bench = containerd_bench
     container = await bench.container(await bench.sandbox(), "sleep", "1000")
-    await asyncio.to_thread(daemon.ctr, "tasks", "delete", "--force", container.id)
+    with suppress(AssertionError):  # it cannot be done twice, and we may have been quicker
+        await asyncio.to_thread(daemon.ctr, "tasks", "delete", "--force", container.id)
     assert (await bench.exit_of(container)).code == 137
 
 
