@@ -190,6 +190,18 @@ def test_labels_of_a_pod_do_not_say_how_its_record_is_treated(tmp_path: Path) ->
     }
 
 
+def test_a_root_that_is_relative_is_that_of_one_podwright_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has the label and is unknown is an orphan."""
+    roots = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        roots.append(Objects(Containerd(ContainerdConfig()), Config(root="state", run="run")).root)
+    assert roots == [str(tmp_path / name / "state") for name in ("one", "two")]
+
+
 @pytest.mark.root
 async def test_records_of_a_full_node_do_not_fit_into_one_message(api: Containerd, tmp_path: Path) -> None:
     objects = Objects(api, Config(root=str(tmp_path / "root"), run=str(tmp_path / "run")))

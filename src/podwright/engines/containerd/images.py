@@ -54,7 +54,9 @@ class Images:
         self._platform = wanted_platform(config.images.platform)
         self._trees = Trees(self._content, self._platform)
         self._records = ImageRecords(containerd, self._trees, pinned)
-        self._leases = PullLeases(containerd, str(config.root_path), config.images.pending_blobs_for)
+        self._leases = PullLeases(
+            containerd, str(config.root_path.absolute()), config.images.pending_blobs_for
+        )
         self._scratch = Scratch(config.root_path / "containerd" / "tmp")
         self._use = SnapshotUse(containerd)
         self._destination = ContainerdDestination(

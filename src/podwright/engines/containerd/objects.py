@@ -38,7 +38,7 @@ class Objects:
     def __init__(self, containerd: Containerd, config: Config) -> None:
         self._containerd = containerd
         self._places = Places(config)
-        self.root = str(config.root_path)
+        self.root = str(self._places.root)
 
     def record(
         self, owner: Container | Sandbox, spec: Mapping[str, Json], runtime: str, options: AnyMessage | None
