@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from podwright.core import recovery
-from podwright.engines.base import Container, Observation, Presence
+from podwright.engines.base import Container, Exit, Observation, Presence
 from podwright.errors import PodwrightError
 from podwright.wire import cri_pb2 as cri
 from tests.core.node import Node, WatchedEngine, until
@@ -95,6 +95,28 @@ async def test_half_done_creation_is_undone(node: Node, step: str) -> None:
     if step == "create_sandbox.ready":
         assert not node.world.sandboxes and await node.sandboxes() == []
     assert task.cancelled()
+
+
+async def test_a_start_that_failed_meanwhile_is_told_as_one_that_was_heard_of(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = await node.container(await node.sandbox(), start=False)
+    node.points.gates["start_container.start"] = asyncio.Event()
+    start = asyncio.create_task(
+        node.runtime.start_container(cri.StartContainerRequest(container_id=container))
+    )
+    await until(lambda: "start_container.start" in node.points.passed)
+    at = node.clock.now()
+
+    async def observe(_: object, container: Container) -> Observation:
+        return Observation(Presence.EXITED, Exit(container.id, 127, at, refusal="no such program"))
+
+    monkeypatch.setattr(type(node.engine), "observe_container", observe)
+    await node.after_crash()
+    assert start.cancelled()
+    status = await node.status(container)
+    assert (status.exit_code, status.reason, status.message) == (128, "StartError", "no such program")
+    assert (status.started_at, status.finished_at) == (0, at)
 
 
 @pytest.mark.parametrize("step", ["start_container.start", "start_container.started"])

@@ -51,6 +51,18 @@ def test_states_that_were_not_recorded(state: dict[str, object], presence: Prese
     assert states.running_pid({"State": {"Running": False, "Pid": 7}}) == 0
 
 
+def test_a_start_that_failed_keeps_dockers_words() -> None:
+    chain = "OCI runtime create failed: runc create failed: unable to start container process: "
+    words = f'{chain}exec: "nope": not found in $PATH'
+    state = {"FinishedAt": "0001-01-01T00:00:00Z", "ExitCode": 127, "Error": words}
+    seen = states.observation("c", {"State": state, "Created": "1970-01-01T00:00:02Z"})
+    assert seen.presence is Presence.EXITED and seen.exit is not None
+    assert (seen.exit.code, seen.exit.finished_at) == (127, 2_000_000_000)
+    assert seen.exit.refusal == 'Docker could not start it: exec: "nope": not found in $PATH'
+    ended = {"FinishedAt": "1970-01-01T00:00:03Z", "ExitCode": 127, "Error": ""}
+    assert (over := states.observation("c", {"State": ended}).exit) is not None and not over.refusal
+
+
 @pytest.mark.parametrize(
     ("group", "policy", "user", "added"),
     [

@@ -14,7 +14,7 @@ from dataclasses import replace
 from podwright.checkpoints.layout import Checkpoint
 from podwright.core import checkpoints, validate
 from podwright.core.creations import Making
-from podwright.core.ends import LIVING, record_exit, started
+from podwright.core.ends import LIVING, never_ran, record_exit, started
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.starting import Start
@@ -42,7 +42,7 @@ from podwright.wire import cri_pb2 as cri
 
 EXEC_LIMIT = 16 << 20
 """Bytes of each stream that ExecSync keeps, as the peers do."""
-START_ERROR_CODE = CREATE_ERROR_CODE = 128
+CREATE_ERROR_CODE = 128
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +190,7 @@ class Containers:
     def _start_failed(self, record: ContainerRecord, message: str, exit: Exit | None) -> None:
         if record.state is not ContainerState.STARTING:
             return  # its end has been told
-        record.exit_code, record.reason, record.message = START_ERROR_CODE, "StartError", message
-        record.started_at, record.finished_at = 0, exit.finished_at if exit else self._ground.clock.now()
-        self._ground.step_container(record, ContainerEvent.EXIT, happened=True)
-        self._ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+        never_ran(self._ground, record, message, exit.finished_at if exit else self._ground.clock.now())
 
     async def _end_unstarted(self, record: ContainerRecord) -> None:
         """The process of a start that failed may still wait for it: nobody would ever end that otherwise."""

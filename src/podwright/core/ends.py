@@ -9,6 +9,7 @@ from podwright.engines.base import Exit, Presence
 from podwright.wire import cri_pb2 as cri
 
 LIVING = (ContainerState.CREATED, ContainerState.STARTING, ContainerState.RUNNING)
+START_ERROR_CODE = 128
 
 
 def exited(ground: Ground, record: ContainerRecord, exit: Exit) -> None:
@@ -23,6 +24,9 @@ def exited(ground: Ground, record: ContainerRecord, exit: Exit) -> None:
 
 
 def record_exit(ground: Ground, record: ContainerRecord, exit: Exit) -> None:
+    if exit.refusal and record.state is ContainerState.STARTING:
+        never_ran(ground, record, exit.refusal, exit.finished_at)
+        return
     if record.state is ContainerState.RUNNING:
         # A short program may have ended before the runtime told that it started.
         record.started_at = min(record.started_at, exit.finished_at)
@@ -31,6 +35,14 @@ def record_exit(ground: Ground, record: ContainerRecord, exit: Exit) -> None:
         started(ground, record, exit.finished_at)
     record.exit_code, record.finished_at = exit.code, exit.finished_at
     record.reason = "OOMKilled" if exit.oom_killed else "Completed" if exit.code == 0 else "Error"
+    ground.step_container(record, ContainerEvent.EXIT, happened=True)
+    ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
+
+
+def never_ran(ground: Ground, record: ContainerRecord, why: str, at: int) -> None:
+    """Its start has failed."""
+    record.exit_code, record.reason, record.message = START_ERROR_CODE, "StartError", why
+    record.started_at, record.finished_at = 0, at
     ground.step_container(record, ContainerEvent.EXIT, happened=True)
     ground.tell(cri.CONTAINER_STOPPED_EVENT, record)
 

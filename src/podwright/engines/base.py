@@ -167,6 +167,8 @@ class Exit:
     """Nanoseconds since the epoch, from the supervisor, not from when it was noticed."""
     oom_killed: bool = False
     sandbox: bool = False
+    refusal: str = ""
+    """Why it never ran: what is left of a start that failed while nobody was there to hear of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 
 from podwright.engines.base import Exit, Json, Presence
 from podwright.engines.docker import labels, states
@@ -84,7 +85,7 @@ class Exits:
         if not sandbox:
             with suppress(PodwrightError):
                 await self._logs.finish(id)
-        told.put_nowait(Exit(id, exit.code, exit.finished_at, exit.oom_killed, sandbox))
+        told.put_nowait(replace(exit, sandbox=sandbox))
 
 
 def _end(task: asyncio.Task[None]) -> BaseException:

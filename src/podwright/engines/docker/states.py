@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from podwright.engines.base import Exit, Json, Observation, Presence
 from podwright.engines.docker.objects import NEVER, nanoseconds
+from podwright.engines.refusals import plain_words
 
 
 def observation(id: str, inspected: Mapping[str, Json] | None) -> Observation:
@@ -21,10 +22,13 @@ def observation(id: str, inspected: Mapping[str, Json] | None) -> Observation:
     code = int(state.get("ExitCode") or 0)
     if finished == NEVER and code == 0:
         return Observation(Presence.CREATED)
+    refusal = ""
     if finished == NEVER:
         # A start that failed: Docker notes no time.
         finished = nanoseconds(inspected.get("Created", ""))
-    return Observation(Presence.EXITED, Exit(id, code & 0xFF, finished, bool(state.get("OOMKilled"))))
+        refusal = f"Docker could not start it: {plain_words(state.get('Error') or f'exit code {code}')}"
+    oom_killed = bool(state.get("OOMKilled"))
+    return Observation(Presence.EXITED, Exit(id, code & 0xFF, finished, oom_killed, refusal=refusal))
 
 
 def running_pid(inspected: Mapping[str, Json] | None) -> int:
