@@ -48,7 +48,9 @@ class Keyring:
     def _tree(self) -> Mapping[str, Any]:
         try:
             return msgspec.json.decode(Path(self._file).read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
+            raise FailedPrecondition(f"images.authfile: {self._file}: {error.strerror}") from error
+        except msgspec.DecodeError as error:
             raise FailedPrecondition(f"images.authfile: {self._file}: {error}") from error
 
     async def _asked(self, helper: str, domain: str) -> Credentials | None:
