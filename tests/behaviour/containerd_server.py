@@ -39,8 +39,13 @@ class ContainerdServer(OciServer):
         self.start()
 
     def leftovers(self) -> dict[str, object]:
+        pods = self.processes()
+        if self.is_serving:
+            # The log writer stays for the next container, and goes with the server.
+            pods = {pid: line for pid, line in pods.items() if "podwright.logs.writer" not in line}
         return {
             **super().leftovers(),
+            "processes": pods,
             "records of containerd": [each.id for each in self.daemon.containers()],
             "tasks of containerd": self.daemon.ctr("tasks", "list").splitlines()[1:],
             "mounts of containerd": [each.target for each in mounts.mounts_below(self.daemon.state)],

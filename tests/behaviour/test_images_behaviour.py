@@ -151,9 +151,9 @@ def test_image_filesystem_can_be_found(client: Client) -> None:
     assert usage.timestamp > 0
 
 
-@pytest.fixture
-def private(server: Server, tmp_path: Path) -> Iterator[Registry]:
-    with server.private_registry(tmp_path / "registry") as private:
+@pytest.fixture(scope="module")
+def private(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with server.private_registry(tmp_path_factory.mktemp("private") / "registry") as private:
         yield private
 
 
