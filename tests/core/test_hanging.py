@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
-from podwright.core.runtime import FOLLOW_AGAIN
+from podwright.core.runtime import FOLLOW_AGAIN, FOLLOW_AT_MOST
 from podwright.core.starting import LATE
 from podwright.core.stopping import GIVE_UP, KILL_AGAIN
 from podwright.engines.base import Exit, Presence
@@ -117,6 +119,38 @@ async def test_exits_are_followed_again_and_missed_ones_found(node: Node) -> Non
     await node.clock.advance(FOLLOW_AGAIN)
     assert (await node.status(container)).exit_code == 3
     assert (await node.sandbox_status(pod)).state == cri.SANDBOX_NOTREADY
+    node.exit(other, 4)
+    await idle()
+    assert (await node.status(other)).exit_code == 4
+
+
+async def test_an_engine_that_stays_away_is_asked_ever_less_often(node: Node) -> None:
+    container = await node.container(await node.sandbox())
+    asked: list[float] = []
+    follow = node.engine.exits
+
+    async def away() -> AsyncIterator[Exit]:
+        asked.append(node.clock.monotonic())
+        raise ConnectionError("the engine's daemon is away")
+        yield
+
+    async def broken(exit: Exit) -> None:
+        node.engine.hold_exit, node.engine.exits = None, away  # type: ignore[method-assign]
+        raise ConnectionError("the engine's daemon has gone away")
+
+    node.engine.hold_exit = broken
+    node.exit(container, 3)
+    await idle()
+    begun = node.clock.monotonic()
+    for _ in range(20):
+        await node.clock.advance(1.0)
+    pauses = [after - before for before, after in pairwise([begun, *asked])]
+    assert pauses[:4] == [FOLLOW_AGAIN, 2 * FOLLOW_AGAIN, FOLLOW_AT_MOST, FOLLOW_AT_MOST]
+    assert set(pauses[4:]) == {FOLLOW_AT_MOST}
+    assert (await node.status(container)).exit_code == 3
+    node.engine.exits = follow  # type: ignore[method-assign]
+    await node.clock.advance(FOLLOW_AT_MOST)
+    other = await node.container(await node.sandbox(name="other"))
     node.exit(other, 4)
     await idle()
     assert (await node.status(other)).exit_code == 4

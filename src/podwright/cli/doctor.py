@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from podwright.cli.node import handlers_of
 from podwright.cli.output import Format, in_words, json, table
 from podwright.config import Config
-from podwright.errors import CommandFailed, DeadlineExceeded, PodwrightError
+from podwright.errors import CommandFailed, DeadlineExceeded, PodwrightError, Unavailable
 from podwright.linux import caps, cgroups, mounts, spawn
 from podwright.linux.criu import Criu
 from podwright.wire import cri_pb2 as cri
@@ -90,7 +90,10 @@ async def doctor(door: Door, fix: bool, output: Format) -> bool:
                 if fix:
                     failures = await _repair(runtime.repair, orphans)
         except (PodwrightError, OSError) as error:
-            checks.append(Check("state", MISSING, in_words(error)))
+            if engine == "docker" and isinstance(error, Unavailable):
+                checks[0] = Check("engine", MISSING, in_words(error))
+            else:
+                checks.append(Check("state", MISSING, in_words(error)))
     _print(checks, orphans, failures, fix, output)
     return not failures and all(check.state != MISSING for check in checks)
 

@@ -42,8 +42,9 @@ from podwright.wire import podwright_pb2 as own
 KUBELET_API_VERSION = "0.1.0"
 """What the kubelet checks VersionResponse.version against."""
 
-FOLLOW_AGAIN = 1.0
-"""Seconds after which an engine that has stopped telling exits is asked again."""
+FOLLOW_AGAIN, FOLLOW_AT_MOST = 1.0, 4.0
+"""Seconds after which an engine that has stopped telling exits is asked again; twice as many each time that
+it has nothing to tell, up to the second number."""
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +128,19 @@ class Runtime:
                 events = self.events.subscribe()
 
     async def _follow_exits(self) -> None:
+        clock, pause = self._ground.clock, FOLLOW_AGAIN
         while True:
+            begun, why = clock.monotonic(), "it has ended telling them"
             try:
                 async for exit in self.engine.exits():
                     self._ended(exit)
             except Exception as error:
-                log.error("the engine tells no exits any more, it is asked again: %s", error)
-            await self._ground.clock.sleep(FOLLOW_AGAIN)
+                why = str(error)
+            if clock.monotonic() - begun > pause:
+                pause = FOLLOW_AGAIN  # it has told them for a while
+            log.error("the engine tells no exits any more, it is asked again in %g s: %s", pause, why)
+            await clock.sleep(pause)
+            pause = min(2 * pause, FOLLOW_AT_MOST)
             # It runs when the exits are followed already: none falls in between.
             self._ground.start(look_again(self._ground, self._sandboxes, self._containers))
 
