@@ -335,7 +335,8 @@ def test_options_of_the_fake_engine_are_refused_for_another(podwright: Run, dire
     words = "podwright: /nowhere.yaml: cannot be read: No such file or directory\n"
     assert (done.returncode, done.stderr) == (1, words)
     done = podwright("serve", "--engine", "foke")
-    assert done.returncode == 2 and "'foke' is not one of 'oci', 'docker', 'fake'" in done.stderr
+    assert done.returncode == 2
+    assert "'foke' is not one of 'oci', 'containerd', 'docker', 'fake'" in done.stderr
     done = podwright("serve", "--engine", "fake", "--control", str(directory / "podwright.sock"))
     assert done.returncode == 1 and "podwright.sock is where the CRI is served" in done.stderr
 

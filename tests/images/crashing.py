@@ -10,6 +10,7 @@ it was killed.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import signal
@@ -48,6 +49,7 @@ async def work(root: Path, sources: list[str]) -> None:
 
 
 def main() -> None:
+    faulthandler.enable()  # a crash of another kind says where
     root, sources = Path(sys.argv[1]), sys.argv[2:]
     for line in sys.stdin:
         how, _, number = line.strip().partition(" ")

@@ -99,8 +99,11 @@ async def test_shared_pid_namespace_has_a_pause_process(bench: Bench) -> None:
     assert sandbox.facts.pid > 0
     one = await bench.container(sandbox, "sh", "-c", "sleep 301 & sleep 302")
     two = await bench.container(sandbox, "sleep", "303")
-    seen = await bench.exec(two, "ps", "-o", "args")
-    assert "catatonit" in seen and "sleep 302" in seen and "sleep 303" in seen
+    async with asyncio.timeout(60):
+        # The runtime has told it to start; it executes its program a moment later.
+        while "sleep 303" not in (seen := await bench.exec(two, "ps", "-o", "args")):
+            pass
+    assert "catatonit" in seen and "sleep 302" in seen
     # Nothing but SIGKILL of everybody ends the background process: it is not under the container's init.
     await bench.engine.signal_container(one, signal.SIGKILL)
     await bench.exit_of(one)
