@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from podwright import structs
 from podwright.config_sections import (
     CniConfig,
     ContainerdConfig,
@@ -128,7 +129,7 @@ def load(file: Path | None = None, *, of_host: bool = False, **overrides: object
     if isinstance(handlers := tree.get("handlers"), dict):
         tree = {**tree, "handlers": {name: _with_path(name, each) for name, each in handlers.items()}}
     try:
-        config = msgspec.convert(tree, Config)
+        config = structs.convert(tree, Config)
     except msgspec.ValidationError as error:
         raise InvalidArgument(str(path), _in_words(error, tree)) from error
     # Naming a handler adds it to the built-in ones, or changes one of them.
@@ -169,7 +170,7 @@ def _in_words(error: msgspec.ValidationError, tree: dict[str, object]) -> str:
     if place.startswith("handlers[...]") and isinstance(handlers, dict):
         for name, each in handlers.items():
             try:
-                msgspec.convert(each, HandlerConfig)
+                structs.convert(each, HandlerConfig)
             except msgspec.ValidationError:
                 place = place.replace("[...]", f".{name}", 1)
                 break

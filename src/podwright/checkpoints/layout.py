@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.wire import cri_pb2 as cri
 
@@ -95,7 +96,7 @@ T = TypeVar("T")
 def read(source: str, name: str, content: bytes, kind: type[T]) -> T:
     """The JSON file `name` of the checkpoint `source`. InvalidArgument when it is none."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        return structs.decode(content, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument("config.image.image", f"{source}: {name} cannot be read: {error}") from error
 

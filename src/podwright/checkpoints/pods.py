@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.checkpoints import reading, writing
 from podwright.errors import InvalidArgument
 from podwright.linux.waiting import to_the_end
@@ -81,8 +82,8 @@ def _extract(path: Path, target: Path) -> PodDump:
             finally:
                 os.close(fd)
     try:
-        options = msgspec.json.decode(found[OPTIONS], type=PodOptions)
-        dump = msgspec.json.decode(found[DUMP], type=PodDump)
+        options = structs.decode(found[OPTIONS], PodOptions)
+        dump = structs.decode(found[DUMP], PodDump)
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument("", f"{path} is no checkpoint of a pod by podwright: {error}") from error
     if options.version != VERSION:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
+from podwright import structs
 from podwright.core.ids import Index
 from podwright.core.record import PARSED, ContainerRecord, SandboxRecord
 from podwright.core.roll import Roll
@@ -93,7 +94,7 @@ class Records:
                 config,
                 SandboxState(state),
                 created_at,
-                msgspec.json.decode(facts, type=SandboxFacts),
+                structs.decode(facts, SandboxFacts),
                 overhead_wire=overhead,
                 resources_wire=resources,
             )
@@ -122,7 +123,7 @@ class Records:
                 reason=row[9],
                 message=row[10],
                 resources_wire=row[14],
-                facts=msgspec.json.decode(row[16], type=ContainerFacts),
+                facts=structs.decode(row[16], ContainerFacts),
                 wanted_wire=row[17],
             )
             if container.state is ContainerState.EXITED:
@@ -267,4 +268,4 @@ class Records:
 @lru_cache(PARSED)
 def _image(json: bytes) -> Image:
     """One object for all containers of an image."""
-    return msgspec.json.decode(json, type=Image)
+    return structs.decode(json, Image)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import PodwrightError, Unimplemented
 from podwright.images.platform import Platform
 
@@ -104,8 +105,8 @@ def read_manifest(source: str, content: bytes) -> Manifest | Index:
         if kind and (kind in INDEX_TYPES) != listed and kind in (*INDEX_TYPES, *MANIFEST_TYPES):
             raise PodwrightError(f"{source}: its manifest says that it is {kind}, which it is not")
         if listed:
-            return msgspec.convert(tree, Index)
-        return msgspec.convert(tree, Manifest)
+            return structs.convert(tree, Index)
+        return structs.convert(tree, Manifest)
     except UNREADABLE as error:
         raise PodwrightError(
             f"{source}: its manifest is none of an OCI or Docker v2 schema 2 image: {error}"
@@ -129,6 +130,6 @@ def _check_digest(source: str, digest: str) -> None:
 
 def read_document(image_id: str, config: bytes) -> Document:
     try:
-        return msgspec.json.decode(config, type=Document)
+        return structs.decode(config, Document)
     except UNREADABLE as error:
         raise PodwrightError(f"image {image_id}: its configuration cannot be read: {error}") from error

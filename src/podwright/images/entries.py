@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.base import Image
 from podwright.errors import PodwrightError
 from podwright.images.documents import Manifest
@@ -70,6 +71,6 @@ class Entry:
 
 def parsed_manifest(digest: str, content: bytes) -> Manifest:
     try:
-        return msgspec.json.decode(content, type=Manifest)
+        return structs.decode(content, Manifest)
     except msgspec.DecodeError as error:
         raise PodwrightError(f"the manifest {digest} cannot be read: {error}") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import NotFound, PodwrightError
 from podwright.images.documents import Entry, Index
 from podwright.images.references import LocalSource
@@ -57,7 +58,7 @@ def reading(source: LocalSource) -> Iterator[Read]:
 
 def entry_of(source: LocalSource, read: Read) -> Entry:
     """What the layout's index.json lists as the image that `source` selects."""
-    index = msgspec.json.decode(read("index.json"), type=Index)
+    index = structs.decode(read("index.json"), Index)
     if not source.selector:
         if len(index.manifests) == 1:
             return index.manifests[0]
@@ -99,7 +100,7 @@ def docker_entries(source: LocalSource) -> list[list[str]]:
 def marks_in(source: LocalSource) -> list[Mapping[str, str]]:
     """The annotations that the index.json of an OCI layout or archive has of each image, in order. Blocks."""
     with reading(source) as read:
-        index = msgspec.json.decode(read("index.json"), type=Index)
+        index = structs.decode(read("index.json"), Index)
         return [entry.annotations or {} for entry in index.manifests]
 
 

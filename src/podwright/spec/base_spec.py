@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Json
 
@@ -70,7 +71,7 @@ def parse(text: bytes, path: str) -> BaseSpec:
     """Raises InvalidArgument that names the file and what is wrong."""
     try:
         spec = msgspec.json.decode(text)
-        msgspec.convert(spec, _Shape)
+        structs.convert(spec, _Shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(path, f"is no OCI runtime spec: {error}") from error
     for mount in spec.get("mounts", ()):

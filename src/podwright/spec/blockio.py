@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.spec import quantities
 from podwright.spec.draft import Json
@@ -73,7 +74,7 @@ class Configuration(NamedTuple):
 def parse(text: bytes, path: str) -> Configuration:
     """Raises InvalidArgument that names the file and what is wrong."""
     try:
-        file = msgspec.convert(yaml.safe_load(text), _File)
+        file = structs.convert(yaml.safe_load(text), _File)
     except (msgspec.MsgspecError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(path, f"is no block I/O configuration: {error}") from error
     return Configuration(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.wire import cri_pb2 as cri
 
@@ -206,7 +207,7 @@ def parse(text: bytes, path: str) -> Spec:
     """One file. Raises InvalidArgument that names the file and what is wrong."""
     try:
         tree = msgspec.json.decode(text) if path.endswith(".json") else yaml.safe_load(text)
-        spec = msgspec.convert(tree, Spec)
+        spec = structs.convert(tree, Spec)
     except (msgspec.MsgspecError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(path, f"is no CDI spec: {error}") from error
     for problem in _problems(spec):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.spec.cdi import HOOK_STAGES
 from podwright.spec.draft import Json
@@ -106,7 +107,7 @@ def load(files: Iterable[File]) -> tuple[tuple[Hook, ...], Mapping[str, str]]:
 def parse(text: bytes, path: str) -> Hook:
     """One file. Raises InvalidArgument that names the file and what is wrong."""
     try:
-        file = msgspec.json.decode(text, type=_File)
+        file = structs.decode(text, _File)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidArgument(path, f"is no hook of schema {VERSION}: {error}") from error
     when = file.when

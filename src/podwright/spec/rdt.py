@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Json
 
@@ -55,7 +56,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 def parse(text: bytes, path: str) -> Classes:
     """The classes by name. Raises InvalidArgument that names the file and what is wrong."""
     try:
-        file = msgspec.convert(yaml.safe_load(text), _File)
+        file = structs.convert(yaml.safe_load(text), _File)
     except (msgspec.MsgspecError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(path, f"is no RDT configuration: {error}") from error
     classes: dict[str, Class] = {}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 import yaml
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 
 NAMES = frozenset(
@@ -56,7 +57,7 @@ def parse_settings(settings: Iterable[str], field: str) -> tuple[Rlimit, ...]:
 def parse_annotation(text: str, field: str) -> tuple[Rlimit, ...]:
     """A YAML list of {type, soft, hard}, the format of NRI's ulimit adjuster. Errors as above."""
     try:
-        entries = msgspec.convert(yaml.safe_load(text), list[_Entry])
+        entries = structs.convert(yaml.safe_load(text), list[_Entry])
     except (msgspec.MsgspecError, yaml.YAMLError, RecursionError) as error:
         raise InvalidArgument(field, f"is no list of {{type, soft, hard}}: {error}") from error
     found = {limit.type: limit for limit in (_checked(e.type, e.soft, e.hard, field) for e in entries)}

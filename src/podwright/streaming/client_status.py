@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from podwright import errors
+from podwright import errors, structs
 from podwright.errors import InvalidArgument, PodwrightError, Unavailable
 
 _OF_CODE: dict[int, type[PodwrightError]] = {
@@ -46,7 +46,7 @@ def exit_code(document: bytes) -> int:
     if not document.strip():
         raise Unavailable("the streaming server ended the session without saying how the command ended")
     try:
-        status = msgspec.json.decode(document, type=_Status)
+        status = structs.decode(document, _Status)
     except msgspec.DecodeError:
         raise PodwrightError(document.decode(errors="replace").strip()) from None
     if status.status == "Success":

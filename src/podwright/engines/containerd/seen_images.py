@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.base import Image
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.content import Content
@@ -59,7 +60,7 @@ class SeenImages:
     async def _chain(self, image_id: str) -> str:
         try:
             text = await self._content.read(image_id)
-            diff_ids = msgspec.json.decode(text, type=_Document).rootfs.diff_ids
+            diff_ids = structs.decode(text, _Document).rootfs.diff_ids
         except msgspec.DecodeError as error:
             raise NotFound(f"image {image_id} has no layers: {error}") from error
         if not diff_ids:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.config import Config
 from podwright.engines.base import Container, ExecResult, Json
 from podwright.engines.containerd import attach, exec, strays
@@ -108,7 +109,7 @@ class Sessions:
             text = (directory / "config.json").read_bytes()
         except FileNotFoundError:
             text = await self._recorded(container.id)
-        process = msgspec.json.decode(text, type=_Spec).process
+        process = structs.decode(text, _Spec).process
         return Place(self._containerd, container.id, process, directory, self._mark, self._background)
 
     async def _recorded(self, id: str) -> bytes:

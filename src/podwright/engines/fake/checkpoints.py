@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.checkpoints import layout, reading, writing
 from podwright.checkpoints.layout import Checkpoint
 from podwright.engines.base import Container
@@ -58,7 +59,7 @@ def read(checkpoint: Checkpoint) -> Restored:
         reading.extract_at_once(checkpoint.source, Path(checkpoint.source), Path(directory))
         content = (Path(directory) / layout.IMAGES / layout.INVENTORY).read_bytes()
     try:
-        state = msgspec.json.decode(content, type=_State)
+        state = structs.decode(content, _State)
         files = {
             path: None if each is None else bytearray(base64.b64decode(each))
             for path, each in state.files.items()

@@ -8,6 +8,7 @@ import signal
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.node.places import Places
 from podwright.linux import cgroups, proc, spawn
 
@@ -36,7 +37,7 @@ class Cgroups:
         if known is None:
             try:
                 text = (self._places.bundle(id) / "config.json").read_bytes()
-                path = msgspec.json.decode(text, type=_Bundle).linux.cgroups_path
+                path = structs.decode(text, _Bundle).linux.cgroups_path
             except (FileNotFoundError, msgspec.DecodeError):
                 return ""
             known = self._known[id] = cgroups.location(path) if path else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.node import host
 from podwright.errors import FailedPrecondition
 from podwright.linux import spawn
@@ -56,7 +57,7 @@ async def probe(program: str) -> Features:
 def read(document: bytes, version: str, *, id_maps: bool = False) -> Features:
     """By a runtime's features (features.md of the runtime-spec); `id_maps` where it says nothing of that."""
     try:
-        told = msgspec.json.decode(document, type=_Document)
+        told = structs.decode(document, _Document)
     except msgspec.DecodeError:
         return Features(version)
     extensions = told.linux.mount_extensions if told.linux else None

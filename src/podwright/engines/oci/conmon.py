@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import CommandFailed, FailedPrecondition, InvalidArgument
 from podwright.linux import inotify, proc, spawn
 
@@ -242,7 +243,7 @@ def _understand(answer: bytes, runtime: str) -> int:
     if not answer:
         raise CommandFailed(runtime, 1, "it failed without a word (conmon closed the sync pipe)")
     try:
-        report = msgspec.json.decode(answer, type=_Report)
+        report = structs.decode(answer, _Report)
     except msgspec.DecodeError:
         # conmon escapes the runtime's words only roughly.
         raise CommandFailed(runtime, 1, answer.decode(errors="replace")) from None

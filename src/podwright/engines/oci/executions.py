@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.base import Json
 from podwright.engines.oci import conmon
 from podwright.engines.oci.runtimes import Runtime
@@ -137,7 +138,7 @@ class Execution:
             return
         *lines, self._text = (self._text + chunk).split(b"\n")
         for line in lines:
-            self._take(msgspec.json.decode(line, type=_Report).data)
+            self._take(structs.decode(line, _Report).data)
         if not chunk:
             asyncio.get_running_loop().remove_reader(self._reports)
             os.close(self._reports)
@@ -228,7 +229,7 @@ async def running(
 
 def process_of(bundle: Path, argv: Sequence[str], *, terminal: bool = False) -> dict[str, Json]:
     """The container's own process, but with other arguments. FileNotFoundError when there is no bundle."""
-    process = msgspec.json.decode((bundle / "config.json").read_bytes(), type=_Bundle).process
+    process = structs.decode((bundle / "config.json").read_bytes(), _Bundle).process
     process["args"] = list(argv)
     process["terminal"] = terminal
     process.pop("consoleSize", None)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.engines.base import Exit, Observation, Presence
 from podwright.engines.node import exits, rootfs
 from podwright.engines.node.places import Places
@@ -333,7 +334,7 @@ async def _status(runtime: Runtime, id: str) -> str:
     with step("runtime state", runtime.kind):
         done = await spawn.run(runtime.argv("state", id))
     try:
-        return msgspec.json.decode(done.stdout, type=_State).status if done.status == 0 else ""
+        return structs.decode(done.stdout, _State).status if done.status == 0 else ""
     except msgspec.DecodeError:
         return ""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.kube.manifests import (
     admission,
@@ -197,7 +198,7 @@ def from_dict(
         raise InvalidArgument(source, f"kind {tree.get('kind')!r} is no Pod")
     known, tree = beside or Objects(), fields.wanted(tree)
     try:
-        pod = msgspec.convert(fields.numbers_as_text(tree), Pod)
+        pod = structs.convert(fields.numbers_as_text(tree), Pod)
     except msgspec.ValidationError as error:
         text, path = str(error).replace("`$.", "`"), str(error).partition("`$.")[2].rstrip("`")
         raise InvalidArgument(positions.where(document, path) or source, text) from error

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.kube import models
 from podwright.kube.manifests import fields
@@ -161,7 +162,7 @@ def from_tree(tree: Mapping[str, Any], place: str) -> object:
     model, build = KINDS[str(tree.get("apiVersion")), str(tree.get("kind"))]
     kind, tree = tree["kind"], fields.wanted(tree)
     try:
-        parsed = msgspec.convert(fields.numbers_as_text(tree), model)
+        parsed = structs.convert(fields.numbers_as_text(tree), model)
     except msgspec.ValidationError as error:
         raise InvalidArgument(place, f"{kind}: {str(error).replace('`$.', '`')}") from error
     for path, near in fields.unknown(tree, parsed):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from podwright import structs
 from podwright.kube.files.directory import PodDirectory
 from podwright.kube.life.events import Event
 from podwright.kube.models import Pod, PodStatus
@@ -67,7 +68,7 @@ def read_events(directory: PodDirectory) -> list[Event]:
         return []
     for line in lines:
         with suppress(msgspec.DecodeError):
-            event = msgspec.json.decode(line, type=Event)
+            event = structs.decode(line, Event)
             known[event.type, event.reason, event.object, event.message] = event
     return list(known.values())
 
@@ -86,7 +87,7 @@ def _shorten(directory: PodDirectory) -> None:
 
 def _read(path: Path, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return structs.decode(path.read_bytes(), kind)
     except (OSError, msgspec.DecodeError):
         return None
 

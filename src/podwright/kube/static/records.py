@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import FailedPrecondition
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import Pod
@@ -53,7 +54,7 @@ class StaticRecords:
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                noted = msgspec.json.decode(path.read_bytes(), type=_Noted)
+                noted = structs.decode(path.read_bytes(), _Noted)
             except (OSError, msgspec.DecodeError) as error:
                 logging.getLogger("podwright.static").warning("%s cannot be read: %s", path, error)
                 continue

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from podwright import structs
 from podwright.errors import InvalidArgument
 from podwright.spec.draft import Json
 
@@ -82,7 +83,7 @@ class SeccompProfile:
         """InvalidArgument when the content is no JSON, or has not the form of a profile."""
         try:
             profile = msgspec.json.decode(content)
-            shape = msgspec.convert(profile, _Shape)
+            shape = structs.convert(profile, _Shape)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgument("seccomp", f"the profile {name} is none: {error}") from error
         rules = shape.syscalls or []
