@@ -11,16 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.client import Client, running
-from tests.behaviour.containerd_server import ContainerdServer
 from tests.behaviour.differences import of_engine
-from tests.behaviour.docker_server import DockerServer
 from tests.behaviour.fake_server import FakeServer
 from tests.behaviour.oci_server import OciServer
 from tests.behaviour.server import Server
 from tests.behaviour.stage import open_network, open_registry
 from tests.behaviour.user import open_user
-from tests.containerd import daemon as containerd_daemon
-from tests.docker import daemon
 
 PROGRAMS = {
     "oci": ("crun", "conmon", "skopeo", "docker-registry", "catatonit", "ip"),
@@ -41,16 +37,23 @@ def _oci(factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def _containerd(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from tests.behaviour.containerd_server import ContainerdServer
+    from tests.containerd import daemon
+
     with (
         open_network(factory.mktemp("network")) as network,
         open_registry(factory.mktemp("images")) as images,
-        containerd_daemon.running(factory.mktemp("containerd"), images=False) as containerd,
+        daemon.running(factory.mktemp("containerd"), images=False) as containerd,
     ):
         yield ContainerdServer(factory.mktemp("server-containerd"), network, images, containerd)
 
 
 @contextmanager
 def _docker(factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # Not above: a user's Python has no aiodocker.
+    from tests.behaviour.docker_server import DockerServer
+    from tests.docker import daemon
+
     with (
         open_network(factory.mktemp("network")) as network,
         open_registry(factory.mktemp("images")) as images,

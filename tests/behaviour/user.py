@@ -75,12 +75,15 @@ class User:
 
         Not Popen's `user`: that forks where it otherwise uses vfork, and in a fork gRPC's handlers start
         threads, which a client with connections, such as these tests, does not survive until it executes.
+        setpriv itself executes with root's capabilities, and finds programs that the user cannot get at;
+        `env` executes as the user.
         """
         if not self.is_other:
             return []
-        setpriv = shutil.which("setpriv")
+        setpriv, env = shutil.which("setpriv"), shutil.which("env")
         assert setpriv is not None, "setpriv, of util-linux, is needed to run something as another user"
-        return [setpriv, f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--"]
+        assert env is not None, "env, of coreutils, is needed to run something as another user"
+        return [setpriv, f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", "--", env]
 
     def _popen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"cwd": self.home, "env": self.environment, **options}
