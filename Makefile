@@ -10,7 +10,7 @@ export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := build/stamps
-PYTEST_OPTIONS ?= -q --numprocesses 3 --dist loadfile
+PYTEST_OPTIONS ?= -q -rR --numprocesses 3 --dist loadfile --reruns 1
 BARE := behaviour cli core fake images kube logs server spec stats testing
 BENCH_OPTIONS ?=
 
