@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from podwright.config import Config
 from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.images import Images
 from podwright.engines.containerd.snapshots import Snapshots, shown, unsynced
 from podwright.errors import AlreadyExists, FailedPrecondition, NotFound
 from podwright.linux import mounts
-from podwright.wire.containerd import snapshots_pb2, types_pb2
+from podwright.wire.containerd import types_pb2
+from tests.containerd.daemon import BUSYBOX, Daemon
 
 
 def _mount(kind: str, source: str = "overlay", *options: str) -> types_pb2.Mount:
@@ -47,13 +50,14 @@ def test_only_what_is_written_goes_unsynced() -> None:
 
 
 @pytest.mark.root
-async def test_a_snapshot_from_its_making_to_its_removal(api: Containerd, tmp_path: Path) -> None:
+async def test_a_snapshot_from_its_making_to_its_removal(
+    daemon: Daemon, api: Containerd, tmp_path: Path
+) -> None:
     snapshots, key = Snapshots(api), "d" * 64
-    (base,) = [
-        each.name
-        for each in await snapshots.list("overlayfs")
-        if each.kind == snapshots_pb2.COMMITTED and not each.parent
-    ][:1]
+    images = Images(api, Config(root=str(tmp_path / "root"), containerd=daemon.config))
+    image = await images.find(BUSYBOX)
+    assert image is not None
+    base = await images.chain(image.id, "overlayfs")
     found = await snapshots.prepare(key, base, "overlayfs", {"podwright.io/root": "/test"})
     try:
         with pytest.raises(AlreadyExists):
