@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from podwright.engines.attaching import until_over
 from podwright.engines.base import Container
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.exec import close_stdin
@@ -94,32 +94,15 @@ class _Session:
         """Until the container has ended, or all streams have."""
         window = Window(self._containerd, self._id, "", self._streams)
         output = asyncio.ensure_future(self._output())
-        tasks: list[asyncio.Future[None]] = [output]
+        spoken, beside = [], []
+        if self._streams.stdin is not None:
+            spoken.append(asyncio.ensure_future(self._input(stdin, self._streams.stdin, output)))
+        if self._tty:
+            beside.append(asyncio.ensure_future(window.show()))
         try:
-            spoken = []
-            if self._streams.stdin is not None:
-                spoken = [asyncio.ensure_future(self._input(stdin, self._streams.stdin, output))]
-            if self._tty:
-                await window.show()
-            nothing_left = asyncio.ensure_future(self._after(spoken))
-            tasks += [*spoken, nothing_left]
-            waited = set(tasks)
-            while not (output.done() or nothing_left.done()):
-                done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    each.result()
+            await until_over(output, spoken, self._deaf, beside)
         finally:
-            for task in tasks:
-                task.cancel()
-            await to_the_end(asyncio.wait(tasks))
             await window.close()
-        if output.done() and not output.cancelled():
-            output.result()
-
-    async def _after(self, spoken: Sequence[asyncio.Future[None]]) -> None:
-        await self._deaf.wait()
-        if spoken:
-            await asyncio.wait(spoken)
 
     # What it says
 

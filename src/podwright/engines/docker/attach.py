@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from podwright.engines.attaching import until_over
 from podwright.engines.base import Json
 from podwright.engines.docker import connected
 from podwright.engines.docker.api import Docker
@@ -21,29 +22,17 @@ async def attach(docker: Docker, docker_id: str, config: cri.ContainerConfig, st
     if config.tty:
         asked["detachKeys"] = connected.DETACH_KEYS
     connection = await docker.hijack("POST", f"/containers/{docker_id}/attach", asked)
-    tasks: list[asyncio.Task[None]] = []
     try:
         handed = Output(connection, streams, tty=config.tty)
         output = asyncio.ensure_future(handed.all())
-        tasks.append(output)
-        spoken = []
+        spoken, beside = [], []
         if streams.stdin is not None:
             spoken.append(asyncio.ensure_future(_input(connection, config, streams, heard)))
         if config.tty and streams.sizes is not None:
             sizes = connected.resize(docker, f"/containers/{docker_id}", streams.sizes)
-            tasks.append(asyncio.ensure_future(sizes))
-        nothing_left = asyncio.ensure_future(_after(handed.deaf, spoken))
-        tasks += [*spoken, nothing_left]
-        waited = set(tasks)
-        while not (output.done() or nothing_left.done()):
-            done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
+            beside.append(asyncio.ensure_future(sizes))
+        await until_over(output, spoken, handed.deaf, beside)
     finally:
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         connection.close()
     for sink in (streams.stdout, streams.stderr):
         if sink is not None:
@@ -57,9 +46,3 @@ async def _input(connection: Hijacked, config: cri.ContainerConfig, streams: Str
     last = await connected.send(streams.stdin, connection, heard=heard)
     if heard and config.stdin_once:
         await connected.end_input(connection, last, tty=config.tty)
-
-
-async def _after(deaf: asyncio.Event, spoken: list[asyncio.Task[None]]) -> None:
-    await deaf.wait()
-    if spoken:
-        await asyncio.wait(spoken)

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from pathlib import Path
 
+from podwright.engines.attaching import until_over
 from podwright.engines.oci import conmon
 from podwright.engines.streams import Sink, Source, Streams
 from podwright.errors import FailedPrecondition
@@ -38,31 +39,19 @@ class Attachments:
         except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError) as error:
             raise FailedPrecondition(f"nobody has the streams of {bundle.name}: it has ended") from error
         heard = config.stdin and streams.stdin is not None
-        tasks: list[asyncio.Task[None]] = []
         keep = False
         try:
             deaf = asyncio.Event()
             output = asyncio.ensure_future(_output(connection, streams, deaf))
-            tasks.append(output)
-            spoken = []
+            spoken, beside = [], []
             if streams.stdin is not None:
                 spoken.append(asyncio.ensure_future(_input(streams.stdin, connection, heard)))
             if config.tty and streams.sizes is not None:
-                tasks.append(asyncio.ensure_future(_resize(bundle, streams)))
-            nothing_left = asyncio.ensure_future(_after(deaf, spoken))
-            tasks += [*spoken, nothing_left]
+                beside.append(asyncio.ensure_future(_resize(bundle, streams)))
             keep = config.stdin and config.stdin_once and not heard
-            waited = set(tasks)
-            while not (output.done() or nothing_left.done()):
-                done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    each.result()
-            keep = keep and not output.done()
+            ended = await until_over(output, spoken, deaf, beside)
+            keep = keep and not ended
         finally:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
             if keep:
                 self._park(bundle, connection)
             else:
@@ -163,9 +152,3 @@ async def _resize(bundle: Path, streams: Streams) -> None:
     assert streams.sizes is not None
     async for size in streams.sizes:
         conmon.resize(bundle, size.width, size.height)
-
-
-async def _after(deaf: asyncio.Event, spoken: list[asyncio.Task[None]]) -> None:
-    await deaf.wait()
-    if spoken:
-        await asyncio.wait(spoken)
