@@ -68,7 +68,7 @@ async def test_an_end_is_told_when_nothing_of_it_can_be_lost(
     containerd_bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its task is deleted, its log written, however slow the writer is."""
-    monkeypatch.setattr("podwright.engines.containerd.tasks.FLUSH_TIMEOUT", 30.0)
+    monkeypatch.setattr("podwright.logs.writing.SETTLE_TIMEOUT", 30.0)
     bench = containerd_bench
     container = await bench.container(
         await bench.sandbox(), "sh", "-c", "mkfifo /tmp/go; cat /tmp/go; echo said at the end; exit 4"

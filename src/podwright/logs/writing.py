@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT = 10.0
 """Seconds within which a writer answers: it has never more to do than to empty a pipe."""
+SETTLE_TIMEOUT = 2.0
+"""Seconds that the end of a container waits for the end of its log: others' ends may wait behind it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 """Seconds before a writer that died is started again, the first time and after many times."""
 
@@ -164,6 +166,17 @@ class LogWriter:
             self._release(id)
             if (self._directory / id).exists():
                 trees.remove(self._directory / id)
+
+    async def settle(self, id: str) -> None:
+        """`finish`, before the end of container `id` is told: who follows the log stops then. A log that
+        takes longer than `SETTLE_TIMEOUT` comes late, and what goes wrong is a warning."""
+        if not self.has(id):
+            return
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                await self.finish(id)
+        except (PodwrightError, OSError, TimeoutError) as error:
+            log.warning("the end of the log of %s may come late: %s", id, error)
 
     async def status(self) -> dict[str, object]:
         """The writer's pid, and the path of each log that it writes. Starts one if there is none."""

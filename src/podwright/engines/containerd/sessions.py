@@ -12,15 +12,15 @@ import msgspec
 
 from podwright import structs
 from podwright.config import Config
+from podwright.engines import exec_sync
 from podwright.engines.base import Container, ExecResult, Json
 from podwright.engines.containerd import attach, exec, strays
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.exec import Place
 from podwright.engines.containerd.tasks import Tasks
 from podwright.engines.node.places import Places
-from podwright.engines.streams import Kept, Streams
-from podwright.errors import DeadlineExceeded, FailedPrecondition, NotFound, PodwrightError
-from podwright.linux.waiting import to_the_end
+from podwright.engines.streams import Streams
+from podwright.errors import FailedPrecondition, NotFound, PodwrightError
 from podwright.logs.writing import LogWriter
 from podwright.wire.containerd import containers_pb2
 
@@ -60,19 +60,12 @@ class Sessions:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         """As `Engine.exec_sync`. A command that cannot be run is no error: 127 or 126, and why on stderr."""
-        stdout, stderr = Kept(limit), Kept(limit)
         place = await self._place(container)
-        streams = Streams(stdout=stdout, stderr=stderr)
-        task = asyncio.ensure_future(exec.run(place, argv, streams, patient=False))
-        try:
-            await asyncio.wait([task], timeout=timeout)
-            if not task.done():
-                raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
-            return ExecResult(bytes(stdout.data), bytes(stderr.data), task.result())
-        finally:
-            if not task.done():
-                task.cancel()
-                await to_the_end(asyncio.wait([task]))
+
+        def run(streams: Streams) -> Coroutine[Any, Any, int]:
+            return exec.run(place, argv, streams, patient=False)
+
+        return await exec_sync.within(timeout, argv[0], exec_sync.kept(limit, run))
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
         """As `Engine.exec`."""

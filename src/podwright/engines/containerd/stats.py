@@ -8,7 +8,7 @@ the upper directories of overlay snapshots, else what the snapshotter says of it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from podwright.config import Config
 from podwright.engines import cgroup_figures
@@ -21,8 +21,7 @@ from podwright.engines.containerd.task_metrics import Told
 from podwright.engines.containerd.tasks import Tasks
 from podwright.engines.figures import of_stats
 from podwright.engines.node.places import Places
-from podwright.engines.node.requests import cgroups_path, options
-from podwright.linux import cgroups
+from podwright.engines.node.sight import NodeSight
 from podwright.stats import groups
 from podwright.stats.disk import Use
 from podwright.stats.processes import Open
@@ -34,13 +33,11 @@ _UNTOLD = ("container_processes", "container_file_descriptors", "container_socke
 """Figures of which a shim tells nothing."""
 
 
-class ContainerdSight:
+class ContainerdSight(NodeSight):
     """Implements engines.cgroup_stats.Sight."""
 
     def __init__(self, config: Config, places: Places, tasks: Tasks, layers: LayerUse) -> None:
-        self._config = config
-        self._places = places
-        self._tasks = tasks
+        super().__init__(config, places, tasks)
         self._layers = layers
 
     @property
@@ -52,21 +49,8 @@ class ContainerdSight:
         found = Path(self.mountpoint)
         return found if self.mountpoint and found.is_dir() else self._places.root
 
-    def cgroup(self, id: str) -> str:
-        return self._tasks.cgroup(id)
-
-    def parent(self, sandbox: Sandbox) -> str:
-        """Where the kernel has it."""
-        of_container = cgroups.location(cgroups_path(self._config, sandbox, sandbox.id))
-        return str(PurePosixPath(of_container).parent)
-
     def held(self, sandbox: Sandbox) -> bool:
         return bool(self._tasks.cgroup(sandbox.id))
-
-    def network(self, sandbox: Sandbox) -> str:
-        if options(sandbox).network == cri.NamespaceMode.NODE:
-            return ""
-        return str(self._places.pin(sandbox.id, "net"))
 
     def layer(self, container_id: str) -> Sequence[str]:
         return self._layers.trees(container_id)

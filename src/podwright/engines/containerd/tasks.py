@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from podwright.engines.base import Exit, Json, Observation, Presence
 from podwright.engines.containerd.api import LINUX_RESOURCES, Containerd
 from podwright.engines.containerd.guards import Guards
 from podwright.engines.containerd.task_events import Ended, TaskEvents
+from podwright.engines.ends import Ends
 from podwright.engines.node import exits, rootfs
 from podwright.engines.node.places import Places
 from podwright.engines.node.processes import END_TIMEOUT, Cgroups, clear_cgroup, kill_left
@@ -33,8 +35,6 @@ from podwright.wire.containerd import task_types_pb2, tasks_pb2, types_pb2
 log = logging.getLogger(__name__)
 
 SIGKILL = 9
-FLUSH_TIMEOUT = 2.0
-"""Seconds that the end of a container waits for the end of its log."""
 LIVING = (
     task_types_pb2.RUNNING,
     task_types_pb2.PAUSED,
@@ -50,7 +50,7 @@ class Tasks:
         self._cgroups = Cgroups(places)
         self.guards = Guards(containerd, str(places.root))
         self._events = TaskEvents(containerd)
-        self._told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
+        self._ends = Ends()
         self._starting: dict[str, asyncio.Future[None]] = {}
         self._settling: dict[str, asyncio.Task[Exit | None]] = {}
         self._ending: set[str] = set()
@@ -196,7 +196,7 @@ class Tasks:
 
     def tell(self, exit: Exit) -> None:
         """An end that no task of containerd's has: `exits` yields it."""
-        self._told.put_nowait(exit)
+        self._ends.tell(exit)
 
     async def tell_noted(self, id: str) -> None:
         """The same of one that only its exit file has."""
@@ -205,23 +205,9 @@ class Tasks:
 
     async def exits(self) -> AsyncIterator[Exit]:
         """Every end from now on, and what `tell` is given. Raises Unavailable when containerd goes away."""
-        told = self._told
-        following = asyncio.ensure_future(self._follow())
-
-        def end(task: asyncio.Task[None]) -> None:
-            told.put_nowait(_why(task))
-
-        following.add_done_callback(end)
-        try:
-            while True:
-                each = await told.get()
-                if isinstance(each, BaseException):
-                    raise each
+        async with aclosing(self._ends.following(self._follow(), "containerd")) as ends:
+            async for each in ends:
                 yield each
-        finally:
-            following.remove_done_callback(end)
-            following.cancel()
-            await asyncio.wait([following])
 
     async def _follow(self) -> None:
         # Each end is told by itself: one whose log takes long does not hold up the others.
@@ -233,7 +219,7 @@ class Tasks:
     async def _tell(self, ended: Ended) -> None:
         exit = await self._settled(ended.id, ended)
         if exit is not None:
-            self._told.put_nowait(exit)
+            self._ends.tell(exit)
 
     async def _settled(self, id: str, ended: Ended | None = None) -> Exit | None:
         """How `id` ended, noted, with nothing of it left but files; None when nothing tells that. `ended` is
@@ -268,7 +254,7 @@ class Tasks:
             raise
         except PodwrightError as error:
             log.warning("task %s: its end is told although it could not be deleted: %s", id, error)
-        await self._flush(id)
+        await self._logs.settle(id)
         rootfs.unmount(self._places, id)
         noted = exits.read(file)
         if noted is None:
@@ -301,16 +287,6 @@ class Tasks:
             await self._logs.hasten(id)
         except (PodwrightError, OSError, TimeoutError) as error:
             log.warning("a client that does not read holds up the log of %s: %s", id, error)
-
-    async def _flush(self, id: str) -> None:
-        """Have the end of its log written before its end is told: who follows the log stops then."""
-        if not self._logs.has(id):
-            return
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
-                await self._logs.finish(id)
-        except (PodwrightError, OSError, TimeoutError) as error:
-            log.warning("the end of the log of %s may come late: %s", id, error)
 
     async def end(self, id: str) -> None:
         """End the task, started or not, and clear away all of it but its record and files; idempotent, for
@@ -368,12 +344,3 @@ class Tasks:
 
     async def _ask(self, call: str, request: Message, tried: str) -> Any:
         return await self._containerd.ask(getattr(self._containerd.tasks, call), request, tried)
-
-
-def _why(task: asyncio.Task[None]) -> BaseException:
-    if task.cancelled():
-        return asyncio.CancelledError()
-    error = task.exception()
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error or Unavailable("containerd has ended its stream of events")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from podwright.engines.base import Exit, Json, Presence
@@ -13,7 +13,8 @@ from podwright.engines.docker import labels, states
 from podwright.engines.docker.api import Docker, filters
 from podwright.engines.docker.logs import Logs
 from podwright.engines.docker.objects import Objects
-from podwright.errors import PodwrightError, Unavailable
+from podwright.engines.ends import Ends
+from podwright.errors import PodwrightError
 
 
 class Exits:
@@ -23,33 +24,19 @@ class Exits:
         self._logs = logs
         self._since = time.time_ns()
         """Nanoseconds: what has been told up to then. Docker keeps some events for who comes late."""
-        self._told: asyncio.Queue[Exit | BaseException] = asyncio.Queue()
+        self._ends = Ends()
 
     def tell(self, exit: Exit) -> None:
         """An end that Docker knows nothing of."""
-        self._told.put_nowait(exit)
+        self._ends.tell(exit)
 
     async def exits(self) -> AsyncGenerator[Exit, None]:
         """See `Engine.exits`. Raises Unavailable when Docker goes away."""
-        told = self._told
-        following = asyncio.ensure_future(self._follow(told))
-
-        def end(task: asyncio.Task[None]) -> None:
-            told.put_nowait(_end(task))
-
-        following.add_done_callback(end)
-        try:
-            while True:
-                each = await told.get()
-                if isinstance(each, BaseException):
-                    raise each
+        async with aclosing(self._ends.following(self._follow(), "Docker")) as ends:
+            async for each in ends:
                 yield each
-        finally:
-            following.remove_done_callback(end)
-            following.cancel()
-            await asyncio.wait([following])
 
-    async def _follow(self, told: asyncio.Queue[Exit | BaseException]) -> None:
+    async def _follow(self) -> None:
         wanted = filters(
             type=["container"], event=["create", "die"], label=[f"{labels.OWNER}={self._objects.owner}"]
         )
@@ -64,13 +51,13 @@ class Exits:
                 if event["Action"] == "create":
                     tellers.create_task(self._made(event))
                 else:
-                    tellers.create_task(self._tell(event, told))
+                    tellers.create_task(self._tell(event))
 
     async def _made(self, event: Json) -> None:
         with suppress(PodwrightError):
             await self._objects.made(event["Actor"]["ID"], event["Actor"]["Attributes"].get(labels.ID, ""))
 
-    async def _tell(self, event: Json, told: asyncio.Queue[Exit | BaseException]) -> None:
+    async def _tell(self, event: Json) -> None:
         attributes = event["Actor"]["Attributes"]
         id = attributes.get(labels.ID, "")
         if not id:
@@ -85,13 +72,4 @@ class Exits:
         if not sandbox:
             with suppress(PodwrightError):
                 await self._logs.finish(id)
-        told.put_nowait(replace(exit, sandbox=sandbox))
-
-
-def _end(task: asyncio.Task[None]) -> BaseException:
-    if task.cancelled():
-        return asyncio.CancelledError()
-    error = task.exception()
-    if isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error or Unavailable("Docker has ended its stream of events")
+        self._ends.tell(replace(exit, sandbox=sandbox))

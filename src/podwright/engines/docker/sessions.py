@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from podwright.config import Config
-from podwright.engines import forward
+from podwright.engines import exec_sync, forward
 from podwright.engines.base import Container, ExecResult, Json, Sandbox
 from podwright.engines.docker import attach, exec, strays
 from podwright.engines.docker.api import Docker
 from podwright.engines.docker.objects import Objects
 from podwright.engines.docker.strays import Strays
-from podwright.engines.streams import Connection, Kept, Streams
-from podwright.errors import DeadlineExceeded, FailedPrecondition
-from podwright.linux.waiting import to_the_end
+from podwright.engines.streams import Connection, Streams
+from podwright.errors import FailedPrecondition
 from podwright.wire import cri_pb2 as cri
 
 
@@ -41,21 +40,12 @@ class Sessions:
         self, container: Container, argv: Sequence[str], timeout: float | None, limit: int
     ) -> ExecResult:
         """As `Engine.exec_sync`. A command that cannot be run is no error: 127 or 126, and why on stderr."""
-        stdout, stderr = Kept(limit), Kept(limit)
         docker_id = await self._objects.id(container)
-        streams = Streams(stdout=stdout, stderr=stderr)
-        task = asyncio.ensure_future(
-            exec.run(self._docker, docker_id, argv, streams, detach_keys=self._keys, patient=False)
-        )
-        try:
-            await asyncio.wait([task], timeout=timeout)
-            if not task.done():
-                raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
-            return ExecResult(bytes(stdout.data), bytes(stderr.data), task.result())
-        finally:
-            if not task.done():
-                task.cancel()
-                await to_the_end(asyncio.wait([task]))
+
+        def run(streams: Streams) -> Coroutine[Any, Any, int]:
+            return exec.run(self._docker, docker_id, argv, streams, detach_keys=self._keys, patient=False)
+
+        return await exec_sync.within(timeout, argv[0], exec_sync.kept(limit, run))
 
     async def exec(self, container: Container, argv: Sequence[str], streams: Streams) -> int:
         """As `Engine.exec`."""

@@ -83,6 +83,10 @@ class Places:
     def container_root(self, id: str) -> Path:
         return self.root / "containers" / id
 
+    def of_container(self, id: str) -> tuple[Path, ...]:
+        """Every directory of container `id` that goes with it."""
+        return self.container_run(id), self.container_root(id), self.mapped(id)
+
     def rootfs(self, id: str) -> Path:
         return self.container_run(id) / "rootfs"
 

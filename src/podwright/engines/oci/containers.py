@@ -282,9 +282,5 @@ class Containers:
         host.unmake_directories(made)
 
     def _remove_files(self, id: str) -> None:
-        for each in (
-            self._places.container_run(id),
-            self._places.container_root(id),
-            self._places.mapped(id),
-        ):
+        for each in self._places.of_container(id):
             trees.remove(each)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from podwright.engines import exec_sync
 from podwright.engines.base import ExecResult
 from podwright.engines.oci import conmon, executions, sessions
 from podwright.engines.oci.executions import Place
-from podwright.engines.streams import Kept, Streams
-from podwright.errors import CommandFailed, DeadlineExceeded
+from podwright.engines.streams import Streams
+from podwright.errors import CommandFailed
 from podwright.linux import proc, spawn
 from podwright.linux.waiting import to_the_end
 
@@ -36,22 +38,14 @@ async def run(place: Place, argv: Sequence[str], timeout: float | None, limit: i
     work = (
         _direct(place, argv, limit) if place.runtime.passes_output_through else _connected(place, argv, limit)
     )
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task], timeout=timeout)
-        if not task.done():
-            raise DeadlineExceeded(f"command {argv[0]!r} timed out: it did not end within {timeout:g} s")
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await to_the_end(asyncio.wait([task]))
+    return await exec_sync.within(timeout, argv[0], work)
 
 
 async def _connected(place: Place, argv: Sequence[str], limit: int) -> ExecResult:
-    out, errors = Kept(limit), Kept(limit)
-    code = await sessions.run(place, argv, Streams(stdout=out, stderr=errors), patient=False)
-    return ExecResult(bytes(out.data), bytes(errors.data), code)
+    def run(streams: Streams) -> Coroutine[Any, Any, int]:
+        return sessions.run(place, argv, streams, patient=False)
+
+    return await exec_sync.kept(limit, run)
 
 
 async def _direct(place: Place, argv: Sequence[str], limit: int) -> ExecResult:

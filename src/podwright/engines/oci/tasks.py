@@ -24,15 +24,12 @@ from podwright.engines.oci import conmon, runtimes
 from podwright.engines.oci.conmon import Supervised
 from podwright.engines.oci.exits import ExitWatch
 from podwright.engines.oci.runtimes import Runtime, Runtimes
-from podwright.errors import CommandFailed, FailedPrecondition, PodwrightError
+from podwright.errors import CommandFailed, FailedPrecondition
 from podwright.linux import cgroups, proc, spawn, trees
 from podwright.logs.writing import LogWriter
 from podwright.steps import step
 
 log = logging.getLogger(__name__)
-
-FLUSH_TIMEOUT = 2.0
-"""Seconds that the end of a container waits for the end of its log: others' ends wait behind it."""
 
 
 class _State(msgspec.Struct):
@@ -141,7 +138,7 @@ class Tasks:
         Without its runtime nobody can tell whether a process waits for its start: it is taken to run.
         """
         if (told := self._told(id)) is not None:
-            await self._flush(id)
+            await self._logs.settle(id)
             return told
         if not self.alive(id, pid, started):
             # A supervisor that is still there is just about to write how it ended.
@@ -160,16 +157,6 @@ class Tasks:
         if status in ("running", "paused"):
             return Observation(Presence.RUNNING)
         return Observation(Presence.MISSING)
-
-    async def _flush(self, id: str) -> None:
-        """Have the end of its log written before its end is told: who follows the log stops then."""
-        if not self._logs.has(id):
-            return
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT):
-                await self._logs.finish(id)
-        except (PodwrightError, OSError, TimeoutError) as error:
-            log.warning("the end of the log of %s may come late: %s", id, error)
 
     def _told(self, id: str) -> Observation | None:
         ended = self.ended(id)
@@ -203,7 +190,7 @@ class Tasks:
                 log.warning("killing what task %s left behind: %s", id, error)
             if id not in self._ending:
                 self._finish(id)
-            await self._flush(id)
+            await self._logs.settle(id)
             yield ended
 
     async def end(self, id: str, pid: int = 0, started: int = 0) -> None:
