@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from podwright.config import Config, HandlerConfig, SpecConfig
-from podwright.engines.node import node_files
+from podwright.engines.node import host, node_files
+from podwright.engines.node.places import Places
+from podwright.engines.node.requests import Requests
 from podwright.errors import FailedPrecondition
+from podwright.spec.inputs import HostFacts
 from podwright.spec.rlimits import Rlimit
+from podwright.wire import cri_pb2 as cri
 
 
 def config(**settings: Any) -> Config:
@@ -53,6 +57,23 @@ def test_a_handler_has_what_its_configuration_says() -> None:
     assert options.cgroup_writable and options.minimum_memory == 9
     assert options.type_annotations and not options.own_kernel
     assert node_files.handler_options(Config(handlers={"crun": handler}), "crun", sandboxed=True).own_kernel
+
+
+def test_apparmor_profiles_are_those_that_are_loaded_when_a_container_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operators load profiles while the server runs."""
+    file = tmp_path / "profiles"
+    file.write_text("/usr/bin/man (enforce)\nlsb release (complain)\n")
+    monkeypatch.setattr(host, "_APPARMOR_PROFILES", file)
+    place = Config(root=str(tmp_path), run=str(tmp_path))
+    began = HostFacts(hostname="h", apparmor=True, apparmor_profiles=host.apparmor_profiles())
+    requests = Requests(place, Places(place), cast(Any, None), began)
+    assert requests.facts(cri.ContainerConfig()).apparmor_profiles == {"/usr/bin/man", "lsb release"}
+    file.write_text("late (enforce)\n")
+    assert requests.facts(cri.ContainerConfig()).apparmor_profiles == {"late"}
+    without = Requests(place, Places(place), cast(Any, None), HostFacts(hostname="h"))
+    assert not without.facts(cri.ContainerConfig()).apparmor_profiles
 
 
 def test_base_specs_are_read_for_their_handlers(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ def facts(config: Config) -> HostFacts:
         seccomp=Path("/proc/sys/kernel/seccomp").exists(),
         default_seccomp=_default_seccomp(config.seccomp_profile),
         apparmor=apparmor,
-        apparmor_profiles=frozenset(
-            line.rpartition(" (")[0] for line in _text(_APPARMOR_PROFILES).splitlines() if apparmor
-        ),
+        apparmor_profiles=apparmor_profiles() if apparmor else frozenset(),
         apparmor_default=settings.apparmor_profile,
         selinux=node_files.selinux(settings),
         cgroup_mount_options=_cgroup_mount_options(layout),
@@ -54,6 +52,11 @@ def facts(config: Config) -> HostFacts:
         localtime=node_files.localtime(settings.timezone),
         policy=node_files.policy(config),
     )
+
+
+def apparmor_profiles() -> frozenset[str]:
+    """The names of those that are loaded now: lines "NAME (MODE)"."""
+    return frozenset(line.rpartition(" (")[0] for line in _text(_APPARMOR_PROFILES).splitlines())
 
 
 def _cgroup_mount_options(layout: cgroups.Layout) -> frozenset[str]:

@@ -68,10 +68,14 @@ class Requests:
         self._base_specs = node_files.base_specs(config)
 
     def facts(self, config: cri.ContainerConfig) -> HostFacts:
-        """The host's, with the CDI files as they are now: device plugins write them at any time."""
-        if self._facts.cdi is None or not cdi.requested(config):
-            return self._facts
-        return replace(self._facts, cdi=node_files.cdi_registry(self._config.spec.cdi_spec_dirs))
+        """The host's, with the CDI files and AppArmor profiles as they are now: device plugins write the
+        ones at any time, operators load the others."""
+        facts = self._facts
+        if facts.apparmor:
+            facts = replace(facts, apparmor_profiles=host.apparmor_profiles())
+        if facts.cdi is not None and cdi.requested(config):
+            facts = replace(facts, cdi=node_files.cdi_registry(self._config.spec.cdi_spec_dirs))
+        return facts
 
     def handler(self, runtime: Runtime) -> HandlerOptions:
         """What a handler's configuration says, with the spec that its containers start from."""
