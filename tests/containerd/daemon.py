@@ -324,7 +324,7 @@ if "create" in arguments:
     if "PROGRAM" == "crun" and os.path.isdir(UNIFIED):
         libc = ctypes.CDLL(None, use_errno=True)
         called(libc.unshare(NEWNS))
-        called(libc.mount(None, os.path.dirname(UNIFIED), None, ctypes.c_ulong(PRIVATE), None))
+        called(libc.mount(None, UNIFIED, None, ctypes.c_ulong(PRIVATE), None))
         called(libc.mount(b"tmpfs", UNIFIED, b"tmpfs", ctypes.c_ulong(0), b"size=1m,mode=755"))
 elif "exec" in arguments and "--process" in arguments:
     path = arguments[arguments.index("--process") + 1]

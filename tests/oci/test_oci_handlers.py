@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,9 +16,12 @@ import pytest
 from podwright.config import Config, HandlerConfig
 from podwright.engines.base import Presence
 from podwright.engines.node.places import Places
+from podwright.engines.oci import runtimes
 from podwright.engines.oci.runtimes import Runtimes
 from podwright.errors import DeadlineExceeded, FailedPrecondition
 from podwright.house import open_house
+from podwright.linux import cgroups, mounts
+from podwright.linux.threads import run_in_fresh_thread
 from podwright.wire import cri_pb2 as cri
 from tests.oci.bench import POD, Bench, opened
 
@@ -141,3 +146,31 @@ async def test_a_conmon_that_is_not_there_is_told_by_its_key(tmp_path: Path) -> 
     with pytest.raises(FailedPrecondition, match="configuration conmon: 'nope' is no program here"):
         async with open_house(config):
             raise AssertionError("it was opened")
+
+
+def test_the_unified_hierarchy_is_hidden_from_crun_alone_where_mounts_are_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd makes all mounts: what is mounted on one comes up in every copy of it."""
+    unified = tmp_path / "unified"
+    unified.mkdir()
+    mounts.tmpfs(unified, size=1 << 20)
+    try:
+        mounts.make_shared(unified)
+        (unified / "cgroup.controllers").touch()
+        layout = replace(cgroups.layout(), unified=unified)
+        monkeypatch.setattr(cgroups, "layout", lambda: layout)
+        namespace = run_in_fresh_thread(runtimes._without_unified)
+        try:
+            seen = subprocess.run(
+                ["nsenter", f"--mount=/proc/{os.getpid()}/fd/{namespace}", "ls", str(unified)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        finally:
+            os.close(namespace)
+        assert seen.stdout == ""
+        assert (unified / "cgroup.controllers").exists(), "the host's own view is covered"
+    finally:
+        mounts.unmount_below(tmp_path)
