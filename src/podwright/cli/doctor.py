@@ -34,6 +34,10 @@ VERSION_TIMEOUT = 10.0
 SYSTEMD = Path("/run/systemd/system")
 """Is there where systemd runs (sd_booted(3))."""
 
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+FILESYSTEMS = Path("/proc/filesystems")
+MODULES = Path("/lib/modules")
+
 NEEDED_CAPS = ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID")
 PLUGINS = {
     "bridge": "pods of the built-in network",
@@ -198,8 +202,9 @@ def _namespaces() -> Check:
 
 
 def _overlay(root: Path) -> Check:
-    known = Path("/proc/filesystems").read_text().split()
-    if "overlay" not in known:
+    known = FILESYSTEMS.read_text().split()
+    # A module is loaded by the first mount.
+    if "overlay" not in known and not _has_module("overlay"):
         return Check("overlayfs", MISSING, "the kernel does not offer it: try `modprobe overlay`")
     filesystem = _filesystem(root)
     if filesystem == "overlay":
@@ -209,6 +214,15 @@ def _overlay(root: Path) -> Check:
             f"{root} lies on an overlay itself, which cannot carry another: choose another --root",
         )
     return Check("overlayfs", OK, f"{root} on {filesystem}")
+
+
+def _has_module(name: str) -> bool:
+    """Whether modprobe would find `name` for the running kernel (modules.dep(5))."""
+    try:
+        rows = (MODULES / os.uname().release / "modules.dep").read_text().splitlines()
+    except OSError:
+        return False
+    return any(row.partition(":")[0].rpartition("/")[2].partition(".")[0] == name for row in rows)
 
 
 def _filesystem(path: Path) -> str:
@@ -232,7 +246,8 @@ def _seccomp(profile: Path) -> Check:
 
 def _security_module() -> Check:
     found = []
-    if Path("/sys/module/apparmor/parameters/enabled").exists():
+    # "N" where the kernel has it and its command line has switched it off.
+    if APPARMOR.exists() and APPARMOR.read_text().startswith("Y"):
         found.append("AppArmor")
     if Path("/sys/fs/selinux/enforce").exists():
         found.append("SELinux")
