@@ -207,17 +207,22 @@ def of_file(key: str, *, optional: bool = False) -> dict[str, Any]:
 
 def test_variables_come_from_files() -> None:
     assert environment([of_file("A")], files={"f": "A='1'"}) == {"V": "1"}
-    assert environment([of_file("B", optional=True)], files={"f": "A='1'"}) == {}
-    assert environment([of_file("A", optional=True)]) == {}
+    assert environment([of_file("B", optional=True)], files={"f": "A='1'\nB=''"}) == {}
 
 
 @pytest.mark.parametrize(
-    ("files", "words"),
-    [({}, "does not exist"), ({"f": ""}, 'key "A" not found'), ({"f": "A=1"}, "couldn't parse env file")],
+    ("files", "optional", "words"),
+    [
+        ({}, False, "couldn't parse env file"),
+        ({}, True, "couldn't parse env file"),
+        ({"f": "A=1"}, True, "couldn't parse env file"),
+        ({"f": ""}, False, 'environment variable key "A" not found in file "/.*~empty-dir/v/f"'),
+        ({"f": "A=''"}, False, 'environment variable key "A" not found in file "/.*~empty-dir/v/f"'),
+    ],
 )
-def test_files_that_do_not_give_the_variable(files: dict[str, str], words: str) -> None:
+def test_files_that_do_not_give_the_variable(files: dict[str, str], optional: bool, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        environment([of_file("A")], files=files)
+        environment([of_file("A", optional=optional)], files=files)
 
 
 def test_labels_in_a_file_are_quoted() -> None:

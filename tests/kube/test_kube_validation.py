@@ -203,11 +203,14 @@ def test_containers(container: dict[str, Any], words: str) -> None:
             {"downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu"}}]}},
             "resourceFieldRef.containerName: is needed in a volume",
         ),
-        ({"projected": {"sources": [{}]}}, "projected.sources[0]: one source is needed, not 0"),
+        (
+            {"projected": {"sources": [{"configMap": {"name": "a"}, "secret": {"name": "b"}}]}},
+            "projected.sources[0]: one source is needed, not 2",
+        ),
         ({"projected": {"sources": [{"clusterTrustBundle": {"path": "p"}}]}}, "clusterTrustBundle: is not"),
         (
             {"projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 5}}]}},
-            "expirationSeconds: 5 is less than 600",
+            "expirationSeconds: 5 is not between 600",
         ),
         ({"image": {}}, "image.reference: is needed"),
         ({"image": {"reference": "x", "pullPolicy": "always"}}, "image.pullPolicy: 'always' is none of"),

@@ -50,6 +50,9 @@ def added(capability: str) -> dict[str, Any]:
     return {"capabilities": {"add": [capability]}}
 
 
+FILE = {"volumeName": "v", "path": "f", "key": "A"}
+DISK = {"name": "v", "emptyDir": {}}
+RESTARTED = {"resourceName": "memory", "restartPolicy": "RestartContainer"}
 NET = {"sysctls": [{"name": "net/ipv4/tcp_syncookies", "value": "1"}]}
 SHM = {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}
 
@@ -80,9 +83,24 @@ SHM = {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}
             "projected.sources[1].secret.items[0].path: 'p' comes twice",
         ),
         (
-            pod(volumes=projected({"configMap": items("t")}, {"serviceAccountToken": {"path": "t"}})),
-            "projected.sources[1].serviceAccountToken.path: 't' comes twice",
+            pod(volumes=projected({"serviceAccountToken": {"path": "..t"}})),
+            "projected.sources[0].serviceAccountToken.path: '..t' begins with two dots",
         ),
+        (
+            pod(volumes=projected({"serviceAccountToken": {"path": "t", "expirationSeconds": 1 << 33}})),
+            "projected.sources[0].serviceAccountToken.expirationSeconds: 8589934592 is not between",
+        ),
+        (
+            pod({"resizePolicy": [RESTARTED]}, restartPolicy="Never"),
+            "spec.containers[0].resizePolicy[0].restartPolicy: RestartContainer cannot be in a pod",
+        ),
+        (
+            pod(initContainers=[{**MAIN, "name": "i", "resizePolicy": [RESTARTED]}]),
+            "spec.initContainers[0].resizePolicy[0].restartPolicy: RestartContainer cannot be of an init",
+        ),
+        (pod(variable(fileKeyRef=FILE | {"path": "a/../b"}), volumes=[DISK]), "fileKeyRef.path: 'a/../b'"),
+        (pod(variable(fileKeyRef=FILE | {"key": ""}), volumes=[DISK]), "fileKeyRef.key: ''"),
+        (pod(resources={"limits": {"hugepages-2Mi": "4Mi"}}), "spec.resources: huge pages need cpu"),
         (pod({"securityContext": {"runAsUser": -1}}), "spec.containers[0].securityContext.runAsUser: -1"),
         (pod({"securityContext": {"runAsGroup": 1 << 31}}), "securityContext.runAsGroup: 2147483648"),
         (pod(securityContext={"supplementalGroups": [1, -2]}), "securityContext.supplementalGroups[1]: -2"),
@@ -121,6 +139,20 @@ def test_what_the_api_server_refuses_is_refused_with_the_name_of_the_field(
         pod(variable(resourceFieldRef={"resource": "limits.cpu", "divisor": "0"})),
         pod(metadata={"annotations": {"Example.COM/Key": "v"}}),
         pod(hostIPC=True, securityContext=NET),
+        pod(variable(fieldRef={"fieldPath": "spec.host"})),
+        pod(variable(fileKeyRef=FILE | {"path": "/f"}), volumes=[DISK]),
+        pod({"volumeMounts": [{"name": "v", "mountPath": "/a:b"}]}, volumes=[DISK]),
+        pod(volumes=projected({}, {"configMap": items("t")}, {"serviceAccountToken": {"path": "t"}})),
+        pod(
+            resources={"limits": {"cpu": 1}},
+            initContainers=[
+                {**MAIN, "name": "i", "resources": {"limits": {"cpu": 2}, "requests": {"cpu": 1}}}
+            ],
+        ),
+        pod(
+            hostNetwork=True,
+            initContainers=[{**MAIN, "name": "i", "ports": [{"containerPort": 80, "hostPort": 81}]}],
+        ),
     ],
 )
 def test_what_the_api_server_takes_is_taken(tree: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ import uuid
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from podwright.errors import InvalidArgument
+from podwright.images import references
 from podwright.kube import models
 from podwright.kube.models import AnyContainer, Container, Lifecycle, Pod, PodSpec, Probe, Volume
 from podwright.kube.requests import resources
@@ -35,11 +37,15 @@ def fill(pod: Pod) -> None:
 
 
 def pull_policy(image: str) -> str:
-    """Always for what may change behind its name: no tag, or the tag latest."""
-    name = image.rsplit("/", 1)[-1]
-    if "@" in name:
+    """Always for what may change behind its name: the tag latest, also beside a digest, or neither tag nor
+    digest. IfNotPresent for the rest, also for what is no reference."""
+    try:
+        references.parse(image)
+    except InvalidArgument:
         return "IfNotPresent"
-    return "Always" if ":" not in name or name.endswith(":latest") else "IfNotPresent"
+    name, digest, _ = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2] or ("" if digest else "latest")
+    return "Always" if tag == "latest" else "IfNotPresent"
 
 
 def _fill_spec(spec: PodSpec) -> None:
@@ -140,18 +146,27 @@ def _fill_files(items: Iterable[models.DownwardAPIVolumeFile]) -> None:
 
 
 def _fill_pod_resources(spec: PodSpec) -> None:
-    """A pod as a whole requests what its containers do, or else its own limit."""
-    if spec.resources is None or not resources.has_pod_level(spec):
+    """A pod as a whole with a word about its resources has room for the huge pages of its containers; with a
+    limit it requests what they do, or else what it is limited to."""
+    own = spec.resources
+    if own is None or not (own.requests or own.limits):
         return
-    requests = dict(spec.resources.requests or {})
-    for name, limit in (spec.resources.limits or {}).items():
-        if name in requests or not resources.is_of_pods(name):
-            continue
-        every: list[Container] = [*(spec.initContainers or []), *spec.containers]
-        said = any(resources.amount(one, "requests", name) is not None for one in every)
-        requests[name] = _quantity(resources.containers_amount(spec, "requests", name)) if said else limit
-    if requests:
-        spec.resources.requests = requests
+    requests, limits = dict(own.requests or {}), dict(own.limits or {})
+    for name in _names(spec, "limits"):
+        if name.startswith(resources.HUGE_PAGES) and name not in requests and name not in limits:
+            limits[name] = _quantity(resources.containers_amount(spec, "limits", name))
+    if limits:
+        for name in _names(spec, "requests") & set(resources.OF_PODS) - requests.keys():
+            requests[name] = _quantity(resources.containers_amount(spec, "requests", name))
+        of_limits = {name: limit for name, limit in limits.items() if resources.is_of_pods(name)}
+        requests = {**of_limits, **requests}
+    own.requests, own.limits = requests or None, limits or None
+
+
+def _names(spec: PodSpec, side: str) -> set[str]:
+    """Of the resources that containers speak of."""
+    every: list[Container] = [*(spec.initContainers or []), *spec.containers]
+    return {name for one in every for name in getattr(one.resources, side, None) or {}}
 
 
 def _quantity(amount: Fraction) -> str:

@@ -102,6 +102,7 @@ def _check_pod(pod: Pod) -> Faults:
         side: getattr(spec.resources, side, None) for side in ("limits", "requests")
     }
     yield from amounts("spec.resources", sides, (*resources.OF_PODS, resources.HUGE_PAGES))
+    yield from validation_containers.check_huge_pages("spec.resources", sides)
     overhead = dict(spec.overhead or {})
     yield from amounts("spec.overhead", {"limits": overhead}, (*resources.OF_PODS, "ephemeral-storage"))
 
@@ -119,7 +120,8 @@ def _check_pod_resources(pod: Pod) -> Faults:
         if whole is not None and resources.containers_amount(spec, "requests", name) > whole:
             yield f"spec.resources.requests[{name}]", "is less than the containers request together"
         limit = resources.amount(spec, "limits", name)
-        for place, container in validation_containers.containers(spec):
+        for index, container in enumerate(spec.containers):
+            place = f"spec.containers[{index}]"
             own = resources.amount(container, "limits", name)
             if limit is not None and own is not None and own > limit:
                 yield f"{place}.resources.limits[{name}]", "is more than the pod's limit"

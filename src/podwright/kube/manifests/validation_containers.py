@@ -84,9 +84,14 @@ def check_resources(container: AnyContainer, place: str) -> Faults:
     }
     where = f"{place}.resources"
     yield from amounts(where, sides, (*resources.OF_PODS, resources.HUGE_PAGES, "ephemeral-storage"))
+    yield from check_huge_pages(where, sides)
+
+
+def check_huge_pages(place: str, sides: dict[str, dict[str, object] | None]) -> Faults:
+    """`limits` and `requests`, of a container or of the pod as a whole."""
     names = {name for side in sides.values() for name in side or {}}
     if any(name.startswith(resources.HUGE_PAGES) for name in names) and not names & set(resources.OF_PODS):
-        yield where, "huge pages need cpu or memory beside them"
+        yield place, "huge pages need cpu or memory beside them"
 
 
 def check_profiles(place: str, context: Any) -> Faults:
@@ -131,7 +136,8 @@ def _check_ports(
         if not one.hostPort:
             continue
         yield from port(f"{where}.hostPort", one.hostPort)
-        if spec.hostNetwork and one.hostPort != one.containerPort:
+        # Of init containers nobody asks: their ports are not mapped.
+        if spec.hostNetwork and one.hostPort != one.containerPort and container in spec.containers:
             yield f"{where}.hostPort", "must be containerPort with hostNetwork"
         key = (one.hostPort, one.protocol or "", one.hostIP or "")
         if key in taken:
@@ -184,7 +190,10 @@ def _check_value_source(pod: Pod, variable: EnvVar, source: EnvVarSource, place:
             yield f"{place}.{name}.name", f"{reference.name!r} is no name of an object"
         yield from key(f"{place}.{name}.key", reference.key)
     if (file := source.fileKeyRef) is not None:
-        yield from relative(f"{place}.fileKeyRef.path", file.path)
+        if not file.path or ".." in file.path.split("/"):
+            yield f"{place}.fileKeyRef.path", f"{file.path!r} must be a path without .."
+        if not _ENV_NAME.fullmatch(file.key):
+            yield f"{place}.fileKeyRef.key", f"{file.key!r} is not a name of printable ASCII without ="
         volumes = (pod.spec.volumes if pod.spec is not None else None) or []
         volume = next((one for one in volumes if one.name == file.volumeName), None)
         if volume is None:
@@ -250,6 +259,7 @@ def _check_restarts(spec: PodSpec, container: AnyContainer, place: str) -> Fault
         if len(rule.exitCodes.values or []) > MAX_EXIT_CODES:
             yield f"{where}.exitCodes.values", f"are more than {MAX_EXIT_CODES}"
     seen: set[str] = set()
+    once = container in (spec.initContainers or []) and policy != "Always"
     for index, one in enumerate(container.resizePolicy or []):
         where = f"{place}.resizePolicy[{index}]"
         yield from one_of(f"{where}.resourceName", one.resourceName, resources.OF_PODS)
@@ -257,8 +267,10 @@ def _check_restarts(spec: PodSpec, container: AnyContainer, place: str) -> Fault
         if one.resourceName in seen:
             yield f"{where}.resourceName", f"{one.resourceName} comes twice"
         seen.add(one.resourceName)
-        if one.restartPolicy == "RestartContainer" and spec.restartPolicy == "Never" and not policy:
+        if one.restartPolicy == "RestartContainer" and spec.restartPolicy == "Never":
             yield f"{where}.restartPolicy", "RestartContainer cannot be in a pod that never restarts"
+        elif one.restartPolicy == "RestartContainer" and once:
+            yield f"{where}.restartPolicy", "RestartContainer cannot be of an init container that ends"
 
 
 def _check_signal(spec: PodSpec, container: AnyContainer, place: str) -> Faults:

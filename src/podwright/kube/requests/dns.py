@@ -23,9 +23,9 @@ DEFAULT_DOMAIN = "cluster.local"
 
 
 def parse_resolver(text: str) -> cri.DNSConfig:
-    """A resolv.conf as a DNSConfig; see resolv.conf(5): of search lines and of options lines the last one
-    counts, as a kubelet reads them."""
-    config = cri.DNSConfig()
+    """A resolv.conf as a DNSConfig, as a kubelet reads it: of search lines the last one counts, of options
+    those of each name; the root domain is no search."""
+    config, said = cri.DNSConfig(), dict[str, str]()
     for line in text.splitlines():
         words = line.split()
         match words:
@@ -33,10 +33,10 @@ def parse_resolver(text: str) -> cri.DNSConfig:
                 config.servers.append(server)
             case ["search", *searches]:
                 del config.searches[:]
-                config.searches.extend(one.removesuffix(".") or "." for one in searches)
+                config.searches.extend(one.removesuffix(".") for one in searches if one != ".")
             case ["options", *options]:
-                del config.options[:]
-                config.options.extend(options)
+                said |= {_option(one)[0]: one for one in options}
+    config.options.extend(said.values())
     return config
 
 
@@ -72,8 +72,6 @@ def lacks_cluster_dns(manifest: Manifest, node: Node) -> bool:
 def hostname(manifest: Manifest, node: Node) -> str:
     """The pod's host name. SandboxConfigError where a full name is asked for and too long for the kernel."""
     spec = manifest.spec
-    if spec.hostnameOverride:
-        return spec.hostnameOverride
     full = full_name(manifest, node)
     if not spec.setHostnameAsFQDN or not full:
         return short_name(manifest)
@@ -88,7 +86,8 @@ def hostname(manifest: Manifest, node: Node) -> str:
 def short_name(manifest: Manifest) -> str:
     """The host name without a domain."""
     spec = manifest.spec
-    return spec.hostnameOverride or spec.hostname or manifest.name[:MAX_LABEL].rstrip("-.")
+    name = spec.hostnameOverride or spec.hostname or manifest.name
+    return name if len(name) <= MAX_LABEL else name[:MAX_LABEL].rstrip("-.")
 
 
 def full_name(manifest: Manifest, node: Node) -> str:

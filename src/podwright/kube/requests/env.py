@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from podwright.errors import InvalidArgument
 from podwright.kube.failures import ConfigError
 from podwright.kube.files import env_file
+from podwright.kube.files.directory import PodDirectory
 from podwright.kube.manifests.checks import qualified
 from podwright.kube.requests import resources, service_env
 
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from podwright.kube.node import Node, PodFacts
 
 ReadFile = Callable[[str, str], str]
-"""The text of a file of a volume, by the volume's name and the path in it. FileNotFoundError where there is
-none, ValueError where it is no text."""
+"""The text of a file of a volume, by the volume's name and the path in it. OSError where there is none,
+ValueError where it is no text, NotWrittenError where nobody can know it yet."""
+
+
+class NotWrittenError(Exception):
+    """A file that a container of the pod is still to write."""
+
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
@@ -34,6 +40,7 @@ FIELDS = (
     "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
 )  # fmt: skip
 """What a variable may name, beside labels and annotations by their keys."""
+_OLD_FIELDS = {"spec.host": "spec.nodeName"}
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -81,6 +88,7 @@ def pod_field(manifest: Manifest, path: str, node: Node, facts: PodFacts) -> str
         tree = getattr(metadata, path.partition(".")[2]) or {}
         return "\n".join(f"{key}={_quoted(value)}" for key, value in sorted(tree.items()))
     ips = node.ips if spec.hostNetwork else facts.ips
+    path = _OLD_FIELDS.get(path, path)
     values = {
         "metadata.name": manifest.name,
         "metadata.namespace": manifest.namespace,
@@ -105,7 +113,7 @@ def is_field(path: str, *, volume: bool = False) -> bool:
     if match := _SUBSCRIPT.fullmatch(path):
         key = match[2] if match[1] == "labels" else match[2].lower()
         return not list(qualified(path, key))
-    return path in (FIELDS[:3] if volume else FIELDS)
+    return path in FIELDS[:3] if volume else _OLD_FIELDS.get(path, path) in FIELDS
 
 
 def is_amount(resource: str) -> bool:
@@ -115,21 +123,26 @@ def is_amount(resource: str) -> bool:
 def resource_field(
     manifest: Manifest, container: AnyContainer | None, selector: ResourceFieldSelector, node: Node
 ) -> str:
-    """An amount of a container (`container`, where the selector names none), by the divisor, rounded up.
+    """An amount of a container, by the divisor, rounded up; of `container`, for one of its variables, where
+    the selector names none. None: it is for a volume, where the pod's own limits do not count.
 
-    Without a limit it is what the node has for pods. InvalidArgument where there is no such container.
+    Without a limit it is the pod's, or what the node has for pods; but not of an init container that a
+    variable names. InvalidArgument where there is no such container.
     """
-    owner = manifest.container(selector.containerName) if selector.containerName else container
-    if owner is None:
-        raise InvalidArgument("containerName", f"there is no container {selector.containerName!r}")
+    name, spec = selector.containerName, manifest.spec
+    owner = next((one for one in [*spec.containers, *manifest.init_containers] if one.name == name), None)
+    whose = owner if name or container is None else container
+    if whose is None:
+        raise InvalidArgument("containerName", f"there is no container {name!r}")
     side, _, resource = selector.resource.partition(".")
-    value = resources.amount(owner, side, resource)
-    if value is None and side == "limits":
+    value = resources.amount(whose, side, resource) or Fraction(0)
+    of_init = container is not None and owner in manifest.init_containers
+    if not value and side == "limits" and not of_init:
         capacity = {"cpu": node.cpus, "memory": node.allocatable, "ephemeral-storage": node.storage}
-        of_pod = resources.effective_limit(manifest.spec, owner, resource)
+        of_pod = resources.amount(spec, "limits", resource) if container is not None else None
         value = of_pod or Fraction(capacity.get(resource, 0))
     divisor = resources.parse_quantity(selector.divisor or "1", "divisor") or Fraction(1)
-    return str(math.ceil((value or Fraction(0)) / divisor))
+    return str(math.ceil(value / divisor))
 
 
 def _from_objects(manifest: Manifest, container: AnyContainer) -> Iterator[tuple[str, str]]:
@@ -161,7 +174,7 @@ def _referred(
     except InvalidArgument as error:
         raise ConfigError(str(error)) from error
     if source.fileKeyRef is not None:
-        return _of_file(manifest, source.fileKeyRef, read_file)
+        return _of_file(manifest, source.fileKeyRef, node, read_file)
     for kind, title, reference in (
         ("configmap", "ConfigMap", source.configMapKeyRef),
         ("secret", "Secret", source.secretKeyRef),
@@ -192,25 +205,21 @@ def _object(manifest: Manifest, kind: str, name: str, *, optional: bool) -> Mapp
     return data
 
 
-def _of_file(manifest: Manifest, reference: FileKeySelector, read_file: ReadFile) -> str | None:
+def _of_file(manifest: Manifest, reference: FileKeySelector, node: Node, read_file: ReadFile) -> str | None:
+    """None where the variable may be missing and is; an empty value counts as none. A file has to be there,
+    and to be one, whatever `optional` says."""
     try:
-        value = env_file.value(read_file(reference.volumeName, reference.path), reference.key)
-    except FileNotFoundError as error:
-        if reference.optional:
-            return None
-        raise ConfigError(
-            f'environment variable file "{reference.path}" of volume "{reference.volumeName}" does not exist'
-        ) from error
-    except OSError as error:
-        raise ConfigError(f'failed to open environment variable file "{reference.path}": {error}') from error
-    except ValueError as error:
-        raise ConfigError(f'couldn\'t parse env file "{reference.path}": {error}') from error
-    if value is None and not reference.optional:
-        raise ConfigError(
-            f'environment variable key "{reference.key}" not found in file "{reference.path}" '
-            f'of volume "{reference.volumeName}"'
-        )
-    return value
+        text = read_file(reference.volumeName, reference.path)
+        value = env_file.value(text, reference.key)
+    except NotWrittenError:
+        return f"FILE:{reference.volumeName}/{reference.path}:{reference.key}"
+    except (OSError, ValueError) as error:
+        raise ConfigError("couldn't parse env file") from error
+    if not value and not reference.optional:
+        directory = PodDirectory.of(node, manifest.namespace, manifest.name, manifest.uid)
+        path = directory.volume("empty-dir", reference.volumeName) / reference.path.lstrip("/")
+        raise ConfigError(f'environment variable key "{reference.key}" not found in file "{path}"')
+    return value or None
 
 
 def _quoted(text: str) -> str:

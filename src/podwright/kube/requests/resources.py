@@ -99,10 +99,10 @@ def quota(milli: int) -> int:
 
 
 def qos_class(spec: PodSpec) -> str:
-    """ "Guaranteed", "Burstable" or "BestEffort": by cpu and memory of the pod as a whole where it says them,
-    or else of all containers, init ones included."""
+    """ "Guaranteed", "Burstable" or "BestEffort": by cpu and memory of the pod as a whole where it has
+    `resources`, even without a word in them; or else of all containers, init ones included."""
     owners: Sequence[AnyContainer | PodSpec] = [*(spec.initContainers or []), *spec.containers]
-    if has_pod_level(spec):
+    if spec.resources is not None:
         owners = [spec]
     sides = [
         {side: {name: amount(one, side, name) or 0 for name in OF_PODS} for side in ("requests", "limits")}
@@ -124,11 +124,12 @@ def oom_score_adj(spec: PodSpec, container: AnyContainer, capacity: int) -> int:
             return OOM_GUARANTEED
         case "BestEffort":
             return OOM_BEST_EFFORT
-    score = 1000 - 1000 * (_memory_request(container) + _share_of_pod(spec)) // capacity
+    share = _share_of_pod(spec)
+    score = 1000 - 1000 * (_memory_request(container) + share) // capacity
     if any(container is one and one.restartPolicy == "Always" for one in spec.initContainers or []):
         # A sidecar is not killed before the container it serves.
         least = min((_memory_request(one) for one in spec.containers), default=0)
-        score = min(score, 1000 - 1000 * least // capacity)
+        score = min(score, 1000 - 1000 * (least + share) // capacity)
     # A Burstable pod goes after BestEffort ones and before Guaranteed ones, whatever it asks for.
     return min(OOM_BEST_EFFORT - 1, max(1000 + OOM_GUARANTEED, score))
 
@@ -144,7 +145,8 @@ def container_resources(
     found = cri.LinuxContainerResources(
         cpu_period=CPU_PERIOD,
         cpu_quota=quota(milli_cpu(cpu)),
-        cpu_shares=shares(milli_cpu(request or cpu)),
+        # A request of 0 is one.
+        cpu_shares=shares(milli_cpu(cpu if request is None else request)),
         memory_limit_in_bytes=memory,
         # The same value: no swap beyond the memory limit.
         memory_swap_limit_in_bytes=memory,
@@ -161,7 +163,7 @@ def sandbox_resources(manifest: Manifest) -> cri.LinuxContainerResources:
     """What RunPodSandbox and UpdatePodSandboxResources say of the pod as a whole, without its overhead."""
     spec = manifest.spec
     return _linux(
-        pod_amount(spec, "requests", "cpu"),
+        pod_amount(spec, "requests", "cpu") if is_said(spec, "requests", "cpu") else None,
         pod_amount(spec, "limits", "cpu"),
         pod_amount(spec, "limits", "memory"),
     )
@@ -184,6 +186,12 @@ def pod_amount(spec: PodSpec, side: str, resource: str) -> Fraction:
         if own is not None:
             return own
     return containers_amount(spec, side, resource)
+
+
+def is_said(spec: PodSpec, side: str, resource: str) -> bool:
+    """Whether the pod, or any of its containers, says the amount, if only 0."""
+    owners: list[AnyContainer | PodSpec] = [spec, *(spec.initContainers or []), *spec.containers]
+    return any(amount(one, side, resource) is not None for one in owners)
 
 
 def containers_amount(spec: PodSpec, side: str, resource: str) -> Fraction:
@@ -225,11 +233,11 @@ def page_size(size: int) -> str:
     return f"{size}B"
 
 
-def _linux(request: Fraction, limit: Fraction, memory: Fraction) -> cri.LinuxContainerResources:
+def _linux(request: Fraction | None, limit: Fraction, memory: Fraction) -> cri.LinuxContainerResources:
     return cri.LinuxContainerResources(
         cpu_period=CPU_PERIOD,
         cpu_quota=quota(milli_cpu(limit)),
-        cpu_shares=shares(milli_cpu(request or limit)),
+        cpu_shares=shares(milli_cpu(limit if request is None else request)),
         memory_limit_in_bytes=min(_MOST, math.ceil(memory)),
     )
 
@@ -252,11 +260,12 @@ def _memory_request(container: AnyContainer) -> int:
 
 
 def _share_of_pod(spec: PodSpec) -> int:
-    """Bytes of the pod's own request that no container asks for, divided among the containers."""
+    """Bytes of the pod's own request that no container asks for, divided among the containers, those that
+    have ended before the others begin among them."""
     own = amount(spec, "requests", "memory")
     if own is None:
         return 0
-    count = len(spec.containers) + sum(one.restartPolicy == "Always" for one in spec.initContainers or [])
+    count = len(spec.containers) + len(spec.initContainers or [])
     left = math.ceil(own) - math.ceil(containers_amount(spec, "requests", "memory"))
     return max(0, left) // count if count else 0
 

@@ -78,10 +78,10 @@ def of_sandbox(manifest: Manifest, facts: PodFacts) -> cri.LinuxSandboxSecurityC
     if context.runAsUser is not None:
         security.run_as_user.SetInParent()
         security.run_as_user.value = context.runAsUser
-        # The CRI knows no group without a user.
-        if context.runAsGroup is not None:
-            security.run_as_group.SetInParent()
-            security.run_as_group.value = context.runAsGroup
+    if context.runAsGroup is not None:
+        # Also without a user, which runtimes must refuse: so it is in a cluster.
+        security.run_as_group.SetInParent()
+        security.run_as_group.value = context.runAsGroup
     if context.seLinuxOptions is not None:
         security.selinux_options.CopyFrom(selinux(context.seLinuxOptions))
     return security

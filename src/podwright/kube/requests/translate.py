@@ -41,11 +41,11 @@ def environment(
     directory: PodDirectory | None = None,
 ) -> dict[str, str]:
     """The variables of a container. Env files (fileKeyRef) are read below `directory`, which blocks; without
-    it there are none. Raises ConfigError with the kubelet's words."""
+    it placeholders stand for what is in them. Raises ConfigError with the kubelet's words."""
 
     def read(volume: str, path: str) -> str:
         if directory is None:
-            raise FileNotFoundError(path)
+            raise env.NotWrittenError(path)
         return env_file.read(directory.volume("empty-dir", volume), path)
 
     return env.environment(manifest, container, node, facts, read)

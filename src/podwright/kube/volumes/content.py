@@ -68,7 +68,9 @@ def _projected(
     if (token := projection.serviceAccountToken) is not None:
         return _token(token, mode, manifest)
     named = [name for name in projection.__struct_fields__ if getattr(projection, name) is not None]
-    raise ValueError(f"a projected source {named[0] if named else '{}'} cannot be had without an API server")
+    if named:
+        raise ValueError(f"a projected source {named[0]} cannot be had without an API server")
+    return {}
 
 
 def _config_map(manifest: Manifest, name: str, optional: bool) -> Mapping[str, bytes]:
