@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podwright.engines.base import Container, ExecResult
-from podwright.engines.containerd import strays
+from podwright.engines.containerd import exec, sessions, strays
 from podwright.engines.streams import Size, Streams
-from podwright.errors import DeadlineExceeded, FailedPrecondition, NotFound
+from podwright.errors import DeadlineExceeded, FailedPrecondition, NotFound, PodwrightError
 from podwright.wire.containerd import tasks_pb2
 from tests.containerd.daemon import Daemon
 from tests.containerd.made import Room, room
@@ -176,6 +179,82 @@ async def test_a_client_that_vanishes_hangs_it_up(made: Room, tty: bool) -> None
         await asyncio.wait([running])
     assert running.cancelled()
     assert (await run(made, container, "cat", "/tmp/hung")).stdout == b"hung\n"
+
+
+def stopping_at(made: Room, call: str) -> tuple[int, asyncio.Event]:
+    """Have the only shim stopped (SIGSTOP) when it is asked `call` next: its pid, and when that is so."""
+    (shim,) = made.daemon.shims()
+    stopped, tasks = asyncio.Event(), made.containerd.tasks
+    ask = getattr(tasks, call)
+
+    def stop_and_ask(*args: Any, **options: Any) -> Any:
+        os.kill(shim, signal.SIGSTOP)
+        stopped.set()
+        setattr(tasks, call, ask)
+        return ask(*args, **options)
+
+    setattr(tasks, call, stop_and_ask)
+    return shim, stopped
+
+
+@pytest.mark.parametrize("asked", ["Exec", "Start"])
+@pytest.mark.parametrize("deadline", [0.5, 120.0])
+async def test_a_start_that_outlasts_its_client_leaves_nothing(
+    made: Room, monkeypatch: pytest.MonkeyPatch, asked: str, deadline: float
+) -> None:
+    """The shim answers only after podwright has given up the client, or the call."""
+    monkeypatch.setattr(exec, "START_GRACE", 0.2)
+    monkeypatch.setattr(strays, "HANGUP_GRACE", 0.2)
+    container = await made.container(*STAY)
+    mark = f"95{secrets.randbelow(10**6):06}"
+    shim, stopped = stopping_at(made, asked)
+    monkeypatch.setattr(made.containerd, "_timeout", deadline)
+    argv = ["sh", "-c", f"trap '' HUP; sleep {mark}; sleep {mark}"]
+    client = asyncio.ensure_future(made.sessions.exec(container, argv, Streams(stdout=Arrived())))
+    try:
+        await stopped.wait()
+        if deadline > 1:
+            client.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([client])
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    monkeypatch.setattr(made.containerd, "_timeout", 120.0)
+    async with asyncio.timeout(PATIENCE):
+        while strays.left(made.places.container_run(container.id), ""):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert not processes_with(mark)
+    assert (await run(made, container, "true")).code == 0
+    assert client.cancelled() if deadline > 1 else isinstance(client.exception(), PodwrightError)
+
+
+async def test_what_cannot_be_ended_is_left_to_the_next_podwright(
+    made: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec, "START_GRACE", 0.2)
+    monkeypatch.setattr(sessions, "TIDYING", 0.2)
+    container = await made.container(*STAY)
+    mark = f"94{secrets.randbelow(10**6):06}"
+    shim, stopped = stopping_at(made, "Start")
+    client = asyncio.ensure_future(made.sessions.exec(container, ["sleep", mark], Client().streams))
+    directory = made.places.container_run(container.id)
+    try:
+        await stopped.wait()
+        client.cancel()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait([client])
+            await made.sessions.close()
+        (there,) = strays.left(directory, "")
+        assert (there / "stdout").is_fifo()
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    next = made.another()
+    await next.adopt(container)
+    async with asyncio.timeout(PATIENCE):
+        while strays.left(directory, ""):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await next.close()
+    assert not processes_with(mark)
 
 
 async def test_the_containers_end_ends_it(made: Room) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from podwright.engines.attaching import until_over
 from podwright.engines.base import Container
 from podwright.engines.containerd.api import Containerd
-from podwright.engines.containerd.exec import close_stdin
+from podwright.engines.containerd.exec_calls import close_stdin
 from podwright.engines.containerd.exec_io import writing
 from podwright.engines.containerd.tasks import LIVING
 from podwright.engines.containerd.window import Window

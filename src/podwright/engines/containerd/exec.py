@@ -1,8 +1,8 @@
 """Programs run inside a container by its shim (Tasks.Exec), connected with a client by FIFOs.
 
 A program's end is told by Tasks.Wait, which is asked again when the daemon was gone meanwhile: the shim, the
-program and the FIFOs are not. Signals go through the kernel where the program is one of this host's, because
-the API knows no process groups.
+program and the FIFOs are not. A client that leaves takes its program with it; what is slow to start or to end
+then is ended behind its back.
 """
 
 from __future__ import annotations
@@ -25,30 +25,37 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from podwright.engines import refusals
 from podwright.engines.base import Json
+from podwright.engines.containerd import strays
 from podwright.engines.containerd.api import PROCESS, Containerd
+from podwright.engines.containerd.exec_calls import (
+    HANGUP_GRACE,
+    KILL_GRACE,
+    KIND,
+    close_stdin,
+    exit_code,
+    forget,
+    send,
+)
 from podwright.engines.containerd.exec_io import Fifos, outward
 from podwright.engines.containerd.window import Window
 from podwright.engines.node import flow
-from podwright.engines.node.host_process import HostProcess
 from podwright.engines.streams import Size, Streams
-from podwright.errors import CommandFailed, FailedPrecondition, NotFound, PodwrightError, Unavailable
+from podwright.errors import (
+    CommandFailed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    PodwrightError,
+    Unavailable,
+)
 from podwright.linux.waiting import to_the_end
 from podwright.wire.containerd import tasks_pb2
 
-KIND = "exec"
-"""How the ids of these programs begin, and the names of their directories."""
 GRACE, SHORT_GRACE = flow.GRACE, 0.5
 """Seconds for which others who hold a program's output are waited for when it has ended; the second for who
 waits for the code and not for a stream."""
 START_GRACE = 10.0
-"""Seconds that a start may take to end after its client has vanished: half a start cannot be told to go."""
-HANGUP_GRACE = 5.0
-"""Seconds that a program has to end itself after SIGHUP."""
-KILL_GRACE = 5.0
-"""Seconds that its end may take to be told after SIGKILL."""
-DAEMON_GRACE = 60.0
-"""Seconds that a daemon which is gone may take to come back and tell how a program has ended."""
-_AGAIN = 0.2
+"""Seconds that a client who leaves is kept for a start to end: half a start cannot be told to go."""
 END_OF_INPUT = b"\4"
 """What ends the input of who reads lines from a terminal (termios(3), VEOF)."""
 _PREFIXES = ("OCI runtime exec failed: ", "exec failed: ", "unable to start container process: ")
@@ -110,6 +117,8 @@ class _Session:
         self._pid = 0
         self._known = False
         """Whether the shim knows the program, so that it has to forget it."""
+        self._left = False
+        """Whether the client has."""
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._starting: asyncio.Task[None] | None = None
         self._flows: list[asyncio.Task[None]] = []
@@ -138,15 +147,11 @@ class _Session:
         return self._ended.result()
 
     async def hang_up(self) -> None:
-        """End the program; nobody listens any more."""
+        """End the program; nobody listens any more. What does not end in time is left to `close`."""
+        self._left = True
         await self._stop()
         if self._starting is not None:
             await asyncio.wait([self._starting], timeout=START_GRACE)
-            if not self._starting.done():
-                self._starting.cancel()
-                await asyncio.wait([self._starting])
-            if not self._starting.cancelled():
-                self._starting.exception()  # seen: it has no other reader
         if not self._pid or self._ended.done():
             return
         # Read on, or a full pipe would hold it up in the middle of what it does on SIGHUP.
@@ -162,11 +167,11 @@ class _Session:
     async def close(self) -> None:
         await self._stop()
         await self._window.close()
-        self.fifos.close()
+        told = self._ended.done()
         self._ended.cancel()
         with suppress(asyncio.CancelledError, PodwrightError):
             await self._ended
-        tidying = asyncio.ensure_future(self._tidy())
+        tidying = asyncio.ensure_future(self._tidy(told))
         self._place.tidying.add(tidying)
         tidying.add_done_callback(self._place.tidying.discard)
 
@@ -187,6 +192,8 @@ class _Session:
         )
         await self._containerd.ask(self._containerd.tasks.Exec, request, "exec")
         self._known = True
+        if self._left:
+            return
         # It is waited for before it runs: one turn less for those that are quick.
         self._ended = asyncio.ensure_future(exit_code(self._containerd, place.id, self._exec_id))
         start = tasks_pb2.StartRequest(container_id=place.id, exec_id=self._exec_id)
@@ -201,21 +208,45 @@ class _Session:
         code = refusals.code(words)
         if code is None and isinstance(error, (NotFound, FailedPrecondition)):
             raise FailedPrecondition(f"container {self._place.id[:12]} does not run: {words}") from error
-        if code is None and isinstance(error, Unavailable):
+        if code is None and isinstance(error, (Unavailable, DeadlineExceeded)):
             raise error
         if code is None or self._streams.complaints is None:
             raise CommandFailed("containerd exec", 1, words) from error
         await self._streams.refuse(words)
         return code
 
-    async def _tidy(self) -> None:
-        """Have the shim forget the program. It waits then for others who hold the output, for seconds."""
+    async def _tidy(self, told: bool) -> None:
+        """Have the shim forget the program, whose end it has `told`; end one that may run still. That waits
+        for others who hold the output, for seconds, and for a shim that does not answer, for ever: a
+        podwright that is closed meanwhile leaves it, with its FIFOs, to the next one."""
+        place = self._place
         try:
-            if self._known:
-                await forget(self._containerd, self._place.id, self._exec_id)
-        except PodwrightError as error:
-            log.warning("container %s: an exec is not cleared away: %s", self._place.id[:12], error)
-        self.fifos.remove()
+            # A shim that finds no reader forgets what it has started.
+            sure = await self._started() and (told or not self._pid)
+            if sure:
+                self.fifos.close()
+            try:
+                if sure and self._known:
+                    await forget(self._containerd, place.id, self._exec_id)
+            except PodwrightError as error:
+                log.debug("container %s: %s: %s", place.id[:12], self._exec_id, error)
+                sure = False
+            if sure:
+                self.fifos.remove()
+            else:
+                await strays.end(self._containerd, place.id, self.fifos.directory)
+        finally:
+            self.fifos.close()
+
+    async def _started(self) -> bool:
+        """Wait for the start to return. Whether it succeeded: of one that failed, for want of an answer in
+        time perhaps, it is not known what there is."""
+        if self._starting is not None:
+            try:
+                await self._starting
+            except PodwrightError:
+                return False
+        return True
 
     # The streams
 
@@ -268,57 +299,6 @@ def process_of(
     if terminal and not any(each.startswith("TERM=") for each in process.get("env") or ()):
         process["env"] = [*(process.get("env") or ()), "TERM=xterm"]
     return process
-
-
-async def exit_code(containerd: Containerd, id: str, exec_id: str) -> int:
-    """Wait for the end of a program that has been made known. Raises CommandFailed when nobody knows."""
-    request = tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)
-    deadline = 0.0
-    while True:
-        asked = asyncio.get_running_loop().time()
-        try:
-            answer = await containerd.ask(containerd.tasks.Wait, request, "exec", timeout=None)
-            return int(answer.exit_status)
-        except NotFound as error:
-            raise CommandFailed("containerd exec", -signal.SIGKILL, "its container is gone") from error
-        except Unavailable as error:
-            now = asyncio.get_running_loop().time()
-            # What was waited for meanwhile says that the daemon was there.
-            deadline = now + DAEMON_GRACE if not deadline or now - asked > 2 * _AGAIN else deadline
-            if now > deadline:
-                raise CommandFailed("containerd exec", -signal.SIGKILL, str(error)) from error
-            await asyncio.sleep(_AGAIN)
-
-
-async def send(containerd: Containerd, id: str, exec_id: str, pid: int, number: int) -> None:
-    """Signal a program with its process group, or alone where it is no process of this kernel; fine when it
-    has ended."""
-    if (process := HostProcess.of(pid, id)) is not None:
-        try:
-            if number == signal.SIGKILL:
-                process.kill()
-            else:
-                process.hang_up()
-        finally:
-            process.close()
-        return
-    request = tasks_pb2.KillRequest(container_id=id, exec_id=exec_id, signal=number)
-    with suppress(NotFound, FailedPrecondition):
-        await containerd.ask(containerd.tasks.Kill, request, "signal of an exec")
-
-
-async def close_stdin(containerd: Containerd, id: str, exec_id: str = "") -> None:
-    """No more comes: the shim lets go of the stdin of a program, or of the container's own process."""
-    request = tasks_pb2.CloseIORequest(container_id=id, exec_id=exec_id, stdin=True)
-    with suppress(NotFound, FailedPrecondition):
-        await containerd.ask(containerd.tasks.CloseIO, request, "end of stdin")
-
-
-async def forget(containerd: Containerd, id: str, exec_id: str) -> None:
-    """Have the shim forget a program that has ended, or could not be started."""
-    request = tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id)
-    with suppress(NotFound):
-        await containerd.ask(containerd.tasks.DeleteProcess, request, "end of an exec")
 
 
 def _words(error: PodwrightError) -> str:

@@ -14,7 +14,7 @@ from podwright import structs
 from podwright.config import Config
 from podwright.engines import exec_sync
 from podwright.engines.base import Container, ExecResult, Json
-from podwright.engines.containerd import attach, exec, strays
+from podwright.engines.containerd import attach, exec, exec_calls, strays
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.exec import Place
 from podwright.engines.containerd.tasks import Tasks
@@ -87,7 +87,7 @@ class Sessions:
 
     async def _end_stdin(self, id: str) -> None:
         try:
-            await exec.close_stdin(self._containerd, id)
+            await exec_calls.close_stdin(self._containerd, id)
         except PodwrightError as error:
             log.warning("container %s: its stdin has not ended: %s", id[:12], error)
 

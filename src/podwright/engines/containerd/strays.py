@@ -1,5 +1,6 @@
-"""Programs of execs whose podwright was killed: their clients are gone, so they are hung up when the next
-podwright finds them. The directory of its FIFOs is what is left of each, and its name is its id."""
+"""Programs of execs that their clients have left, and that nobody ends but us: those of a podwright that was
+killed, hung up when the next one finds them, and those whose shim was not to be spoken to in time. The
+directory of its FIFOs is what is left of each, and its name is its id."""
 
 from __future__ import annotations
 
@@ -11,19 +12,15 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from podwright.engines.containerd import exec_calls
 from podwright.engines.containerd.api import Containerd
-from podwright.engines.containerd.exec import (
-    HANGUP_GRACE,
-    KILL_GRACE,
-    KIND,
-    exit_code,
-    forget,
-    send,
-)
+from podwright.engines.containerd.exec_calls import HANGUP_GRACE, KILL_GRACE, KIND
 from podwright.engines.containerd.exec_io import outward
-from podwright.errors import CommandFailed, FailedPrecondition, NotFound, PodwrightError
+from podwright.errors import CommandFailed, PodwrightError
 from podwright.linux import trees
-from podwright.wire.containerd import task_types_pb2, tasks_pb2
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before one that could not be ended is tried again, doubled each time."""
 
 log = logging.getLogger(__name__)
 
@@ -36,52 +33,53 @@ def left(directory: Path, mark: str) -> list[Path]:
 async def hang_up(containerd: Containerd, id: str, found: list[Path]) -> None:
     """End the programs of `found` in container `id`: SIGHUP, and SIGKILL to those that stay."""
     log.info("container %s: %d programs of an earlier podwright are ended", id[:12], len(found))
-    await asyncio.gather(*(_end(containerd, id, each) for each in found))
+    await asyncio.gather(*(end(containerd, id, each) for each in found))
 
 
-async def _end(containerd: Containerd, id: str, directory: Path) -> None:
-    exec_id = directory.name
-    try:
-        pid = await _pid(containerd, id, exec_id)
-        if pid:
-            await _kill(containerd, id, directory, pid)
-        await forget(containerd, id, exec_id)
-    except (CommandFailed, FailedPrecondition):
-        pass  # the container has ended, and everything in it
-    except PodwrightError as error:
-        log.warning("container %s: %s may go on: %s", id[:12], exec_id, error)
-        return
+async def end(containerd: Containerd, id: str, directory: Path) -> None:
+    """The same of one, however long its shim does not answer: its directory goes when it has ended."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            await _end(containerd, id, directory)
+            break
+        except PodwrightError as error:
+            level = logging.WARNING if pause == FIRST_PAUSE else logging.DEBUG
+            log.log(level, "container %s: %s may go on, tried again: %s", id[:12], directory.name, error)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
     trees.remove(directory)
 
 
-async def _kill(containerd: Containerd, id: str, directory: Path, pid: int) -> None:
-    ended = asyncio.ensure_future(exit_code(containerd, id, directory.name))
+async def _end(containerd: Containerd, id: str, directory: Path) -> None:
+    # Opened first: a shim at its start that finds no reader forgets what it has started.
     outputs = _opened(directory)
+    try:
+        if pid := await exec_calls.pid(containerd, id, directory.name):
+            await _kill(containerd, id, directory.name, pid, outputs)
+        # Refused while it runs; of a container that has ended nothing is known, and nothing is left.
+        await exec_calls.forget(containerd, id, directory.name)
+    finally:
+        for file in outputs:
+            file.close()
+
+
+async def _kill(containerd: Containerd, id: str, exec_id: str, pid: int, outputs: list[FileIO]) -> None:
+    ended = asyncio.ensure_future(exec_calls.exit_code(containerd, id, exec_id))
     # A full pipe would hold it up in the middle of what it does on SIGHUP.
     drains = [asyncio.ensure_future(outward(each, None, ended, 0.0)) for each in outputs]
     try:
         for number, grace in ((signal.SIGHUP, HANGUP_GRACE), (signal.SIGKILL, KILL_GRACE)):
             if not ended.done():
-                await send(containerd, id, directory.name, pid, number)
+                await exec_calls.send(containerd, id, exec_id, pid, number)
                 await asyncio.wait([ended], timeout=grace)
         if ended.done():
-            ended.result()
+            with suppress(CommandFailed):
+                ended.result()
     finally:
         for task in (ended, *drains):
             task.cancel()
         await asyncio.wait([ended, *drains])
-        for file in outputs:
-            file.close()
-
-
-async def _pid(containerd: Containerd, id: str, exec_id: str) -> int:
-    """Of the program; 0 when it does not run."""
-    request = tasks_pb2.GetRequest(container_id=id, exec_id=exec_id)
-    try:
-        found = (await containerd.ask(containerd.tasks.Get, request, "exec")).process
-    except NotFound:
-        return 0
-    return int(found.pid) if found.status == task_types_pb2.RUNNING else 0
 
 
 def _opened(directory: Path) -> list[FileIO]:
