@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
 
+from podwright.engines.containerd.api import SPEC, Containerd
+from podwright.engines.containerd.sandbox_service import SandboxService
+from podwright.wire.containerd import types_pb2
 from tests.containerd.conftest import containerd_opened, engine_config, left_over
 from tests.containerd.daemon import BUSYBOX, NEWER, running, shim_socket
 from tests.oci.bench import POD
@@ -37,6 +41,29 @@ async def test_a_pod_from_its_making_to_its_removal(version: str, tmp_path: Path
             assert daemon.sandboxes() == [sandbox.id]
             await bench.clear()
         assert left_over(daemon, config) == []
+
+
+async def test_sandboxes_are_listed_however_many_they_are(tmp_path: Path) -> None:
+    """More than containerd says in one answer, which is 16 MiB."""
+    if not Path(NEWER["2"]).exists():
+        pytest.skip("tools/containerd.sh could not get a containerd 2")
+    with running(tmp_path / "daemon", program=NEWER["2"], images=False) as daemon:
+        containerd = Containerd(daemon.config)
+        containerd.open()
+        try:
+            await containerd.look()
+            service = SandboxService(containerd)
+            ids = [secrets.token_hex(32) for _ in range(12)]
+            for place, id in enumerate(ids):
+                record = types_pb2.Sandbox(sandbox_id=id, labels={"whose": "ours" if place else "theirs"})
+                record.runtime.name = "none"
+                record.spec.type_url, record.spec.value = SPEC, b'"' + b"x" * (3 << 19) + b'"'
+                await service.enter(record)
+            listed = await service.list('labels."whose"=="ours"')
+            assert sorted(each.sandbox_id for each in listed) == sorted(ids[1:])
+            assert sum(each.ByteSize() for each in listed) > 16 << 20
+        finally:
+            await containerd.close()
 
 
 @pytest.mark.parametrize("version", ["", *NEWER])

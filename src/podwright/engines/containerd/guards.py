@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import SERVICE
 from podwright.engines.containerd.objects import KIND, ROOT, quoted
+from podwright.engines.containerd.sandbox_service import records
 from podwright.errors import AlreadyExists, NotFound, PodwrightError, Unavailable
 from podwright.wire.containerd import sandbox_pb2, types_pb2
 
@@ -77,6 +78,4 @@ class Guards:
         if not self._containerd.has(SERVICE, "sandboxes"):
             return []
         ours = f'labels."{ROOT}"=={quoted(self._root)},labels."{KIND}"=={GUARD}'
-        request = sandbox_pb2.StoreListRequest(filters=[ours])
-        answer = await self._containerd.ask(self._containerd.sandboxes.List, request, "its sandboxes")
-        return [each.sandbox_id for each in answer.list]
+        return [each.sandbox_id for each in await records(self._containerd, ours)]

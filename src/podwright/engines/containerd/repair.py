@@ -21,7 +21,6 @@ from podwright.engines.node.places import ID, Places
 from podwright.errors import PodwrightError
 from podwright.network.cni import Cni
 from podwright.steps import step
-from podwright.wire.containerd import sandbox_pb2
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +98,8 @@ class Repair:
         """Sandboxes that their shims hold."""
         if not all(self._containerd.has(SERVICE, each) for each in SANDBOXES):
             return
-        request = sandbox_pb2.StoreListRequest(filters=[self._ours()])
-        answer = await self._containerd.ask(self._containerd.sandboxes.List, request, "its sandboxes")
         guards = await self._tasks.guards.list()
-        for each in answer.list:
+        for each in await self._sandboxes.list(self._ours()):
             if each.sandbox_id not in known and each.sandbox_id not in guards:
                 yield Orphan("sandbox", each.sandbox_id, f"held by the shim {each.runtime.name}")
 

@@ -11,8 +11,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from podwright.engines.base import Json
 from podwright.engines.containerd.api import Containerd
 from podwright.engines.containerd.host import CONTROLLER, SANDBOXES, SERVICE
+from podwright.engines.containerd.objects import quoted
 from podwright.engines.containerd.shims import SHIM
-from podwright.errors import NotFound, PodwrightError, Unimplemented
+from podwright.errors import NotFound, PodwrightError, ResourceExhausted, Unimplemented
 from podwright.spec.platforms import Platform
 from podwright.steps import step
 from podwright.wire.containerd import sandbox_pb2, types_pb2
@@ -20,6 +21,7 @@ from podwright.wire.containerd import sandbox_pb2, types_pb2
 NEEDED = ((CONTROLLER, SHIM), *((SERVICE, each) for each in SANDBOXES))
 NOT_READY = "SANDBOX_NOTREADY"
 """What a shim says of a sandbox that has ended; not every one says anything."""
+_DIGITS = "0123456789abcdef"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class SandboxService:
             )
         except NotFound:
             pass
+
+    async def list(self, wanted: str) -> Sequence[types_pb2.Sandbox]:
+        """The records that fit `wanted`, one of containerd's filters, whose ids are ours."""
+        return await records(self._containerd, wanted)
 
     # The controller
 
@@ -192,6 +198,23 @@ class SandboxService:
             return None
         found: types_pb2.Metric = answer.metrics
         return found if found.data.type_url else None
+
+
+async def records(containerd: Containerd, wanted: str, begins: str = "") -> list[types_pb2.Sandbox]:
+    """The records in the store that fit `wanted` and whose ids, of 64 hexadecimal digits, begin so.
+
+    The store answers with one message, which containerd limits (16 MiB if nobody has set `[grpc]
+    max_send_message_size`), specs and all: what is too much for one is asked for in sixteen.
+    """
+    parts = wanted if not begins else f"{wanted},id~={quoted('^' + begins)}"
+    request = sandbox_pb2.StoreListRequest(filters=[parts])
+    try:
+        answer = await containerd.ask(containerd.sandboxes.List, request, "its sandboxes")
+        return list(answer.list)
+    except ResourceExhausted:
+        if len(begins) == 64:
+            raise
+    return [each for digit in _DIGITS for each in await records(containerd, wanted, begins + digit)]
 
 
 def words(record: types_pb2.Sandbox) -> dict[str, Json]:
