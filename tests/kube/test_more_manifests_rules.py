@@ -12,7 +12,9 @@ from podwright.kube.manifests import defaults, manifest
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ResourceFieldSelector
 from podwright.kube.node import Node
-from podwright.kube.requests import dns, env, resources, security
+from podwright.kube.requests import dns, env, quantities, resources, security
+from podwright.kube.state import actual_resources
+from podwright.wire import cri_pb2 as cri
 from tests.kube.volume_pods import FACTS
 
 NODE = Node(cpus=2, memory=1 << 30, allocatable_memory=1 << 29)
@@ -83,8 +85,8 @@ def test_a_pod_has_room_for_the_huge_pages_of_its_containers() -> None:
         container("a", pages, pages), container("b", pages, pages), resources={"limits": {"memory": "64Mi"}}
     )
     assert made.spec.resources is not None
-    assert made.spec.resources.limits == {"memory": "64Mi", "hugepages-2Mi": "8388608"}
-    assert made.spec.resources.requests == {"memory": "33554432", "hugepages-2Mi": "8388608"}
+    assert made.spec.resources.limits == {"memory": "64Mi", "hugepages-2Mi": "8Mi"}
+    assert made.spec.resources.requests == {"memory": "32Mi", "hugepages-2Mi": "8Mi"}
 
 
 def test_resources_without_a_word_still_decide_the_quality_of_service() -> None:
@@ -158,3 +160,27 @@ def test_a_file_that_is_still_to_be_written_has_a_placeholder() -> None:
         raise env.NotWrittenError
 
     assert env.environment(made, made.containers[0], NODE, FACTS, read) == {"V": "FILE:v/f:A"}
+
+
+def test_the_status_of_a_pod_with_resources_of_its_own_has_those_of_its_containers() -> None:
+    made = pod(
+        container("main", {"cpu": "100m", "ephemeral-storage": "1Gi"}, {"cpu": "200m"}),
+        container("more", {"cpu": "0.5"}, {"cpu": 1}),
+        resources={"requests": {"memory": "65536Ki"}},
+    )
+    assert quantities.of_pod(made.spec, "requests") == {
+        "memory": "64Mi", "cpu": "600m", "ephemeral-storage": "1Gi",
+    }  # fmt: skip
+    assert quantities.of_pod(made.spec, "limits") == {"cpu": "1200m"}
+    running = actual_resources.of_pod(made)
+    assert running.requests == {"memory": "64Mi", "cpu": "600m"}
+    assert running.limits == {"cpu": "1200m"}
+
+
+def test_what_a_container_has_of_its_pod_is_in_its_status() -> None:
+    made = pod(container("main", {"memory": "32Mi"}, {"memory": "64Mi"}), resources={"limits": {"cpu": 1}})
+    (main,) = made.containers
+    told = cri.ContainerStatus()
+    told.resources.linux.CopyFrom(resources.container_resources(made, main, NODE))
+    found = actual_resources.of(main, told)
+    assert (found.requests, found.limits) == ({"memory": "32Mi", "cpu": "1"}, {"memory": "64Mi", "cpu": "1"})

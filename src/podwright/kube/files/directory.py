@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from podwright.errors import InvalidArgument
 if TYPE_CHECKING:
     from podwright.kube.node import Node
 
+_LOG = re.compile(r"(\d+)\.log(\..*)?", re.ASCII)
 TERMINATION_LOG_MODE = 0o666
 """Whoever the container's user is, it may write its message."""
 
@@ -125,7 +127,7 @@ class PodDirectory:
         return self.logs(container) / f"{attempt}.log"
 
     def kept_attempts(self, container: str) -> Iterator[int]:
-        """The attempts whose log files are there, in no order. Blocks."""
-        for path in self.logs(container).glob("*.log"):
-            if path.stem.isdecimal():
-                yield int(path.stem)
+        """The attempts whose log files are there, rotated ones among them, in no order. Blocks."""
+        for path in self.logs(container).glob("*.log*"):
+            if match := _LOG.match(path.name):
+                yield int(match[1])

@@ -46,12 +46,15 @@ async def remove_all(pod: PodContext, seen: Seen) -> None:
     await _remove_sandboxes(pod.runtime, [one.id for one in reversed(seen.sandboxes)])
 
 
-async def remove_containers(pod: PodContext, containers: Iterable[SeenContainer]) -> None:
-    """With their logs, once these have been read."""
+async def remove_containers(
+    pod: PodContext, containers: Iterable[SeenContainer], *, keep_logs: bool = False
+) -> None:
+    """With their logs, once these have been read, unless `keep_logs`."""
 
     async def remove(one: SeenContainer) -> None:
-        await pod.read_out(one.name, one.attempt)
-        await asyncio.to_thread(_remove_logs, pod, one)
+        if not keep_logs:
+            await pod.read_out(one.name, one.attempt)
+            await asyncio.to_thread(_remove_logs, pod, one)
         with suppress(NotFound):
             await pod.runtime.remove_container(cri.RemoveContainerRequest(container_id=one.id))
 

@@ -23,6 +23,7 @@ from podwright.kube.state.status import Waiting
 from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
+    from podwright.kube.failures import ImageError
     from podwright.kube.life.images import Images
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class PodContext:
     """Of the sandbox there is."""
     volume_images: dict[str, str] = field(default_factory=dict)
     """The references of the images of image volumes, by volume."""
+    volume_faults: dict[str, ImageError] = field(default_factory=dict)
+    """Why such an image is not there, by volume."""
     actuated: dict[str, ResourceRequirements] = field(default_factory=dict)
     """The resources that containers were made with or last changed to, by id."""
     started: set[str] = field(default_factory=set)

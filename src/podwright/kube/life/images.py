@@ -17,7 +17,10 @@ from podwright.kube.manifests.manifest import Manifest
 from podwright.steps import step
 from podwright.wire import cri_pb2 as cri
 
-NAMED = ("RegistryUnavailable", "SignatureValidationFailed")
+NAMED = {
+    "RegistryUnavailable": "registry is unavailable",
+    "SignatureValidationFailed": "signature validation failed",
+}
 """What a runtime's error may begin with, to be the reason itself (the CRI's errors of PullImage)."""
 
 
@@ -118,9 +121,9 @@ class Images:
     async def _pull(
         self, manifest: Manifest, spec: cri.ImageSpec, sandbox_config: cri.PodSandboxConfig
     ) -> str:
-        """With one credential after the other; the last error counts."""
+        """With one credential after the other. All errors count."""
         request = cri.PullImageRequest(image=spec, sandbox_config=sandbox_config)
-        failed: PodwrightError | None = None
+        failed: dict[str, PodwrightError] = {}
         found = pull_secrets.credentials(manifest, spec.image)
         for auth in found or [cri.AuthConfig()]:
             if found:
@@ -128,21 +131,19 @@ class Images:
             try:
                 return (await self._runtime.pull_image(request)).image_ref
             except PodwrightError as error:
-                failed = error
-        assert failed is not None
-        raise failed
+                failed[words.pull(error)] = error
+        if len(failed) == 1:
+            raise next(iter(failed.values()))
+        raise PodwrightError(f"[{', '.join(failed)}]")
 
     def _failed(self, wanted: Wanted, error: PodwrightError) -> NoReturn:
-        text = words.rpc(error)
+        text = words.pull(error)
         self._recorder.warning("Failed", wanted.place, f'Failed to pull image "{wanted.reference}": {text}')
         reason, message = "ErrImagePull", text
-        for one in NAMED:
-            if str(error).startswith(one):
+        for one, what in NAMED.items():
+            if text.startswith(one):
                 reason = one
-                what = "registry is unavailable" if one == NAMED[0] else "signature validation failed"
-                rest = str(error).removeprefix(one).removeprefix(":").strip()
-                message = f"image pull failed for {wanted.reference} because the {what}" + (
-                    f": {rest}" if rest else "."
-                )
+                message = f"image pull failed for {wanted.reference} because the {what}"
+                message += text.removeprefix(one)
         self._errors[wanted.reference] = f"{reason}: {message}"
         raise ImageError(reason, message) from error

@@ -39,6 +39,7 @@ async def start(
     _obey_backoff(pod, container, seen)
     place = pod.manifest.place(container)
     with step("start container", f"{pod.manifest.name}/{container.name}"):
+        _check_image_volumes(pod, container)
         image = await _image(pod, container)
         attempt = await asyncio.to_thread(next_attempt, pod, container.name, seen)
         try:
@@ -88,6 +89,16 @@ def _obey_backoff(pod: PodContext, container: AnyContainer, seen: Seen) -> None:
         waiting = restarts.crash_loop(pod.manifest, container.name, pod.crashes.get(key))
         raise Failure(waiting.reason, waiting.message)
     pod.crashes.next(key, pod.ended_at(last))
+
+
+def _check_image_volumes(pod: PodContext, container: AnyContainer) -> None:
+    """Each image that is not there is told; the last one is why the container waits."""
+    names = [one.name for one in container.volumeMounts or []]
+    faults = [pod.volume_faults[name] for name in names if name in pod.volume_faults]
+    for fault in faults:
+        pod.recorder.warning("Failed", pod.manifest.place(container), f"Error: {fault.reason}")
+    if faults:
+        raise ImageError(faults[-1].reason, faults[-1].message)
 
 
 async def _image(pod: PodContext, container: AnyContainer) -> cri.Image:

@@ -105,7 +105,7 @@ async def _bring_up(
 ) -> None:
     # As the manifest says now: resources may have changed since the sandbox was made.
     pod.sandbox_config = _sandbox_config(pod, todo.sandbox_attempt)
-    await _image_volumes(pod, done)
+    await _image_volumes(pod)
     for name in todo.ephemeral:
         await _start(pod, name, seen, sandbox_id, done, tell)
     for name in todo.init:
@@ -121,9 +121,11 @@ async def _bring_up(
 
 
 async def _reset(pod: PodContext, seen: Seen, one: Reset) -> None:
+    """Nobody has any grace, and the logs stay: they tell how often a container was started."""
     if one.running:
-        await deletion.kill_container(pod, one.name, one.container_id)
-    await collection.remove_containers(pod, [each for each in seen.containers if each.id == one.container_id])
+        await deletion.kill_container(pod, one.name, one.container_id, message="killing", override=0)
+    found = [each for each in seen.containers if each.id == one.container_id]
+    await collection.remove_containers(pod, found, keep_logs=True)
 
 
 async def _prepare(pod: PodContext, done: Round) -> bool:
@@ -202,7 +204,7 @@ def update_facts(pod: PodContext, seen: Seen) -> None:
         )
 
 
-async def _image_volumes(pod: PodContext, done: Round) -> None:
+async def _image_volumes(pod: PodContext) -> None:
     missing = pull_secrets.missing(pod.manifest)
     if missing:
         pod.recorder.warning(
@@ -218,11 +220,12 @@ async def _image_volumes(pod: PodContext, done: Round) -> None:
         try:
             image = await pod.images.ensure(pod.manifest, wanted, pod.sandbox_config)
         except ImageError as error:
-            pod.recorder.warning("Failed", "", f"Error: {error.reason}")
+            # The containers that mount it fail of it, each in its turn.
             pod.volume_images.pop(volume.name, None)
-            done.retry()
+            pod.volume_faults[volume.name] = error
             continue
         pod.volume_images[volume.name] = image.id
+        pod.volume_faults.pop(volume.name, None)
 
 
 async def _start(

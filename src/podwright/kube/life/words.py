@@ -13,6 +13,11 @@ def rpc(error: BaseException) -> str:
     return f"rpc error: code = {code(error)} desc = {error}"
 
 
+def pull(error: BaseException) -> str:
+    """The same of a pull: there a kubelet leaves out the code that says nothing."""
+    return str(error) if code(error) == "Unknown" else rpc(error)
+
+
 def code(error: BaseException) -> str:
     """The name of the gRPC status code that the error has on the wire."""
     kind = type(error)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from podwright.errors import InvalidArgument
 from podwright.images import references
 from podwright.kube import models
 from podwright.kube.models import AnyContainer, Container, Lifecycle, Pod, PodSpec, Probe, Volume
-from podwright.kube.requests import resources
+from podwright.kube.requests import quantities, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,10 +153,10 @@ def _fill_pod_resources(spec: PodSpec) -> None:
     requests, limits = dict(own.requests or {}), dict(own.limits or {})
     for name in _names(spec, "limits"):
         if name.startswith(resources.HUGE_PAGES) and name not in requests and name not in limits:
-            limits[name] = _quantity(resources.containers_amount(spec, "limits", name))
+            limits[name] = quantities.of_containers(spec, "limits", name)
     if limits:
         for name in _names(spec, "requests") & set(resources.OF_PODS) - requests.keys():
-            requests[name] = _quantity(resources.containers_amount(spec, "requests", name))
+            requests[name] = quantities.of_containers(spec, "requests", name)
         of_limits = {name: limit for name, limit in limits.items() if resources.is_of_pods(name)}
         requests = {**of_limits, **requests}
     own.requests, own.limits = requests or None, limits or None
@@ -167,8 +166,3 @@ def _names(spec: PodSpec, side: str) -> set[str]:
     """Of the resources that containers speak of."""
     every: list[Container] = [*(spec.initContainers or []), *spec.containers]
     return {name for one in every for name in getattr(one.resources, side, None) or {}}
-
-
-def _quantity(amount: Fraction) -> str:
-    """Thousandths are as fine as quantities of pods get."""
-    return str(amount) if amount.denominator == 1 else f"{resources.milli_cpu(amount)}m"

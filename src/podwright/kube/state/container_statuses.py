@@ -129,6 +129,10 @@ def _converted(
         status.stopSignal = cri.Signal.Name(told.stop_signal)
     was = old.state if old is not None and old.state is not None else ContainerState()
     if old is not None:
+        # Of a pod that was started again in place the runtime has only the newest attempts.
+        status.restartCount = max(status.restartCount, old.restartCount)
+        if seen.running and was.terminated is not None and old.restartCount >= seen.restart_count:
+            status.restartCount = old.restartCount + 1
         if old.containerID != status.containerID and was.terminated is not None:
             status.lastState = ContainerState(terminated=was.terminated)
         elif old.lastState is not None and old.lastState.terminated is not None:

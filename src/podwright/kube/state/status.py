@@ -17,9 +17,9 @@ from podwright.kube.models import (
 )
 from podwright.kube.node import Node, PodFacts
 from podwright.kube.probes.results import Results
-from podwright.kube.requests.quantities import all_canonical
+from podwright.kube.requests import quantities
 from podwright.kube.requests.resources import qos_class
-from podwright.kube.state import container_statuses
+from podwright.kube.state import actual_resources, container_statuses
 from podwright.kube.state.conditions import conditions
 from podwright.kube.state.container_statuses import LOST, LOST_AT_END, LOST_EXIT, Sources, moment
 from podwright.kube.state.phase import FINAL, phase
@@ -77,10 +77,12 @@ def pod_status(
     _set_addresses(manifest, status, old, seen, node, facts)
     level = manifest.spec.resources
     if level is not None and (level.requests or level.limits):
-        status.resources = ResourceRequirements(
-            requests=all_canonical(level.requests) or None, limits=all_canonical(level.limits) or None
-        )
-        status.allocatedResources = all_canonical(level.requests) or None
+        running = old.phase == "Running"
+        status.resources = actual_resources.of_pod(manifest) if running else ResourceRequirements(
+            requests=quantities.of_pod(manifest.spec, "requests") or None,
+            limits=quantities.of_pod(manifest.spec, "limits") or None,
+        )  # fmt: skip
+        status.allocatedResources = quantities.of_pod(manifest.spec, "requests") or None
     status.conditions = conditions(
         manifest, seen, _all(status), status.phase or "",
         earlier=old.conditions or [], now=moment(now),
