@@ -143,6 +143,14 @@ def test_image_volumes_keep_their_content(client: Client, tmp_path: Path) -> Non
     assert covered.sh("ls /home/app") == "mine"
 
 
+def test_statuses_tell_which_image_a_volume_is(client: Client) -> None:
+    asked = client.image("entry")
+    asked.image_ref = "sha256:of-nothing"
+    mounted = cri.Mount(container_path="/image", image=asked, readonly=True)
+    [shown] = client.pod().run(mounts=[mounted]).status().mounts
+    assert (shown.image.image, shown.image.image_ref) == (asked.image, client.registry.ids["entry"])
+
+
 def test_recursive_read_only_is_honest(client: Client, outside: Path) -> None:
     pod = client.pod()
     wrong = mount(outside, "/data", recursive_read_only=True)

@@ -16,6 +16,7 @@ from podwright.core import checkpoints, validate
 from podwright.core.creations import Making
 from podwright.core.ends import LIVING, never_ran, record_exit, started
 from podwright.core.ground import Ground
+from podwright.core.images import with_volume_images
 from podwright.core.records import ContainerRecord, SandboxRecord
 from podwright.core.starting import Start
 from podwright.core.states import ContainerEvent, ContainerState, SandboxState
@@ -110,6 +111,7 @@ class Containers:
         if checkpoint is not None:
             checkpoints.check_mounts(checkpoint, config, image)
         stop_signal, _, _ = effective_stop_signal(config.stop_signal, image.stop_signal)
+        config = await with_volume_images(ground.engine.images, config)
         if id := await ground.creations.join(name, key):
             return id
         # From here to the reservation nothing awaits: of two requests the first gets the name.

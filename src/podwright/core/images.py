@@ -1,4 +1,4 @@
-"""The rules of the image calls: what is echoed, which credentials count."""
+"""The rules of the image calls: what is echoed, which credentials count; which images a container mounts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from podwright.core.ground import Ground
 from podwright.core.words import json_texts
-from podwright.engines.base import Credentials, Image
+from podwright.engines.base import Credentials, Image, ImageService
 from podwright.errors import InvalidArgument
 from podwright.images.references import full_name, parse, parse_local
 from podwright.wire import cri_pb2 as cri
@@ -82,6 +82,20 @@ def image_message(image: Image) -> cri.Image:
     else:
         message.username = user
     return message
+
+
+async def with_volume_images(images: ImageService, config: cri.ContainerConfig) -> cri.ContainerConfig:
+    """`config` with the ids of the images that it mounts as their `image_ref`: statuses tell them (KEP-5365),
+    and a tag that moves meanwhile changes nothing. An image that is not here is the engine's to refuse."""
+    if not any(mount.image.image for mount in config.mounts):
+        return config
+    resolved = cri.ContainerConfig()
+    resolved.CopyFrom(config)
+    for mount in resolved.mounts:
+        if mount.image.image:
+            image = await images.find(mount.image.image)
+            mount.image.image_ref = image.id if image else ""
+    return resolved
 
 
 def credentials_for(reference: str, auth: cri.AuthConfig) -> Credentials | None:

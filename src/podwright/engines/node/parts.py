@@ -107,7 +107,7 @@ class Made:
         shown = await self._images.show(
             self._container.sandbox,
             self._container.id,
-            wanted.image.image,
+            wanted.image.image_ref or wanted.image.image,
             wanted.image_sub_path,
             f"config.mounts[{place}].image",
             self._ids,
