@@ -7,7 +7,6 @@ A source keeps the tree it was read from, so that one setting of it can be chang
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import posixpath
 import re
@@ -209,7 +208,8 @@ class CriSource:
 def message(tree: Mapping[str, Any], kind: M, name: str) -> M:
     """`tree` as a message. InvalidArgument names the field that it does not have, or that is of another type.
 
-    The value of an environment variable is bytes, base64 in JSON; older clients write it as it is.
+    The value of an environment variable is bytes, but text in JSON (KeyValue.MarshalJSON of k8s.io/cri-api):
+    what looks like base64 is meant so.
     """
     if isinstance(kind, cri.ContainerConfig):
         tree = {**tree, **({"envs": list(_envs(tree["envs"]))} if tree.get("envs") else {})}
@@ -224,18 +224,9 @@ def message(tree: Mapping[str, Any], kind: M, name: str) -> M:
 def _envs(envs: Any) -> Iterator[Any]:
     for each in envs if isinstance(envs, list) else ():
         value = each.get("value") if isinstance(each, Mapping) else None
-        if isinstance(value, str) and not _is_base64_text(value):
+        if isinstance(value, str):
             each = {**each, "value": base64.b64encode(value.encode()).decode()}
         yield each
-
-
-def _is_base64_text(value: str) -> bool:
-    """Whether `value` decodes to text: "test" is base64, too, but of no text."""
-    try:
-        base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return False
-    return True
 
 
 def _read_tree(path: str) -> Mapping[str, Any]:

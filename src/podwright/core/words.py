@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from podwright.engines.base import Json
@@ -21,6 +22,26 @@ def json_texts(values: Mapping[str, Json]) -> dict[str, str]:
 
 
 def as_asked(config: Message) -> Json:
-    """A configuration as the client sent it, in the form that crictl reads; fields that are not set are left
-    out."""
-    return MessageToDict(config, preserving_proto_field_name=True)
+    """A configuration as the client sent it, in the form that crictl reads and prints (that of k8s.io/cri-api
+    in Go): fields that are not set are left out, numbers of 64 bits are numbers, values of variables text."""
+    return {field.name: _shown(field, value) for field, value in config.ListFields()}
+
+
+def _shown(field: FieldDescriptor, value: Any) -> Json:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        inner = field.message_type.fields_by_name["value"]
+        return {str(key): _single(inner, each) for key, each in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Message):
+        return [_single(field, each) for each in value]
+    return _single(field, value)
+
+
+def _single(field: FieldDescriptor, value: Any) -> Json:
+    if isinstance(value, Message):
+        return as_asked(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return known.name if known is not None else int(value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value
