@@ -85,3 +85,19 @@ def test_host_names() -> None:
 def test_a_full_name_that_the_kernel_cannot_hold_is_refused() -> None:
     with pytest.raises(SandboxConfigError, match=r"64 characters is the max, 73 characters requested"):
         dns.hostname(pod(hostname="h" * 46, subdomain="s", setHostnameAsFQDN=True), CLUSTERED)
+
+
+def test_what_is_left_out_is_told() -> None:
+    servers = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    searches = [f"{'x' * 60}.test" if not number else f"{number}.test" for number in range(32)]
+    found = pod(dnsConfig={"nameservers": servers, "searches": searches})
+    nameservers, search = dns.exceeded(found, CLUSTERED)
+    assert nameservers == (
+        "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line"
+        " is: 10.96.0.10 192.0.2.1 192.0.2.2"
+    )
+    assert search == (
+        "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+        + " ".join(dns.resolver(found, CLUSTERED).searches)
+    )
+    assert dns.exceeded(pod(), CLUSTERED) == []

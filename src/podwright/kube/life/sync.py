@@ -18,7 +18,7 @@ from podwright.kube.life.images import Wanted
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import AnyContainer, Pod, ResourceRequirements
 from podwright.kube.node import PodFacts
-from podwright.kube.requests import translate
+from podwright.kube.requests import dns, translate
 from podwright.kube.requests.resources import sandbox_resources
 from podwright.kube.rules import actions
 from podwright.kube.rules.action_types import Actions, Reset
@@ -159,6 +159,8 @@ async def _purge_init(pod: PodContext, seen: Seen) -> None:
 
 
 def _sandbox_config(pod: PodContext, attempt: int) -> cri.PodSandboxConfig:
+    for complaint in dns.exceeded(pod.manifest, pod.node):
+        pod.recorder.warning("DNSConfigForming", "", complaint)
     return translate.sandbox_config(pod.manifest, pod.node, pod.facts, str(pod.directory.logs_root), attempt)
 
 

@@ -45,23 +45,28 @@ def resolver(manifest: Manifest, node: Node) -> cri.DNSConfig:
 
     ClusterFirst on a node without cluster_dns is Default, as with a kubelet that has no clusterDNS.
     """
-    config = _base(manifest, node)
-    own = manifest.spec.dnsConfig
-    if own is not None:
-        options = dict(_option(one) for one in config.options)
-        options |= {option.name or "": option.value or "" for option in own.options or []}
-        config = cri.DNSConfig(
-            servers=dict.fromkeys([*config.servers, *(own.nameservers or [])]),
-            searches=dict.fromkeys([*config.searches, *(own.searches or [])]),
-            options=[f"{name}:{value}" if value else name for name, value in options.items()],
+    config = _merged(manifest, node)
+    return cri.DNSConfig(
+        servers=config.servers[:MAX_NAMESERVERS], searches=_searches(config), options=config.options
+    )
+
+
+def exceeded(manifest: Manifest, node: Node) -> list[str]:
+    """What was left out of the resolver, in the words of the event DNSConfigForming."""
+    config, found = _merged(manifest, node), []
+    if len(config.servers) > MAX_NAMESERVERS:
+        line = " ".join(config.servers[:MAX_NAMESERVERS])
+        found.append(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line"
+            f" is: {line}"
         )
-    del config.servers[MAX_NAMESERVERS:]
-    searches = [one for one in config.searches[:MAX_SEARCHES] if len(one) <= MAX_SEARCH]
-    while len(" ".join(searches)) > MAX_SEARCH_TEXT:
-        searches.pop()
-    del config.searches[:]
-    config.searches.extend(searches)
-    return config
+    searches = _searches(config)
+    if searches != list(config.searches):
+        found.append(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line"
+            f" is: {' '.join(searches)}"
+        )
+    return found
 
 
 def lacks_cluster_dns(manifest: Manifest, node: Node) -> bool:
@@ -97,6 +102,29 @@ def full_name(manifest: Manifest, node: Node) -> str:
         return ""
     domain = node.cluster_domain or DEFAULT_DOMAIN
     return f"{short_name(manifest)}.{spec.subdomain}.{manifest.namespace}.svc.{domain}"
+
+
+def _merged(manifest: Manifest, node: Node) -> cri.DNSConfig:
+    """All that is wanted."""
+    config = _base(manifest, node)
+    own = manifest.spec.dnsConfig
+    if own is None:
+        return config
+    options = dict(_option(one) for one in config.options)
+    options |= {option.name or "": option.value or "" for option in own.options or []}
+    return cri.DNSConfig(
+        servers=dict.fromkeys([*config.servers, *(own.nameservers or [])]),
+        searches=dict.fromkeys([*config.searches, *(own.searches or [])]),
+        options=[f"{name}:{value}" if value else name for name, value in options.items()],
+    )
+
+
+def _searches(config: cri.DNSConfig) -> list[str]:
+    """Those that fit."""
+    found = [one for one in config.searches[:MAX_SEARCHES] if len(one) <= MAX_SEARCH]
+    while len(" ".join(found)) > MAX_SEARCH_TEXT:
+        found.pop()
+    return found
 
 
 def _base(manifest: Manifest, node: Node) -> cri.DNSConfig:
