@@ -109,6 +109,38 @@ async def test_a_second_server_on_the_same_state_is_refused(podwright: Podwright
     assert not (tmp_path / "run" / "podwright.sock").exists()
 
 
+async def test_a_server_waits_for_a_command_that_has_the_state_and_says_for_whom(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from podwright.state.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    root, socket = tmp_path / "root", tmp_path / "run" / "podwright.sock"
+    pipe = subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, root, "podwright", "exec", "web", "a b", stdin=pipe, stdout=pipe
+    )
+    serve = (*PROGRAM, *_options(tmp_path), "serve")
+    server = None
+    try:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert await asyncio.wait_for(holder.stdout.readline(), 30)
+        server = await asyncio.create_subprocess_exec(*serve, stdout=pipe, stderr=pipe)
+        assert server.stdout is not None and server.stderr is not None
+        said = (await asyncio.wait_for(server.stderr.readline(), 30)).decode()
+        who = f"pid {holder.pid}, `podwright exec web 'a b'`"
+        assert said.endswith(f"WARNING podwright: waiting for who has {root}: {who}\n")
+        assert not socket.exists()
+        holder.stdin.close()
+        assert b" serves " in await asyncio.wait_for(server.stdout.readline(), 30)
+        server.terminate()
+        assert await asyncio.wait_for(server.wait(), 30) == 0
+    finally:
+        for child in (holder, server):
+            if child is not None and child.returncode is None:
+                child.kill()
+                await child.wait()
+
+
 async def test_doctor_tells_of_the_host_and_of_each_handler(podwright: Podwright) -> None:
     done = await podwright("doctor", "-o", "json")
     report = json.loads(done.stdout)

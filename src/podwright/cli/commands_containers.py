@@ -61,7 +61,8 @@ def logs(
     context: typer.Context,
     container: Container,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the container has ended.")
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the container has ended."),
     ] = False,
     tail: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the last N lines.")] = None,
     since: Annotated[
@@ -74,7 +75,10 @@ def logs(
         bool, typer.Option("--previous", "-p", help="What the attempt before the last restart has written.")
     ] = False,
 ) -> None:
-    """Print what a container has written, rotated files included."""
+    """Print what a container has written, rotated files included.
+
+    With -f exits with 1 when the server goes away meanwhile.
+    """
     from podwright.cli import logs as room
 
     wanted = room.Wanted(follow, tail, since, timestamps, previous)

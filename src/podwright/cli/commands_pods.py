@@ -189,7 +189,7 @@ def port_forward(
 ) -> None:
     """Make ports of a pod reachable here, until Ctrl-C.
 
-    They are those of its own localhost.
+    They are those of its own localhost. Exits with 1 when the pod has ended, or the server has.
     """
     from podwright.cli import forward
 

@@ -12,17 +12,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podwright.cli.find import find
+from podwright.cli.find import Found, find
 from podwright.cli.output import in_words
 from podwright.engines.streams import Connection
-from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError, Unavailable
+from podwright.errors import FailedPrecondition, InvalidArgument, NotFound, PodwrightError, Unavailable
+from podwright.wire import cri_pb2 as cri
 
 if TYPE_CHECKING:
+    from podwright.api import Cri
     from podwright.cli.door import Door
     from podwright.streaming.client import Forwarding, Options
 
 LOCALHOST = ("127.0.0.1", "::1")
 READ_SIZE = 1 << 16
+POLL = 1.0
+"""Seconds between two looks whether the pod is there still: a CRI without events has no other way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ async def port_forward(
     door: Door, word: str, ports: Sequence[str], addresses: Sequence[str], options: Options
 ) -> None:
     """Listen at each of `addresses` for each of `ports` ("8080:80", "80", ":80"), and carry every connection
-    to the pod that `word` names. Returns after SIGINT or SIGTERM."""
+    to the pod that `word` names. Returns after SIGINT or SIGTERM; FailedPrecondition when the pod has ended,
+    Unavailable when the server goes away and does not come back."""
     from podwright.cli.share import lasting
     from podwright.streaming.client import forwarding
 
@@ -54,7 +59,29 @@ async def port_forward(
             forwarding(runtime, pod.id, [each.remote for each in pairs], options) as tunnel,
             _listening(tunnel, pairs, addresses),
         ):
-            await over.wait()
+            watch = asyncio.ensure_future(_until_gone(runtime, pod))
+            left = asyncio.ensure_future(over.wait())
+            try:
+                await asyncio.wait([watch, left], return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    watch.result()
+            finally:
+                watch.cancel()
+                left.cancel()
+                await asyncio.gather(watch, left, return_exceptions=True)
+
+
+async def _until_gone(runtime: Cri, pod: Found) -> None:
+    """Raise what the connections to come would fail with. Those of a server that starts anew do not."""
+    request = cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id)
+    while True:
+        try:
+            state = (await runtime.pod_sandbox_status(request)).status.state
+        except NotFound:
+            state = cri.SANDBOX_NOTREADY
+        if state != cri.SANDBOX_READY:
+            raise FailedPrecondition(f"pod {pod.title} has ended")
+        await asyncio.sleep(POLL)
 
 
 def pair(text: str) -> Pair:

@@ -36,7 +36,8 @@ class Wanted:
 
 
 async def logs(door: Door, word: str, wanted: Wanted) -> None:
-    """Print the log; each stream to its own. With `follow`, until the container has ended."""
+    """Print the log; each stream to its own. With `follow`, until the container has ended; Unavailable when
+    the server goes away meanwhile and does not come back."""
     from podwright.logs import reader
     from podwright.logs.lines import moment
 
@@ -58,6 +59,8 @@ async def logs(door: Door, word: str, wanted: Wanted) -> None:
             out.write(stamp + line.text + (b"" if line.partial else b"\n"))
             if follow:
                 out.flush()
+        if watch is not None:
+            await watch
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -85,10 +88,12 @@ async def _previous(runtime: Cri, container: Found, status: cri.ContainerStatus)
 
 
 async def _watch(door: Door, id: str, ended: asyncio.Event) -> None:
-    """Set `ended` when the container has ended or is gone. A server that goes away ends it, too.
+    """Set `ended` when the container has ended or is gone, and when nobody can tell any more: Unavailable.
 
     The log may be followed for days: meanwhile the state belongs to others.
     """
+    from podwright.cli.share import lasting
+
     try:
         while True:
             async with door.cri() as runtime:
@@ -96,11 +101,18 @@ async def _watch(door: Door, id: str, ended: asyncio.Event) -> None:
                 answer = await runtime.container_status(request)
                 if answer.status.state not in _MAY_WRITE:
                     return
-                if door.answering():
-                    await _look(runtime, id)
+                if server := door.server():
+                    async with lasting(door, server) as same:
+                        await _look(same, id)
                     return
+                if door.neighbour():
+                    try:
+                        await _look(runtime, id)
+                        return
+                    except Unavailable:
+                        continue  # that run has left: the state is another's now, or nobody's
             await _death(answer.info)
-    except (NotFound, Unavailable):
+    except NotFound:
         pass
     finally:
         ended.set()

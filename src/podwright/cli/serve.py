@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 2.0
-"""Seconds that a command like ps may have the state still. A server does not queue for longer."""
+"""Seconds that another process may have the state still once the socket is there."""
+PAUSE = 0.05
+"""Seconds between two looks whether it is free."""
+SILENCE = 1.0
+"""Seconds of waiting for a command that nobody needs to hear of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,8 @@ def serve(door: Door, log_level: str, fake: FakeOptions, manifests: Path | None 
     if config.engine == "fake":
         main = _serve_fake(config, fake, served, directory)
     else:
-        from podwright.server.serve import serve as run
-
         _refuse(config, fake)
-        main = run(
-            config.listen, door.house(PATIENCE), ready=_say(served), beside=_keeping(config, directory)
-        )
+        main = _serve(door, config, served, directory)
     try:
         import uvloop
     except ImportError:
@@ -83,6 +83,37 @@ def _keeping(config: Config, directory: Path | None, clock: Clock | None = None)
     from podwright.kube.static.keeper import Keeper
 
     return lambda runtime: Keeper(runtime, directory, config, clock=clock or SYSTEM)
+
+
+async def _serve(door: Door, config: Config, served: str, directory: Path | None) -> None:
+    from podwright.server.serve import serve as run
+
+    await _when_free(config.root_path)
+    beside = _keeping(config, directory)
+    await run(config.listen, door.house(PATIENCE), ready=_say(served), beside=beside)
+
+
+async def _when_free(root: Path) -> None:
+    """Wait for a command that has the state, however long, and say so. The socket comes later: whoever wants
+    something of that command's pods meanwhile must find the command and not a server that cannot answer.
+
+    Another server is not waited for: two on one state are a mistake, which its refusal tells.
+    """
+    from podwright.state.lock import Taken, locked
+
+    loop = asyncio.get_running_loop()
+    begun, told = loop.time(), 0
+    while True:
+        try:
+            with locked(root):
+                return
+        except Taken as taken:
+            if not taken.command or "serve" in taken.command:
+                return
+            if told != taken.pid and loop.time() - begun > SILENCE:
+                told = taken.pid
+                logging.getLogger("podwright").warning("waiting for who has %s: %s", root, taken.holder())
+        await asyncio.sleep(PAUSE)
 
 
 def _serve_fake(
