@@ -18,6 +18,7 @@ import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def prepared(
     insecure = domain in config.insecure_registries or is_loopback(domain)
     async with AsyncExitStack() as stack:
         # skopeo unpacks archives there, and is killed rather than asked to go.
-        stack.push_async_callback(asyncio.to_thread, shutil.rmtree, home, ignore_errors=True)
+        stack.push_async_callback(asyncio.to_thread, partial(shutil.rmtree, home, ignore_errors=True))
         _furnish(home, config)
         gate = None
         if isinstance(source, Reference) and credentials is not None and credentials.registry_token:
