@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, Pod, rejected
+from tests.behaviour.client import Client, Container, Pod, rejected
 
 
 def _output(pod: Pod, config: cri.ContainerConfig) -> str:
@@ -64,6 +66,32 @@ def test_environment_values_are_never_altered(client: Client) -> None:
     # An OCI specification is JSON and cannot carry other bytes: refused, not replaced.
     with rejected(StatusCode.INVALID_ARGUMENT, "BYTES"):
         container.pod.create("/bin/true", env={"BYTES": b"\xff\xfe"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"envs": [cri.KeyValue(key="ONE"), cri.KeyValue(key="ZERO", value=b"a\0b")]}, "envs[1]: 'ZERO'"),
+        ({"envs": [cri.KeyValue(key="ZE\0RO", value=b"1")]}, "envs[0]"),
+        ({"args": ["-c", "a\0b"]}, "args[1]"),
+        ({"working_dir": "/tmp\0"}, "working_dir"),
+    ],
+    ids=["value", "key", "argument", "directory"],
+)
+def test_a_zero_byte_is_refused_by_name(client: Client, fields: dict[str, Any], named: str) -> None:
+    pod = client.pod()
+    config = pod.container_config("/bin/true")
+    config.MergeFrom(cri.ContainerConfig(**fields))
+    with rejected(StatusCode.INVALID_ARGUMENT, f"config.{named}"):
+        pod.create(config=config)
+
+
+def test_a_zero_byte_in_a_command_to_execute_is_refused(container: Container) -> None:
+    argv = ["echo", "a\0b"]
+    with rejected(StatusCode.INVALID_ARGUMENT, "cmd[1]"):
+        container.runtime.ExecSync(cri.ExecSyncRequest(container_id=container.id, cmd=argv))
+    with rejected(StatusCode.INVALID_ARGUMENT, "cmd[1]"):
+        container.runtime.Exec(cri.ExecRequest(container_id=container.id, cmd=argv, stdout=True))
 
 
 @pytest.mark.parametrize(

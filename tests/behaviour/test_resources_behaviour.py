@@ -173,6 +173,8 @@ IMPOSSIBLE = pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"cpu_shares": -1}, "cpu_shares"),
+        ({"cpu_shares": 1}, "cpu_shares"),
+        ({"cpu_shares": 262_145}, "cpu_shares"),
         ({"cpu_period": 10}, "cpu_period"),
         ({"cpu_quota": 10}, "cpu_quota"),
         ({"memory_limit_in_bytes": -2}, "memory_limit_in_bytes"),

@@ -244,6 +244,7 @@ class Containers:
         require_running(record)
         if not request.cmd:
             raise InvalidArgument("cmd", "no command specified")
+        validate.argv(request.cmd, "cmd")
         if request.timeout < 0:
             raise InvalidArgument("timeout", f"{request.timeout} s is negative")
         result = await self._ground.engine.exec_sync(

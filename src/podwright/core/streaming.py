@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from podwright.core import validate
 from podwright.core.containers import Containers, require_ready, require_running
 from podwright.core.ground import Ground
 from podwright.core.records import ContainerRecord, SandboxRecord
@@ -57,6 +58,7 @@ class Streaming:
         _check_streams(request)
         if not request.cmd:
             raise InvalidArgument("cmd", "no command specified")
+        validate.argv(request.cmd, "cmd")
         return await giver.url(asked)
 
     async def attach_url(self, request: cri.AttachRequest) -> str:
@@ -90,6 +92,7 @@ class Streaming:
         record = self._running(container_id)
         if not argv:
             raise InvalidArgument("cmd", "no command specified")
+        validate.argv(argv, "cmd")
         with self._operations.open("ExecSession", record.id):
             return await self._ground.engine.exec(record.seen_by_engine(), list(argv), streams)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from podwright.errors import InvalidArgument
 from podwright.wire import cri_pb2 as cri
@@ -68,7 +68,20 @@ def container_config(config: cri.ContainerConfig, field: str = "config") -> None
         )
     if ".." in config.log_path.split("/"):
         raise InvalidArgument(f"{field}.log_path", f"{config.log_path!r} leaves the sandbox's log_directory")
+    for name in ("command", "args"):
+        argv(getattr(config, name), f"{field}.{name}")
+    argv([config.working_dir], f"{field}.working_dir", whole=True)
+    for at, each in enumerate(config.envs):
+        if "\0" in each.key or b"\0" in each.value:
+            raise InvalidArgument(f"{field}.envs[{at}]", f"{each.key!r}: {_NUL}")
     resources(config.linux.resources, f"{field}.linux.resources")
+
+
+def argv(words: Sequence[str], field: str, *, whole: bool = False) -> None:
+    """What execve(2) can be given. `whole`: the field is one word and no list."""
+    for at, word in enumerate(words):
+        if "\0" in word:
+            raise InvalidArgument(field if whole else f"{field}[{at}]", _NUL)
 
 
 def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
@@ -76,7 +89,7 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
     for name, least, most in (
         ("cpu_period", 1_000, 1_000_000),
         ("cpu_quota", 1_000, _MOST),
-        ("cpu_shares", 0, _MOST),
+        ("cpu_shares", 2, 262_144),
         ("memory_limit_in_bytes", 0, _MOST),
         ("memory_swap_limit_in_bytes", 0, _MOST),
     ):
@@ -112,6 +125,7 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
             raise InvalidArgument(f"{field}.unified[{file[:64]}]", "is no file of cgroup v2")
 
 
+_NUL = "has a zero byte, with which a text ends for the kernel"
 _HOST_NAME_MAX = 64
 """sethostname(2)."""
 _MOST = (1 << 63) - 1
