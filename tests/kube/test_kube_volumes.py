@@ -498,7 +498,7 @@ def test_an_image_has_to_be_there_first(here: Node, directory: PodDirectory) -> 
 
 
 def test_the_hosts_file_is_written_in_place(here: Node, directory: PodDirectory) -> None:
-    made = pod([], hostAliases=[{"ip": "10.0.0.1", "hostnames": ["a", "b"]}])
+    made = pod([], hostAliases=[{"ip": "10.0.0.1", "hostnames": ["a", "b"]}, {"ip": "10.0.0.2"}])
     before = os.umask(0o077)
     try:
         hosts.write(made, here, FACTS, directory)
@@ -510,7 +510,7 @@ def test_the_hosts_file_is_written_in_place(here: Node, directory: PodDirectory)
     hosts.write(made, here, replace(FACTS, ips=("10.1.2.4", "fd00::4")), directory)
     assert directory.hosts.stat().st_ino == inode
     text = directory.hosts.read_text()
-    assert "10.1.2.4\tp\nfd00::4\tp\n\n# Entries added by HostAliases.\n10.0.0.1\ta\tb\n" in text
+    assert "10.1.2.4\tp\nfd00::4\tp\n\n# Entries added by HostAliases.\n10.0.0.1\ta\tb\n10.0.0.2\t\n" in text
     assert "x" * 10 not in text
     on_host = pod([], hostNetwork=True, hostAliases=[{"ip": "10.0.0.1", "hostnames": ["a"]}])
     assert hosts.content(on_host, here, FACTS, b"1.2.3.4 host\n") == (

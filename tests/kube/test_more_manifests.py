@@ -307,3 +307,9 @@ def test_whatever_stands_at_a_field_is_taken_or_refused_and_nothing_else() -> No
             refused += 1
             assert str(error)
     assert 500 < refused < 2000
+
+
+def test_a_limit_that_is_none_is_told_once() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        manifest.from_dict(pod({"resources": {"limits": {"cpu": "1 core"}}}), "x")
+    assert str(caught.value).count("1 core") == 1

@@ -50,5 +50,5 @@ def _aliases(manifest: Manifest) -> str:
     aliases = manifest.spec.hostAliases or []
     if not aliases:
         return ""
-    lines = ["\t".join([alias.ip, *(alias.hostnames or [])]) + "\n" for alias in aliases]
+    lines = [f"{alias.ip}\t" + "\t".join(alias.hostnames or []) + "\n" for alias in aliases]
     return "\n# Entries added by HostAliases.\n" + "".join(lines)

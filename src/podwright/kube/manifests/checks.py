@@ -94,6 +94,8 @@ def amounts(place: str, sides: dict[str, dict[str, object] | None], allowed: Seq
     found: dict[tuple[str, str], Fraction] = {}
     for side in ("limits", "requests"):
         for name, value in (sides.get(side) or {}).items():
+            if side == "requests" and (sides.get("limits") or {}).get(name) == value:
+                continue  # it was taken from the limit, or might have been
             where = f"{place}.{side}[{name}]"
             huge = name.startswith(resources.HUGE_PAGES)
             if not any(name == one or (one.endswith("-") and name.startswith(one)) for one in allowed):
