@@ -181,7 +181,7 @@ def test_refresh_leaves_other_volumes_alone(here: Node, directory: PodDirectory)
 @pytest.mark.parametrize(
     ("volume", "fault"),
     [
-        (config(items=[{"key": "no", "path": "x"}]), "references non-existent config key: no"),
+        (config(items=[{"key": "no", "path": "x"}]), ": configmap references non-existent config key: no"),
         (config(items=[{"key": "key", "path": "../x"}]), r"must not contain '\.\.'"),
         ({"name": "v", "secret": {"secretName": "s"}}, 'secret "s" not found'),
         (

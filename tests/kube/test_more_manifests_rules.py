@@ -4,10 +4,14 @@ as a whole, or said in a place where few look for it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from podwright.kube import volumes
+from podwright.kube.files import termination
+from podwright.kube.files.directory import PodDirectory
 from podwright.kube.manifests import defaults, manifest
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ResourceFieldSelector
@@ -184,3 +188,26 @@ def test_what_a_container_has_of_its_pod_is_in_its_status() -> None:
     told.resources.linux.CopyFrom(resources.container_resources(made, main, NODE))
     found = actual_resources.of(main, told)
     assert (found.requests, found.limits) == ({"memory": "32Mi", "cpu": "1"}, {"memory": "64Mi", "cpu": "1"})
+
+
+def test_which_paths_are_tidied_and_which_are_not(tmp_path: Path) -> None:
+    mounts = [
+        {"name": "host", "mountPath": "/a//b/"},
+        {"name": "disk", "mountPath": "rel//c/."},
+        {"name": "host", "mountPath": "/etc/hosts/"},
+    ]
+    made = pod(
+        container("main", volumeMounts=mounts, terminationMessagePath="//words/./x/"),
+        volumes=[{"name": "host", "hostPath": {"path": "/srv//h/"}}, {"name": "disk"}],
+    )
+    directory = PodDirectory.below(tmp_path, made.namespace, made.name, made.uid)
+    found = volumes.planned_mounts(made, made.containers[0], NODE, FACTS, directory, {})
+    assert [one.container_path for one in found] == [
+        "/a//b/", "/rel/c", "/etc/hosts/", "/etc/hosts", "/words/x",
+    ]  # fmt: skip
+    assert found[0].host_path == "/srv//h/"
+    ended = cri.ContainerStatus(state=cri.CONTAINER_EXITED, mounts=[found[-1]])
+    ended.annotations[termination.PATH] = "//words/./x/"
+    ended.mounts[0].host_path = str(tmp_path / "x")
+    (tmp_path / "x").write_text("bye")
+    assert termination.read_termination_message(ended) == "bye"

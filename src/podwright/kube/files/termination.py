@@ -4,6 +4,7 @@ failed, the end of its log. The rules are the kubelet's. All of it blocks, but f
 from __future__ import annotations
 
 import os
+import posixpath
 from pathlib import Path
 
 from podwright.errors import InvalidArgument
@@ -41,7 +42,7 @@ def read_termination_message(status: cri.ContainerStatus, policy: str = "", log_
         and status.reason not in _NEVER_RAN
     )
     path = status.annotations.get(PATH, "")
-    source = next((one.host_path for one in status.mounts if path and one.container_path == path), "")
+    source = next((one.host_path for one in status.mounts if path and one.container_path == clean(path)), "")
     if source:
         try:
             words = _end_of_file(Path(source))
@@ -57,6 +58,11 @@ def read_termination_message(status: cri.ContainerStatus, policy: str = "", log_
         return _end_of_log(Path(log_path or status.log_path))
     except OSError as error:
         return f"Error on reading termination message from logs: {error}"
+
+
+def clean(path: str) -> str:
+    """Where a path of a manifest is mounted: absolute, without doubled slashes, "." and "..". Pure."""
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def cut(message: str, containers: int) -> str:

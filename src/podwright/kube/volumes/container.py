@@ -9,7 +9,7 @@ from pathlib import Path
 
 from podwright.errors import InvalidArgument
 from podwright.kube.failures import ConfigError
-from podwright.kube.files import hosts
+from podwright.kube.files import hosts, termination
 from podwright.kube.files.directory import PodDirectory
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import AnyContainer, Volume, VolumeMount
@@ -50,7 +50,7 @@ def container_mounts(
         found.append(_own(HOSTS, directory.hosts, facts))
     if container.terminationMessagePath:
         message = directory.new_termination_log(container.name)
-        found.append(_own(container.terminationMessagePath, message, facts))
+        found.append(_own(termination.clean(container.terminationMessagePath), message, facts))
     return found
 
 
@@ -77,7 +77,7 @@ def planned_mounts(
         found.append(_own(HOSTS, directory.hosts, facts))
     if container.terminationMessagePath:
         message = directory.termination_log(container.name)
-        found.append(_own(container.terminationMessagePath, message, facts))
+        found.append(_own(termination.clean(container.terminationMessagePath), message, facts))
     return found
 
 
@@ -125,6 +125,8 @@ def _mounts(
         source = kinds.path(volume, directory, bindings)
         if source is None:
             made.image.CopyFrom(_image(volume, images, manifest, facts, container))
+        elif kind is kinds.HOST_PATH and volume.hostPath is not None and not below:
+            made.host_path = volume.hostPath.path  # as it is written
         elif below:
             target = directory.subpath(mount.name, container.name, index)
             if bind is not None:
@@ -172,7 +174,7 @@ def _recursive(mount: VolumeMount, manifest: Manifest, node: Node) -> bool:
 def _own(container_path: str, host_path: Path, facts: PodFacts) -> cri.Mount:
     """A file of the pod's own; a pod with users of its own sees it as its root's."""
     return cri.Mount(
-        container_path=_absolute(container_path),
+        container_path=container_path,
         host_path=str(host_path),
         selinux_relabel=selinux_enabled(),
         uidMappings=security.id_map(facts),
@@ -187,7 +189,8 @@ def _wants_hosts(manifest: Manifest, container: AnyContainer, facts: PodFacts) -
 
 
 def _absolute(path: str) -> str:
-    return path if path.startswith("/") else "/" + path
+    """A path that is absolute stays as it is written."""
+    return path if path.startswith("/") else termination.clean(path)
 
 
 @cache

@@ -18,15 +18,18 @@ TOKEN_MODE = 0o600
 """Of a token whose owner or group is the pod's: nobody else reads it."""
 TOKEN_SECRET = "kubernetes.io/service-account-token"
 
+_NO_CONFIG = "configmap references non-existent config key"
+_NO_SECRET = "references non-existent secret key"
+
 
 def files(volume: Volume, manifest: Manifest, node: Node, facts: PodFacts) -> dict[str, File]:
     """The files of the volume, by path."""
     if (source := volume.configMap) is not None:
         keys = _config_map(manifest, source.name or "", bool(source.optional))
-        return _chosen(keys, source.items or [], _mode(source.defaultMode), bool(source.optional), "config")
+        return _chosen(keys, source.items or [], _mode(source.defaultMode), bool(source.optional), _NO_CONFIG)
     if (secret := volume.secret) is not None:
         keys = _secret(manifest, secret.secretName or "", bool(secret.optional))
-        return _chosen(keys, secret.items or [], _mode(secret.defaultMode), bool(secret.optional), "secret")
+        return _chosen(keys, secret.items or [], _mode(secret.defaultMode), bool(secret.optional), _NO_SECRET)
     if (about := volume.downwardAPI) is not None:
         return downward.files(about.items or [], _mode(about.defaultMode), manifest, node, facts)
     assert volume.projected is not None
@@ -59,10 +62,10 @@ def _projected(
 ) -> dict[str, File]:
     if (source := projection.configMap) is not None:
         keys = _config_map(manifest, source.name or "", bool(source.optional))
-        return _chosen(keys, source.items or [], mode, bool(source.optional), "config")
+        return _chosen(keys, source.items or [], mode, bool(source.optional), _NO_CONFIG)
     if (secret := projection.secret) is not None:
         keys = _secret(manifest, secret.name or "", bool(secret.optional))
-        return _chosen(keys, secret.items or [], mode, bool(secret.optional), "secret")
+        return _chosen(keys, secret.items or [], mode, bool(secret.optional), _NO_SECRET)
     if (about := projection.downwardAPI) is not None:
         return downward.files(about.items or [], mode, manifest, node, facts)
     if (token := projection.serviceAccountToken) is not None:
@@ -88,7 +91,7 @@ def _secret(manifest: Manifest, name: str, optional: bool) -> Mapping[str, bytes
 
 
 def _chosen(
-    keys: Mapping[str, bytes], items: Sequence[KeyToPath], mode: int, optional: bool, what: str
+    keys: Mapping[str, bytes], items: Sequence[KeyToPath], mode: int, optional: bool, missing: str
 ) -> dict[str, File]:
     if not items:
         return {key: File(data, mode) for key, data in keys.items()}
@@ -97,7 +100,7 @@ def _chosen(
         if item.key in keys:
             found[item.path] = File(keys[item.key], mode if item.mode is None else item.mode)
         elif not optional:
-            raise ValueError(f"references non-existent {what} key: {item.key}")
+            raise ValueError(f"{missing}: {item.key}")
     return found
 
 

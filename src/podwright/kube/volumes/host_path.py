@@ -40,4 +40,4 @@ def check(source: HostPathVolumeSource) -> None:
     except (FileNotFoundError, NotADirectoryError):
         fits = False
     if not fits:
-        raise ValueError(f"hostPath type check failed: {path} is not a {what}")
+        raise ValueError(f"hostPath type check failed: {source.path} is not a {what}")
