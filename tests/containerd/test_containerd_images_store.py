@@ -146,6 +146,25 @@ async def test_a_snapshotter_that_does_not_say_where_it_is_is_found(room: Room, 
     assert Path(use.mountpoint).is_dir() and use.used_bytes >= 100_000
 
 
+async def test_what_a_handlers_own_snapshotter_holds_is_told_after_the_first(
+    room: Room, tmp_path: Path
+) -> None:
+    images = await room.images(handler_snapshotter="native")
+    write_layout(tmp_path / "one", [layer("base", 100_000)])
+    pulled = await images.pull(f"oci:{tmp_path}/one", None)
+    use = await images.filesystem_use()
+    assert use.mountpoint.endswith(".overlayfs") and 100_000 <= use.used_bytes < 200_000
+    assert [(each.mountpoint, each.used_bytes) for each in use.others] == [
+        (str(room.daemon.root / "io.containerd.snapshotter.v1.native"), 0)
+    ]
+    await images.chain(pulled.id, "native")
+    images = await room.images(handler_snapshotter="native")
+    (native,) = (await images.filesystem_use()).others
+    assert native.used_bytes >= 100_000
+    gone = await room.images(handler_snapshotter="not-there")
+    assert (await gone.filesystem_use()).others == []
+
+
 async def test_what_keeps_a_blob_is_told(room: Room, tmp_path: Path) -> None:
     images = await room.images(pinned=["example.org/why:*"])
     layers = [layer("a"), layer("b")]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from podwright.core.ground import Ground
 from podwright.core.words import json_texts
-from podwright.engines.base import Credentials, Image, ImageService
+from podwright.engines.base import Credentials, FilesystemUse, Image, ImageService
 from podwright.errors import InvalidArgument
 from podwright.images.references import full_name, parse, parse_local
 from podwright.wire import cri_pb2 as cri
@@ -53,13 +53,17 @@ class Images:
 
     async def filesystem(self) -> cri.ImageFsInfoResponse:
         use = await self._service.filesystem_use()
-        usage = cri.FilesystemUsage(
+        usages = [self._usage(each) for each in (use, *use.others)]
+        # A kubelet looks at the first.
+        return cri.ImageFsInfoResponse(image_filesystems=usages, container_filesystems=usages)
+
+    def _usage(self, use: FilesystemUse) -> cri.FilesystemUsage:
+        return cri.FilesystemUsage(
             timestamp=self._clock.now(),
             fs_id=cri.FilesystemIdentifier(mountpoint=use.mountpoint),
             used_bytes=cri.UInt64Value(value=use.used_bytes),
             inodes_used=cri.UInt64Value(value=use.inodes_used),
         )
-        return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
 
 
 def image_message(image: Image) -> cri.Image:

@@ -91,6 +91,8 @@ class FilesystemUse:
     mountpoint: str
     used_bytes: int
     inodes_used: int
+    others: Sequence[FilesystemUse] = ()
+    """Further places that hold images: this one is where they are pulled to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ async def read(runtime: Runtime) -> State:
     containers.update(each.state.value for each in records.containers)
     images = runtime.engine.images
     try:
-        count, size = len(await images.list()), (await images.filesystem_use()).used_bytes
+        use = await images.filesystem_use()
+        count, size = len(await images.list()), sum(each.used_bytes for each in (use, *use.others))
     except (PodwrightError, OSError):
         count, size = 0, 0
     calls = Counter(dict.fromkeys((*CHANGING, *SESSIONS), 0))

@@ -6,15 +6,18 @@ As containerd's own CRI plugin counts it: all of the snapshotter's snapshots, co
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podwright.engines.base import FilesystemUse
-from podwright.engines.containerd.api import Containerd
+from podwright.engines.containerd.api import SNAPSHOTTERS, Containerd
 from podwright.engines.containerd.layer_use import directory
-from podwright.errors import NotFound
+from podwright.errors import NotFound, PodwrightError
 from podwright.wire.containerd import snapshots_pb2
+
+log = logging.getLogger(__name__)
 
 AGAIN = 10.0
 """Seconds for which an answer counts, as containerd has it."""
@@ -47,6 +50,17 @@ class SnapshotUse:
                 asked, answer = time.monotonic(), await self._ask(snapshotter)
                 self._answers[snapshotter] = asked, answer
         return answer
+
+    async def filesystems(self, first: str, others: Sequence[str]) -> FilesystemUse:
+        """Of all these snapshotters; of the others only those that the daemon has and that answer."""
+        found = []
+        for each in others:
+            if self._containerd.has(SNAPSHOTTERS, each):
+                try:
+                    found.append(await self.filesystem(each))
+                except PodwrightError as error:
+                    log.warning("what the snapshotter %s holds is not told: %s", each, error)
+        return replace(await self.filesystem(first), others=found)
 
     async def snapshots(self, snapshotter: str) -> Sequence[snapshots_pb2.Info]:
         """All of this snapshotter's in the namespace."""

@@ -45,6 +45,7 @@ class Images:
         settings = config.containerd
         self._snapshotter = settings.snapshotter
         several = {each.snapshotter for each in config.handlers.values()} - {"", self._snapshotter}
+        self._others = sorted(several)
         # Another handler's snapshotter needs the blobs when its first container comes.
         discard = config.images.discard_unpacked_layers and not several
         sandbox = settings.sandbox_image or f"{REPOSITORY}:*"
@@ -81,7 +82,7 @@ class Images:
             self._leases,
             self._use,
             pinned,
-            [self._snapshotter, *sorted(several)],
+            [self._snapshotter, *self._others],
         )
         self._pause = PauseImage(
             settings.sandbox_image,
@@ -119,7 +120,7 @@ class Images:
         return entry.image if entry is not None else None
 
     async def filesystem_use(self) -> FilesystemUse:
-        return await self._use.filesystem(self._snapshotter)
+        return await self._use.filesystems(self._snapshotter, self._others)
 
     async def explain_blob(self, digest: str) -> own.ExplainBlobResponse:
         return await self._why.explain(digest)
