@@ -30,14 +30,12 @@ def test_exec_failure_is_an_answer_not_an_error(container: Container) -> None:
 
 
 def test_exec_of_an_absent_program_tells_so(container: Container) -> None:
-    request = cri.ExecSyncRequest(container_id=container.id, cmd=["/no/such/program"])
-    try:
-        answer = container.runtime.ExecSync(request)
-    except Exception as error:
-        assert "/no/such/program" in str(error)
-    else:
-        assert answer.exit_code in (126, 127)
-        assert b"/no/such/program" in answer.stderr
+    for program in ("/no/such/program", "no-such-program"):
+        done = container.exec(program)
+        assert (done.code, done.out) == (127, "")
+        assert program in done.err
+    done = container.exec("/etc/passwd")
+    assert (done.code, done.out) == (126, "") and "permission denied" in done.err.lower()
 
 
 def test_exec_needs_a_command_and_a_running_container(client: Client, container: Container) -> None:

@@ -14,9 +14,8 @@ from podwright.engines.fake.scenario import ExecScript
 from podwright.engines.fake.starting import missing
 from podwright.engines.fake.subject import Subject
 from podwright.engines.fake.world import FakeContainer, World
-from podwright.errors import CommandFailed, DeadlineExceeded, FailedPrecondition
-
-NOT_FOUND = 127
+from podwright.engines.refusals import NOT_EXECUTABLE, NOT_FOUND
+from podwright.errors import DeadlineExceeded, FailedPrecondition
 
 
 async def run(
@@ -31,14 +30,15 @@ async def run(
     """Run `argv` in a running container and wait for its end; of each stream `limit` bytes are kept.
 
     DeadlineExceeded after `timeout` seconds, and all that it started is killed; so it is when the caller goes
-    away while `attended` (a server that has crashed kills nothing any more). CommandFailed when there is no
-    such program, FailedPrecondition when the container has ended.
+    away while `attended` (a server that has crashed kills nothing any more). A program that cannot be run has
+    127 or 126 for a code, and the reason on standard error; FailedPrecondition when the container has ended.
     """
     inside = entered(world, made, container)
     out, errors = Capture(limit), Capture(limit)
     found = program_of(world, inside, list(argv))
     if found is None:
-        raise CommandFailed("fake", NOT_FOUND, missing(argv[0]))
+        code, why = refusal(inside, argv[0])
+        return ExecResult(b"", f"{why}\n".encode(), code)
     program, words = found
     process = inside.spawn(program, words, {0: Stream(), 1: out, 2: errors})
     try:
@@ -66,6 +66,13 @@ def program_of(world: World, inside: Inside, argv: list[str]) -> tuple[Program, 
     """What an exec of `argv` runs, and its arguments: a script's answer or a program; None without both."""
     answer = _answer(world, Subject.of_container(inside.container), argv)
     return (_scripted(world, answer), argv) if answer is not None else inside.resolve(argv)
+
+
+def refusal(inside: Inside, name: str) -> tuple[int, str]:
+    """The code of a command that cannot be run, and the reason in a runtime's words."""
+    if "/" in name and inside.files.kind(name) is not None:
+        return NOT_EXECUTABLE, f'exec: "{name}": permission denied'
+    return NOT_FOUND, missing(name)
 
 
 def _answer(world: World, subject: Subject, argv: list[str]) -> ExecScript | None:

@@ -11,19 +11,17 @@ from podwright.clock import SETTLE
 from podwright.engines.base import Container
 from podwright.engines.fake import flow
 from podwright.engines.fake.connections import Connections
-from podwright.engines.fake.execution import NOT_FOUND, entered, program_of
+from podwright.engines.fake.execution import entered, program_of, refusal
 from podwright.engines.fake.inside import Inside
 from podwright.engines.fake.process import Process
 from podwright.engines.fake.programs.streams import Pipe, Stream
 from podwright.engines.fake.programs.terminal import Terminal
-from podwright.engines.fake.starting import missing
 from podwright.engines.fake.world import FakeContainer, World
 from podwright.engines.streams import Sink, Streams
 from podwright.errors import CommandFailed
 
 HANGUP_GRACE = 5.0
 """Seconds, by the world's clock, that a program has to end itself after SIGHUP."""
-NOT_EXECUTABLE = 126
 
 
 async def run(
@@ -79,9 +77,7 @@ def _hang_up(world: World, process: Process) -> None:
 
 async def _refused(inside: Inside, name: str, streams: Streams) -> int:
     """The code of a command that cannot be run, with the reason on its standard error."""
-    code, words = NOT_FOUND, missing(name)
-    if "/" in name and inside.files.kind(name) is not None:
-        code, words = NOT_EXECUTABLE, f'exec: "{name}": permission denied'
+    code, words = refusal(inside, name)
     if streams.complaints is None:
         raise CommandFailed("fake", code, words)
     await streams.refuse(words)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from podwright.engines import exec_sync
+from podwright.engines import exec_sync, refusals
 from podwright.engines.base import ExecResult
 from podwright.engines.oci import conmon, executions, sessions
 from podwright.engines.oci.executions import Place
@@ -32,8 +32,9 @@ KILL_GRACE = 2.0
 async def run(place: Place, argv: Sequence[str], timeout: float | None, limit: int) -> ExecResult:
     """Run `argv` in the container as its own process: environment, user, directory, capabilities.
 
-    Raises DeadlineExceeded after `timeout` seconds, the process group killed and reaped; CommandFailed when
-    the runtime could not start it.
+    A command that cannot be found or executed has 127 or 126 for a code, and the reason on its standard
+    error. Raises DeadlineExceeded after `timeout` seconds, the process group killed and reaped; CommandFailed
+    when the runtime could not start it for another reason.
     """
     work = (
         _direct(place, argv, limit) if place.runtime.passes_output_through else _connected(place, argv, limit)
@@ -67,7 +68,9 @@ async def _direct(place: Place, argv: Sequence[str], limit: int) -> ExecResult:
         if done.status != 0 and not files.pid.exists():
             # The runtime writes the pid only of a program that it could start.
             words = conmon.plain_words(done.stderr.decode(errors="replace"))
-            raise CommandFailed(runtime.kind, done.status, words)
+            if (code := refusals.code(words)) is None:
+                raise CommandFailed(runtime.kind, done.status, words)
+            return ExecResult(b"", words.encode(), code)
     return ExecResult(done.stdout, done.stderr, done.status if done.status >= 0 else 128 - done.status)
 
 

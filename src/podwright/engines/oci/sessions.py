@@ -38,8 +38,8 @@ async def run(place: Place, argv: Sequence[str], streams: Streams, *, patient: b
 
     A command that cannot be found or executed has 127 or 126 for a code, and the reason on its standard
     error. When cancelled, and when a stream fails, the program is hung up as a closed terminal does it: its
-    streams end, it gets SIGHUP, and SIGKILL if it stays. If not `patient`, such a command is an error,
-    SIGKILL comes at once, and nobody is waited for but the program itself.
+    streams end, it gets SIGHUP, and SIGKILL if it stays; if not `patient`, SIGKILL comes at once, and nobody
+    is waited for but the program itself.
     Raises CommandFailed when the runtime could not start it, FileNotFoundError when there is no bundle.
     """
     window = _Window()
@@ -216,7 +216,7 @@ class _Session:
         text = b"".join(flow.at_hand(each) for each in said)
         words = conmon.plain_words(text.decode(errors="replace"))
         code = refusals.code(words)
-        if code is None or self._streams.complaints is None or not self._patient:
+        if code is None or self._streams.complaints is None:
             raise CommandFailed(self._place.runtime.kind, 1, words)
         await self._streams.refuse(words)
         return code
