@@ -10,7 +10,7 @@ import pytest
 from podwright.logs import rotation
 from podwright.logs.limits import Limits
 from podwright.logs.writer_files import LogFile
-from podwright.logs.writer_sources import ENDED, IDLE, MORE, Glance, Records
+from podwright.logs.writer_sources import ENDED, IDLE, MORE, Glance, Records, Stream
 
 
 class Killed(Exception):
@@ -21,6 +21,13 @@ class Dying(Glance):
     """Dies when it should take out what has been written."""
 
     def take(self, fifo: int, count: int) -> None:
+        raise Killed
+
+
+class Vanishing(LogFile):
+    """Its writer is killed when it should write."""
+
+    def take(self, records: bytes) -> None:
         raise Killed
 
 
@@ -72,3 +79,28 @@ def test_a_log_taken_up_before_anything_new_came_repeats_nothing_later(tmp_path:
     os.close(supervisor)
     file.close()
     assert path.read_bytes() == record(1) * 2
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["before it wrote", "before it took out"])
+def test_what_a_container_wrote_itself_is_not_lost_with_its_writer(tmp_path: Path, written: bool) -> None:
+    """It may be written twice: there is nothing to know it by."""
+    fifo, path = tmp_path / "fifo", tmp_path / "0.log"
+    os.mkfifo(fifo)
+    if written:
+        dying = Stream(str(fifo), Dying(), "stdout", LogFile(str(path), Limits()))
+    else:
+        dying = Stream(str(fifo), Glance(), "stdout", Vanishing(str(path), Limits()))
+    container = os.open(fifo, os.O_WRONLY)
+    lines = [b"line %d" % number for number in range(100)]
+    os.write(container, b"".join(each + b"\n" for each in lines))
+    with pytest.raises(Killed):
+        dying.pull()
+    os.write(container, b"the last\n")
+    second = LogFile(str(path), Limits())
+    going_on = Stream(str(fifo), Glance(), "stdout", second)
+    assert going_on.pull() == MORE
+    os.close(container)
+    assert going_on.pull() == ENDED
+    second.close()
+    texts = [each.split(b" ", 3)[3] for each in path.read_bytes().splitlines()]
+    assert texts == [*(lines if written else []), *lines, b"the last"]

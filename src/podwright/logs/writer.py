@@ -68,7 +68,7 @@ class Log:
             if settings["raw"]:
                 for name in ("stdout", "stderr"):
                     if os.path.exists(fifo := os.path.join(directory, name)):
-                        self.sources.append(Stream(fifo, name, self.file))
+                        self.sources.append(Stream(fifo, glance, name, self.file))
             elif isinstance(self.file, LogFile):
                 self.sources.append(Records(os.path.join(directory, "log"), glance, self.file))
         except BaseException:

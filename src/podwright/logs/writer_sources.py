@@ -1,9 +1,9 @@
 """The FIFOs that the writer reads: records that conmon made, or what a container wrote itself.
 
-Records are looked at first (tee(2)), written, and only then taken out: a writer that is killed at any
-instruction leaves in the FIFO what it has not written. What it has written but not taken out is known by its
-time stamp. What containers write themselves has none, so of that a killed writer loses what it just had in
-hand.
+What comes is looked at first (tee(2)), written, and only then taken out: a writer that is killed at any
+instruction leaves in the FIFO what it has not written. Records that it has written and not taken out are
+known by their time stamps. What containers write themselves has none: the next writer writes that again, and what it
+had taken out of a line without an end is lost.
 Standard library only, as the writer's process is kept small.
 """
 
@@ -100,21 +100,23 @@ class Records:
 class Stream(Heard):
     """A FIFO that is a container's stdout or stderr."""
 
-    def __init__(self, path: str, name: str, file: LogFile | Nowhere) -> None:
+    def __init__(self, path: str, glance: Glance, name: str, file: LogFile | Nowhere) -> None:
         super().__init__(_read_end(path))
+        self._glance = glance
         self.name = name
         self._splitter = Splitter(name)
         self._file = file
 
     def pull(self) -> int:
         try:
-            data = os.read(self.fd, CAPACITY)
+            data = self._glance.at(self.fd)
         except BlockingIOError:
             return IDLE
         if not data:
             return ENDED
         if records := self._splitter.feed(data, _stamp()):
             self._file.take(records)
+        self._glance.take(self.fd, len(data))
         if self.listeners:
             self.hand_on(data)
         return MORE
