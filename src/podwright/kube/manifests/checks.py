@@ -20,6 +20,7 @@ PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]*[a-z0
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _NAME_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+MAX_INT32 = (1 << 31) - 1
 MAX_ANNOTATIONS = 256 << 10
 """Bytes of all annotations together."""
 

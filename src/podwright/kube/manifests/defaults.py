@@ -61,6 +61,9 @@ def _fill_container(spec: PodSpec, container: AnyContainer) -> None:
     container.imagePullPolicy = container.imagePullPolicy or pull_policy(container.image or "")
     container.terminationMessagePath = container.terminationMessagePath or "/dev/termination-log"
     container.terminationMessagePolicy = container.terminationMessagePolicy or "File"
+    for variable in container.env or []:
+        if variable.valueFrom is not None and variable.valueFrom.fieldRef is not None:
+            _fill_field(variable.valueFrom.fieldRef)
     for port in container.ports or []:
         port.protocol = port.protocol or "TCP"
         if spec.hostNetwork and not port.hostPort:
@@ -140,8 +143,12 @@ def _fill_volume(volume: Volume) -> None:
 
 def _fill_files(items: Iterable[models.DownwardAPIVolumeFile]) -> None:
     for item in items:
-        if item.fieldRef is not None and not item.fieldRef.apiVersion:
-            item.fieldRef.apiVersion = "v1"
+        if item.fieldRef is not None:
+            _fill_field(item.fieldRef)
+
+
+def _fill_field(selector: models.ObjectFieldSelector) -> None:
+    selector.apiVersion = selector.apiVersion or "v1"
 
 
 def _fill_pod_resources(spec: PodSpec) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from podwright.kube.manifests import validation_containers, validation_volumes
 from podwright.kube.manifests.admission import IPC_SYSCTLS
 from podwright.kube.manifests.checks import (
+    MAX_INT32,
     SUBDOMAIN,
     Faults,
     amounts,
@@ -80,8 +81,9 @@ def _check_pod(pod: Pod) -> Faults:
     if spec.os is not None and spec.os.name != "linux":
         yield "spec.os.name", f"{spec.os.name!r} cannot run here"
     yield from one_of("spec.restartPolicy", spec.restartPolicy, RESTART_POLICIES)
+    yield from one_of("spec.preemptionPolicy", spec.preemptionPolicy, (None, "Never", "PreemptLowerPriority"))
     yield from at_least("spec.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds, 0)
-    yield from between("spec.activeDeadlineSeconds", spec.activeDeadlineSeconds, 1, (1 << 31) - 1)
+    yield from between("spec.activeDeadlineSeconds", spec.activeDeadlineSeconds, 1, MAX_INT32)
     if spec.serviceAccount and spec.serviceAccount != spec.serviceAccountName:
         yield "spec.serviceAccount", f"{spec.serviceAccount!r} is not serviceAccountName"
     if spec.hostPID and spec.shareProcessNamespace:
@@ -90,7 +92,7 @@ def _check_pod(pod: Pod) -> Faults:
         for name in ("hostNetwork", "hostPID", "hostIPC"):
             if getattr(spec, name):
                 yield f"spec.{name}", "cannot be combined with hostUsers: false"
-    if spec.hostnameOverride:
+    if spec.hostnameOverride is not None:
         for name in ("hostNetwork", "setHostnameAsFQDN"):
             if getattr(spec, name):
                 yield "spec.hostnameOverride", f"cannot be combined with {name}"
@@ -168,6 +170,7 @@ def _check_security(pod: Pod) -> Faults:
     yield from one_of(
         f"{where}.fsGroupChangePolicy", context.fsGroupChangePolicy, (None, "Always", "OnRootMismatch")
     )
+    yield from one_of(f"{where}.seLinuxChangePolicy", context.seLinuxChangePolicy, (None, "Recursive"))
     yield from validation_containers.check_profiles(where, context)
     yield from _check_sysctls(spec, context.sysctls or [], f"{where}.sysctls")
 

@@ -10,10 +10,12 @@ from typing import Any
 from podwright.errors import InvalidArgument
 from podwright.kube.manifests import validation_probes
 from podwright.kube.manifests.checks import (
+    MAX_INT32,
     PORT_NAME,
     SUBDOMAIN,
     Faults,
     amounts,
+    between,
     ids,
     key,
     label,
@@ -258,6 +260,8 @@ def _check_restarts(spec: PodSpec, container: AnyContainer, place: str) -> Fault
         yield from one_of(f"{where}.exitCodes.operator", rule.exitCodes.operator, RULE_OPERATORS)
         if len(rule.exitCodes.values or []) > MAX_EXIT_CODES:
             yield f"{where}.exitCodes.values", f"are more than {MAX_EXIT_CODES}"
+        for at, code in enumerate(rule.exitCodes.values or []):
+            yield from between(f"{where}.exitCodes.values[{at}]", code, -MAX_INT32 - 1, MAX_INT32)
     seen: set[str] = set()
     once = container in (spec.initContainers or []) and policy != "Always"
     for index, one in enumerate(container.resizePolicy or []):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from podwright.kube.manifests.checks import Faults, at_least, one_of, port
+from podwright.kube.manifests.checks import MAX_INT32, Faults, at_least, between, one_of, port
 from podwright.kube.models import Container, HTTPGetAction, LifecycleHandler, PodSpec, Probe
 
-_HEADER = re.compile(r"[-A-Za-z0-9!#$%&'*+.^_`|~]+")
+_HEADER = re.compile(r"[-A-Za-z0-9]+")
 
 
 def check(spec: PodSpec, container: Container, place: str) -> Faults:
@@ -34,9 +34,9 @@ def check(spec: PodSpec, container: Container, place: str) -> Faults:
 
 def _check_probe(probe: Probe, place: str, name: str) -> Faults:
     yield from _check_actions(probe, place, ("exec", "httpGet", "tcpSocket", "grpc"))
-    yield from at_least(f"{place}.initialDelaySeconds", probe.initialDelaySeconds, 0)
+    yield from between(f"{place}.initialDelaySeconds", probe.initialDelaySeconds, 0, MAX_INT32)
     for number in ("timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        yield from at_least(f"{place}.{number}", getattr(probe, number), 1)
+        yield from between(f"{place}.{number}", getattr(probe, number), 1, MAX_INT32)
     if name != "readinessProbe" and probe.successThreshold not in (None, 1):
         yield f"{place}.successThreshold", "must be 1"
     yield from at_least(f"{place}.terminationGracePeriodSeconds", probe.terminationGracePeriodSeconds, 1)
