@@ -2,8 +2,8 @@
 
 What comes is looked at first (tee(2)), written, and only then taken out: a writer that is killed at any
 instruction leaves in the FIFO what it has not written. Records that it has written and not taken out are
-known by their time stamps. What containers write themselves has none: the next writer writes that again, and what it
-had taken out of a line without an end is lost.
+known by their time stamps. What containers write themselves has none: the next writer writes that again, and
+what it had taken out of a line without an end is lost.
 Standard library only, as the writer's process is kept small.
 """
 
