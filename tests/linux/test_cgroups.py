@@ -110,11 +110,22 @@ def test_v2_counts_oom_kills_and_knows_swap(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("memory")
     host = cgroups.detect(mounts.parse_table(V2.format(tmp_path)))
     assert cgroups.memory_oom_kills("/pod", host) == 0
-    assert not cgroups.swap_controller(host)
     (tmp_path / "pod").mkdir()
+    (tmp_path / "pod" / "memory.current").write_text("0\n")
+    assert not cgroups.swap_controller(host)
     (tmp_path / "pod" / "memory.events").write_text("low 0\noom 2\noom_kill 3\noom_group_kill 0\n")
     (tmp_path / "pod" / "memory.swap.max").write_text("max\n")
     assert cgroups.memory_oom_kills("/pod", host) == 3
+    assert cgroups.swap_controller(host)
+
+
+def test_v2_has_swap_before_any_cgroup_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a server is in the root cgroup and its first container makes the first one below it."""
+    (tmp_path / "cgroup.controllers").write_text("memory")
+    host = cgroups.detect(mounts.parse_table(V2.format(tmp_path)))
+    monkeypatch.setattr(cgroups, "SWAPS", tmp_path / "swaps")
+    assert not cgroups.swap_controller(host)
+    (tmp_path / "swaps").write_text("Filename\n")
     assert cgroups.swap_controller(host)
 
 

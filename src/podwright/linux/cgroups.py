@@ -22,6 +22,8 @@ DEFAULT_SLICE = "system.slice"
 SCOPE_PREFIX = "podwright"
 
 KILL_ROUNDS = 16
+SWAPS = Path("/proc/swaps")
+"""Is there where the kernel can swap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +264,13 @@ def swap_controller(where: Layout | None = None) -> bool:
     assert host.unified is not None
     # The root has no such file: any cgroup below it that has the memory controller shows it.
     own = next((line[3:] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::")), "/")
-    if own != "/" and (host.unified / own.lstrip("/") / "memory.current").exists():
-        return (host.unified / own.lstrip("/") / "memory.swap.max").exists()
-    return any(host.unified.glob("*/memory.swap.max"))
+    below = [host.unified / own.lstrip("/"), *(file.parent for file in host.unified.glob("*/memory.current"))]
+    limited = next((each for each in below if (each / "memory.current").exists()), None)
+    if limited is not None:
+        return (limited / "memory.swap.max").exists()
+    # This process is in the root, and nobody has made another. All kernels that can swap have the file, but for
+    # those before 6.1 that were told not to account it.
+    return SWAPS.exists()
 
 
 _NOT_CONTROLLERS = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "none"})
