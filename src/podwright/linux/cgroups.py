@@ -268,8 +268,8 @@ def swap_controller(where: Layout | None = None) -> bool:
     limited = next((each for each in below if (each / "memory.current").exists()), None)
     if limited is not None:
         return (limited / "memory.swap.max").exists()
-    # This process is in the root, and nobody has made another. All kernels that can swap have the file, but for
-    # those before 6.1 that were told not to account it.
+    # This process is in the root, and nobody has made another. Whatever kernel can swap will have the file
+    # there, but for those before 6.1 that were told not to account it.
     return SWAPS.exists()
 
 
