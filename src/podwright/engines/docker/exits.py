@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -14,7 +15,9 @@ from podwright.engines.docker.api import Docker, filters
 from podwright.engines.docker.logs import Logs
 from podwright.engines.docker.objects import Objects
 from podwright.engines.ends import Ends
-from podwright.errors import PodwrightError
+from podwright.errors import DeadlineExceeded, PodwrightError, Unavailable
+
+log = logging.getLogger(__name__)
 
 
 class Exits:
@@ -63,11 +66,15 @@ class Exits:
         if not id:
             return
         exit = Exit(id, int(attributes.get("exitCode") or 0) & 0xFF, int(event["timeNano"]))
-        with suppress(PodwrightError):
+        try:
             # The event has the code; the state alone tells whether memory was short.
             seen = states.observation(id, await self._objects.inspect_docker(event["Actor"]["ID"]))
             if seen.presence is Presence.EXITED and seen.exit is not None:
                 exit = seen.exit
+        except (Unavailable, DeadlineExceeded):
+            raise  # the stream ends with it, and all are looked at when Docker is back
+        except PodwrightError as error:
+            log.warning("container %s: why it ended is not known: %s", id[:12], error)
         sandbox = attributes.get(labels.TYPE) == labels.SANDBOX
         if not sandbox:
             with suppress(PodwrightError):

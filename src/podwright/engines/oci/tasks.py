@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -269,10 +270,17 @@ class Tasks:
             await clear_cgroup(cgroup)
 
     def _oom_killed(self, id: str) -> bool:
-        if (self._places.bundle(id) / "oom").exists():
+        note = self._places.bundle(id) / "oom"
+        if note.exists():
             return True
         cgroup = self.cgroup(id)
-        return bool(cgroup) and cgroups.memory_oom_kills(cgroup) > 0
+        if not cgroup or not cgroups.memory_oom_kills(cgroup):
+            return False
+        # conmon may not have heard of it before the end, and the counter goes with the cgroup: who asks
+        # again, after a crash perhaps, is to hear the same.
+        with suppress(OSError):
+            note.touch()
+        return True
 
     # Supervisors that die
 
