@@ -176,3 +176,37 @@ def _in_namespace(pid: str, inode: str) -> bool:
 def _number_inside(pid: int) -> int:
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[-1]) for line in status if line.startswith("NSpid"))
+
+
+def _mapped(*, inside: int = 0, times: int = 1, mode: int = cri.POD) -> cri.UserNamespace:
+    ids = [cri.IDMapping(host_id=200_000 + 1000 * n, container_id=inside, length=1000) for n in range(times)]
+    return cri.UserNamespace(mode=mode, uids=ids, gids=ids)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        _mapped(times=2),
+        _mapped(times=0),
+        _mapped(inside=1),
+        _mapped(mode=cri.NODE),
+        _mapped(mode=cri.CONTAINER),
+        _mapped(mode=cri.TARGET),
+    ],
+    ids=["two", "none", "no-root", "node", "container", "target"],
+)
+def test_user_namespaces_that_cannot_be_are_refused(client: Client, asked: cri.UserNamespace) -> None:
+    config = client.pod_config()
+    config.linux.security_context.namespace_options.userns_options.CopyFrom(asked)
+    with rejected(StatusCode.INVALID_ARGUMENT, "userns_options"):
+        client.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config))
+
+
+def test_a_pod_with_ids_of_its_own_has_not_the_hosts_processes(client: Client) -> None:
+    for kind, config in (
+        ("pid", client.pod_config(pid=cri.NODE)),
+        ("ipc", client.pod_config(ipc=cri.NODE)),
+    ):
+        config.linux.security_context.namespace_options.userns_options.CopyFrom(_mapped())
+        with rejected(StatusCode.INVALID_ARGUMENT, f"namespace_options.{kind}"):
+            client.runtime.RunPodSandbox(cri.RunPodSandboxRequest(config=config))

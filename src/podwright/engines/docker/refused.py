@@ -11,6 +11,7 @@ import re
 from podwright.engines.docker.features import Features
 from podwright.engines.node import host
 from podwright.errors import InvalidArgument, PodwrightError, RROUnsupported, Unimplemented
+from podwright.spec.linux.namespaces import mappings
 from podwright.wire import cri_pb2 as cri
 
 _LINUX = "config.linux"
@@ -87,7 +88,7 @@ def _name(text: str, field: str) -> None:
 
 
 def _user_namespace(options: cri.NamespaceOption) -> None:
-    if options.HasField("userns_options") and options.userns_options.mode == cri.NamespaceMode.POD:
+    if mappings(options, f"{_SECURITY}.namespace_options") is not None:
         raise Unimplemented(
             f"{_SECURITY}.namespace_options.userns_options: Docker has one mapping for all its containers,"
             f" none of their own; {_HERE}"

@@ -14,6 +14,7 @@ from podwright.spec.draft import Draft
 from podwright.spec.inputs import ContainerInput, HandlerOptions, HostFacts, ImageConfig, Policy
 from podwright.spec.linux.capabilities import KNOWN, capabilities
 from podwright.spec.linux.mounts import mounts
+from podwright.spec.linux.namespaces import mappings
 from podwright.spec.linux.seccomp import SeccompProfile
 from podwright.spec.linux.security import apparmor, privileged, seccomp
 
@@ -33,6 +34,8 @@ _HOST = HostFacts(
 def check_sandbox(sandbox: Sandbox) -> None:
     """InvalidArgument when no node could make it."""
     container_path("cgroupfs", sandbox.config.linux.cgroup_parent, sandbox.id)
+    options = sandbox.config.linux.security_context.namespace_options
+    mappings(options, "config.linux.security_context.namespace_options")
 
 
 def check_container(container: Container, *, recursive_read_only: bool) -> None:

@@ -66,21 +66,7 @@ def id_maps(places: Places, sandbox: Sandbox) -> IdMaps | None:
 async def check(places: Places, runtimes: Runtimes, sandbox: Sandbox) -> None:
     """InvalidArgument for a user namespace that cannot be, FailedPrecondition for one that the handler's
     runtime cannot make; fine for a pod without one."""
-    ids = id_maps(places, sandbox)
-    if ids is None:
+    if id_maps(places, sandbox) is None:
         return
-    asked = sandbox.config.linux.security_context.namespace_options
-    for kind in ("pid", "ipc"):
-        if getattr(asked, kind) == cri.NamespaceMode.NODE:
-            # /proc and /dev/mqueue are mounted by the pod's root: the host's are not for it.
-            raise InvalidArgument(
-                f"{_OPTIONS}.{kind}", "NODE is not possible in a pod with a user namespace of its own"
-            )
-    for name, each in (("uids", ids.uids), ("gids", ids.gids)):
-        if each.inside != 0:
-            raise InvalidArgument(
-                f"{_OPTIONS}.userns_options.{name}",
-                f"container_id is {each.inside}, but without an id 0 nobody can set the pod up",
-            )
     if refusal := await runtimes.no_user_namespaces(sandbox.handler):
         raise FailedPrecondition(f"{_OPTIONS}.userns_options: {refusal}")

@@ -97,7 +97,8 @@ Mappings = tuple[list[dict[str, int]], list[dict[str, int]]]
 
 
 def mappings(options: cri.NamespaceOption, field: str) -> Mappings | None:
-    """uidMappings and gidMappings of a POD user namespace, None for NODE and when none is asked for."""
+    """uidMappings and gidMappings of a POD user namespace, None for NODE and when none is asked for.
+    InvalidArgument for one that cannot be."""
     if not options.HasField("userns_options"):
         return None
     userns = options.userns_options
@@ -115,6 +116,17 @@ def mappings(options: cri.NamespaceOption, field: str) -> Mappings | None:
             raise InvalidArgument(f"{where}.{name}", f"exactly one mapping is needed, not {len(given)}")
         if given[0].length < 1:
             raise InvalidArgument(f"{where}.{name}", "the mapping's length must be at least 1")
+        if given[0].container_id != 0:
+            raise InvalidArgument(
+                f"{where}.{name}",
+                f"container_id is {given[0].container_id}, but without an id 0 nobody can set the pod up",
+            )
+    for kind in ("pid", "ipc"):
+        if getattr(options, kind) == cri.NamespaceMode.NODE:
+            # /proc and /dev/mqueue are mounted by the pod's root: the host's are not for it.
+            raise InvalidArgument(
+                f"{field}.{kind}", "NODE is not possible in a pod with a user namespace of its own"
+            )
     return id_mappings(userns.uids, f"{where}.uids"), id_mappings(userns.gids, f"{where}.gids")
 
 
