@@ -7,10 +7,14 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from podwright.engines.base import Container, Presence
+from podwright.engines.containerd.task_events import Ended
+from podwright.engines.containerd.tasks import Tasks
+from podwright.errors import Unavailable
 from podwright.linux import cgroups, spawn
 from podwright.logs import reader
 from podwright.wire import cri_pb2 as cri
@@ -107,6 +111,35 @@ async def test_what_is_removed_tells_no_end(containerd_bench: Bench) -> None:
     other = await bench.container(sandbox, "true")
     await bench.exit_of(other)
     assert [each.name for each in Path(bench.config.run, "exits").iterdir()] == [other.id]
+
+
+async def test_a_removal_that_fails_half_way_loses_no_end(
+    containerd_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event comes while the task is being ended, and is not for telling; the task says how it ended."""
+    bench = containerd_bench
+    container = await bench.container(await bench.sandbox(), "sleep", "1000")
+
+    async def fail(tasks: Tasks, id: str) -> None:
+        raise Unavailable("containerd has gone away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tasks, "_delete", fail)
+        with pytest.raises(Unavailable, match="gone away"):
+            await bench.engine.remove_container(container)
+    seen = await bench.engine.observe_container(container)
+    assert seen.exit is not None and (seen.presence, seen.exit.code) == (Presence.EXITED, 137)
+    await bench.remove(container)
+    assert not Path(bench.config.run, "exits", container.id).exists()
+
+
+async def test_an_end_that_is_heard_of_after_the_removal_leaves_no_note(containerd_bench: Bench) -> None:
+    bench = containerd_bench
+    gone = await bench.container(await bench.sandbox(), "sleep", "1000")
+    tasks = cast(Tasks, cast(object, bench.engine._tasks))
+    await bench.remove(gone)
+    assert await tasks._settled(gone.id, Ended(gone.id, 137, 1)) is None
+    assert list(Path(bench.config.run, "exits").iterdir()) == []
 
 
 async def _line(container: Container) -> None:

@@ -258,9 +258,11 @@ class Tasks:
         rootfs.unmount(self._places, id)
         noted = exits.read(file)
         if noted is None:
-            return None  # it was removed meanwhile
+            return None
         sandbox = self._places.sandbox_run(id).is_dir()
         self._events.forget(id)
+        if not self._places.bundle(id).is_dir():
+            file.unlink(missing_ok=True)  # it was removed meanwhile, perhaps before this was noted
         return Exit(id, noted.code, noted.finished_at, noted.oom_killed, sandbox)
 
     async def _stopped(self, id: str) -> Ended | None:
