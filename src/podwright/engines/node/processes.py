@@ -10,6 +10,7 @@ import msgspec
 
 from podwright import structs
 from podwright.engines.node.places import Places
+from podwright.errors import FailedPrecondition
 from podwright.linux import cgroups, proc, spawn
 
 END_TIMEOUT = 10.0
@@ -72,10 +73,17 @@ def kill_left(cgroup: str) -> None:
 
 
 async def clear_cgroup(cgroup: str) -> None:
-    """End whatever is in a cgroup, and remove it; one that is gone is fine. TimeoutError, OSError."""
+    """End whatever is in a cgroup, and remove it; one that is gone is fine. OSError, FailedPrecondition for a
+    process that does not end."""
     if not cgroups.directories(cgroup):
         return
     for pid in cgroups.kill_all(cgroup):
-        async with asyncio.timeout(END_TIMEOUT):
-            await spawn.exited(pid)
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await spawn.exited(pid)
+        except TimeoutError:
+            raise FailedPrecondition(
+                f"cannot remove cgroup {cgroup}: process {pid} in it was killed and has not ended within"
+                f" {END_TIMEOUT:g} s: what it waits for in the kernel (/proc/{pid}/stack) has to end first"
+            ) from None
     cgroups.remove(cgroup)
