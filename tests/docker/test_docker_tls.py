@@ -97,7 +97,8 @@ async def server(files: Path, name: str, directory: Path) -> AsyncIterator[str]:
     answering: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] = _plain
     if name:
         answering = partial(serve, served)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(files / "ca.pem"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_verify_locations(files / "ca.pem")
         context.load_cert_chain(files / f"{name}.pem", files / f"{name}.key")
         context.verify_mode = ssl.CERT_REQUIRED
     listening = await asyncio.start_server(answering, "127.0.0.1", 0, ssl=context)

@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 import socket
-import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from podwright.streaming.channels import Channels
 from podwright.streaming.giver import LazyServer
 from podwright.streaming.http import Limits
 from podwright.streaming.spdy import Session
+from podwright.tls import client_context
 from podwright.wire import cri_pb2 as cri
 from tests.streaming.stand_in import (
     CHUNK,
@@ -359,7 +359,7 @@ async def test_tls(tmp_path: Path, certificates: Path) -> None:
         "tls_cert": str(certificates / "server.pem"),
         "tls_key": str(certificates / "server.key"),
     }
-    trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    trust = client_context(certificates / "ca.pem")
     async with node(tmp_path, **config) as served, asyncio.timeout(60):
         url = await served.exec_url("pump", str(3 << 20))
         assert url.startswith("https://127.0.0.1:")
@@ -385,7 +385,7 @@ async def test_clients_need_a_certificate_where_an_authority_is_configured(
         "tls_key": str(certificates / "server.key"),
         "tls_client_ca": str(certificates / "ca.pem"),
     }
-    trust = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    trust = client_context(certificates / "ca.pem")
     async with node(tmp_path, **config) as served, asyncio.timeout(60):
         with pytest.raises((OSError, h11.RemoteProtocolError)):
             await channels(await served.exec_url("echo", "x"), ssl=trust)

@@ -14,6 +14,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import h11
 
+from podwright.tls import client_context
+
 CONNECTING = 30.0
 """Seconds until a connection stands, TLS included."""
 CHUNK = 1 << 18
@@ -31,7 +33,7 @@ class Trust:
 
     def context(self, host: str) -> ssl.SSLContext:
         """Raises OSError for certificates that cannot be read."""
-        context = ssl.create_default_context()
+        context = client_context()
         context.set_alpn_protocols(["http/1.1"])
         if self.certificates is not None and host == self.host:
             for file in sorted(self.certificates.glob("*.crt")):

@@ -14,6 +14,7 @@ import h11
 
 from podwright.errors import InvalidArgument, PodwrightError, Unavailable
 from podwright.streaming.client_status import error_of
+from podwright.tls import client_context
 
 ANSWER_TIMEOUT = 30.0
 """Seconds for the connection and for the answer to the upgrade, as long as servers wait for the streams."""
@@ -164,7 +165,7 @@ class _Asked(asyncio.Protocol):
 
 def _context(tls: Tls) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=tls.ca)
+        context = client_context(tls.ca)
         if tls.cert is not None:
             context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ssl.SSLError) as error:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from podwright.config import DockerConfig
 from podwright.errors import FailedPrecondition, InvalidArgument, PodwrightError, Unavailable
+from podwright.tls import client_context
 
 DEFAULT = "unix:///var/run/docker.sock"
 
@@ -142,7 +143,7 @@ class Endpoint:
                 "docker.tls_cert", f"is missing: docker.tls_key is the key of one, {self.key}"
             )
         try:
-            context = ssl.create_default_context(cafile=self.ca or None)
+            context = client_context(self.ca or None)
         except (OSError, ssl.SSLError) as error:
             raise InvalidArgument("docker.tls_ca", f"{self.ca}: no PEM certificates: {error}") from error
         if self.cert:
