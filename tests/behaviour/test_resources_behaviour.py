@@ -181,6 +181,7 @@ IMPOSSIBLE = pytest.mark.parametrize(
         ({"cpuset_cpus": "3-1"}, "cpuset_cpus"),
         ({"oom_score_adj": 1001}, "oom_score_adj"),
         ({"unified": {"../cpu.max": "1"}}, "unified"),
+        ({"unified": {"cgroup.procs": "1"}}, "unified"),
         ({"hugepage_limits": [cri.HugepageLimit(page_size="big", limit=1)]}, "hugepage_limits"),
         ({"hugepage_limits": [cri.HugepageLimit(page_size="3KB", limit=1)]}, "hugepage_limits"),
     ],

@@ -123,6 +123,9 @@ def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
         # It becomes the name of a file in the container's cgroup.
         if not _UNIFIED.fullmatch(file):
             raise InvalidArgument(f"{field}.unified[{file[:64]}]", "is no file of cgroup v2")
+        # cgroup.procs would take a process of the host in, to be killed with the container.
+        if file.startswith("cgroup.") and not file.startswith("cgroup.max."):
+            raise InvalidArgument(f"{field}.unified[{file[:64]}]", "is no limit: it steers the cgroup itself")
 
 
 _NUL = "has a zero byte, with which a text ends for the kernel"
