@@ -59,6 +59,27 @@ def test_it_writes_while_it_is_wanted_and_rests_afterwards(
         os.close(reader)
 
 
+def test_who_knows_the_moment_gets_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cgroup.procs"
+    file.touch()
+    monkeypatch.setattr(migration, "_own_procs_file", lambda: file)
+    writes: list[Path] = []
+
+    def take(_: Migrations, own: Path) -> bool:
+        writes.append(own)
+        return True
+
+    monkeypatch.setattr(Migrations, "_take", take)
+    migrations = Migrations()
+    migrations.soon()
+    limit = time.monotonic() + 10
+    while migrations._wanted.is_set() and time.monotonic() < limit:
+        pass
+    assert writes == [file]
+    migrations.close()
+    assert _threads() == []
+
+
 def test_a_creation_that_hangs_gets_no_more_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "cgroup.procs"
     file.touch()

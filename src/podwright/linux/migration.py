@@ -44,12 +44,9 @@ class Migrations:
     @contextmanager
     def expected(self) -> Iterator[None]:
         """A process is going to be moved into a cgroup in this block, or soon after it."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="cgroup-lock", daemon=True)
-            self._thread.start()
         self._users += 1
         self._until = time.monotonic() + LONGEST
-        self._wanted.set()
+        self._begin()
         try:
             yield
         finally:
@@ -57,11 +54,21 @@ class Migrations:
             if not self._users:
                 self._until = time.monotonic() + LINGER
 
+    def soon(self) -> None:
+        """A process is going to be moved within the next few milliseconds: one write is enough."""
+        self._begin()
+
     def close(self) -> None:
         self._closed = True
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="cgroup-lock", daemon=True)
+            self._thread.start()
+        self._wanted.set()
 
     def _run(self) -> None:
         while self._wanted.wait() and not self._closed:

@@ -97,6 +97,8 @@ class Sessions:
         task.add_done_callback(self._background.discard)
 
     async def _place(self, container: Container) -> Place:
+        # Its runtime moves the program into the container's cgroups.
+        self._tasks.migrations.soon()
         directory = self._places.container_run(container.id)
         try:
             text = (directory / "config.json").read_bytes()

@@ -28,6 +28,7 @@ from podwright.engines.node.places import Places
 from podwright.engines.node.processes import END_TIMEOUT, Cgroups, clear_cgroup, kill_left
 from podwright.errors import FailedPrecondition, NotFound, PodwrightError, Unavailable
 from podwright.linux import cgroups, proc
+from podwright.linux.migration import Migrations
 from podwright.logs.writing import LogWriter
 from podwright.steps import step
 from podwright.wire.containerd import task_types_pb2, tasks_pb2, types_pb2
@@ -48,6 +49,7 @@ class Tasks:
         self._places = places
         self._logs = logs
         self._cgroups = Cgroups(places)
+        self.migrations = Migrations()
         self.guards = Guards(containerd, str(places.root))
         self._events = TaskEvents(containerd)
         self._ends = Ends()
@@ -59,6 +61,7 @@ class Tasks:
         """Let go; tasks keep running."""
         if self._settling:
             await asyncio.wait(self._settling.values(), timeout=END_TIMEOUT)
+        self.migrations.close()
 
     # Making and starting
 
@@ -91,6 +94,8 @@ class Tasks:
             task_api_version=version,
         )
         with step("runtime create"):
+            # The shim and its runtime take longer than the wait for the kernel's lock, which begins now.
+            self.migrations.soon()
             answer = await self._containerd.make(
                 self._containerd.tasks.Create, request, f"create task {id[:12]}"
             )
@@ -256,13 +261,13 @@ class Tasks:
             log.warning("task %s: its end is told although it could not be deleted: %s", id, error)
         await self._logs.settle(id)
         rootfs.unmount(self._places, id)
+        if not self._places.bundle(id).is_dir():
+            file.unlink(missing_ok=True)  # it was removed meanwhile, perhaps before this was noted
         noted = exits.read(file)
         if noted is None:
             return None
         sandbox = self._places.sandbox_run(id).is_dir()
         self._events.forget(id)
-        if not self._places.bundle(id).is_dir():
-            file.unlink(missing_ok=True)  # it was removed meanwhile, perhaps before this was noted
         return Exit(id, noted.code, noted.finished_at, noted.oom_killed, sandbox)
 
     async def _stopped(self, id: str) -> Ended | None:
