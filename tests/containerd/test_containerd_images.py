@@ -200,6 +200,19 @@ async def test_an_image_is_unpacked_for_a_second_snapshotter_when_it_is_wanted(
     assert await room.snapshots(NATIVE) == {} == await room.snapshots()
 
 
+async def test_a_snapshot_that_another_client_removed_is_missed_by_a_look_alone(
+    room: Room, shelf: Shelf
+) -> None:
+    images = await room.images()
+    image, top = await images.pull(shelf.name("one"), None), shelf.chain("one")[-1]
+    assert await images.chain(image.id, OVERLAY) == top
+    await room.remove_snapshot(top)
+    assert await images.chain(image.id, OVERLAY, look=False) == top
+    assert top not in await room.snapshots()
+    assert await images.chain(image.id, OVERLAY) == top
+    assert top in await room.snapshots()
+
+
 async def test_unpacked_layers_are_discarded_where_no_other_snapshotter_needs_them(
     room: Room, shelf: Shelf
 ) -> None:

@@ -36,6 +36,7 @@ from podwright.engines.node.updates import Updates
 from podwright.errors import FailedPrecondition, PodwrightError, Unavailable
 from podwright.hooks.running import Hooks
 from podwright.linux import cgroups, mounts, trees
+from podwright.linux.waiting import together
 from podwright.logs.writing import LogWriter
 from podwright.spec.inputs import HostFacts
 from podwright.steps import step
@@ -109,11 +110,13 @@ class Containers:
         spec = drawn.spec
         if container.checkpoint is not None:
             spec = self._restores.with_options(container, spec)
-        await self._creation.record(container, shim, spec, ids)
+        recording = self._creation.record(container, shim, spec, ids)
         if container.checkpoint is not None:
             # A process it gets by its start.
+            await recording
             return ContainerFacts(0, drawn.user.uid, drawn.user.gid, drawn.user.groups)
-        return await self._creation.first_process(container, shim, drawn, root.mounts)
+        streams, _ = await together(self._creation.streams(container), recording)
+        return await self._creation.first_process(container, shim, drawn, root.mounts, streams)
 
     async def start(self, container: Container) -> ContainerFacts | None:
         shim = self._shims.get(container.sandbox.handler)

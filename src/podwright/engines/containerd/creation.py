@@ -42,8 +42,9 @@ from podwright.wire.containerd import runc_pb2, types_pb2
 
 IMAGE = "image"
 """Directory among a container's own where its image is shown while it is read."""
-CHANCES = 3
-"""How often an image may be removed, and pulled again, between two looks at it."""
+CHANCES = 4
+"""How often its image may be gone when its snapshot is made: the first time nobody has looked, and between
+two looks it may be removed and pulled again."""
 STDIN = "stdin"
 """The FIFO beside it that the shim reads."""
 
@@ -90,11 +91,12 @@ class Creation:
             labels = {ROOT: self._objects.root, KIND: OF_CONTAINER, SANDBOX: container.sandbox.id}
             self._places.container_run(container.id).mkdir(parents=True, exist_ok=True)
             for chance in range(CHANCES):
-                chain = await self._images.chain(container.image.id, shim.snapshotter)
+                # The first time it is looked for by standing on it.
+                chain = await self._images.chain(container.image.id, shim.snapshotter, look=chance > 0)
                 try:
                     return await self._snapshots.prepare(container.id, chain, shim.snapshotter, labels)
                 except NotFound:
-                    # Its image was removed just now: `chain` tells that, unless somebody has pulled it again.
+                    # Its image was removed: a look tells that, unless somebody has pulled it again.
                     if chance == CHANCES - 1:
                         raise
             raise AssertionError("one of them returns or raises")
@@ -163,21 +165,32 @@ class Creation:
         made.snapshotter, made.snapshot_key = shim.snapshotter, container.id
         if of_shim(container.sandbox):
             made.sandbox = container.sandbox.id
-        if container.log_path:
-            Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
         await self._objects.put(made)
 
-    async def task(
-        self, container: Container, shim: Shim, given: list[types_pb2.Mount], *, restore: Path | None = None
-    ) -> int:
-        """Its task, with the streams that a writer of ours reads; the pid. `restore` is where a dump is that
-        it is made of. CommandFailed with the runtime's own words."""
-        config = container.config
-        ids = user_namespaces.id_maps(self._places, container.sandbox)
-        names = ("stdout",) if config.tty else ("stdout", "stderr")
+    async def streams(self, container: Container) -> Path:
+        """Have a writer of ours read what it says: the directory with a FIFO for each of its outputs."""
+        if container.log_path:
+            Path(container.log_path).parent.mkdir(parents=True, exist_ok=True)
         limits = self._log_limits.of_container(container) if container.log_path else None
         with step("log writer"):
-            streams = await self._logs.add(container.id, container.log_path, limits or Limits(), raw=names)
+            return await self._logs.add(
+                container.id, container.log_path, limits or Limits(), raw=_outputs(container)
+            )
+
+    async def task(
+        self,
+        container: Container,
+        shim: Shim,
+        given: list[types_pb2.Mount],
+        streams: Path,
+        *,
+        restore: Path | None = None,
+    ) -> int:
+        """Its task, with what `streams` has given; the pid. `restore` is where a dump is that it is made of.
+        CommandFailed with the runtime's own words."""
+        config = container.config
+        ids = user_namespaces.id_maps(self._places, container.sandbox)
+        outputs = _outputs(container)
         stdin = self._places.container_run(container.id) / STDIN
         if config.stdin:
             stdin.unlink(missing_ok=True)
@@ -190,7 +203,7 @@ class Creation:
                 terminal=config.tty,
                 stdin=str(stdin) if config.stdin else "",
                 stdout=str(streams / "stdout"),
-                stderr=str(streams / "stderr") if len(names) > 1 else "",
+                stderr=str(streams / "stderr") if "stderr" in outputs else "",
                 options=_options(shim, ids, restore) if restore is not None else None,
                 address=str(held.get("address", "")),
                 version=int(held.get("version", 0)),
@@ -199,13 +212,13 @@ class Creation:
             raise by_runtime(error, shim) from error
 
     async def first_process(
-        self, container: Container, shim: Shim, drawn: Drawn, given: list[types_pb2.Mount]
+        self, container: Container, shim: Shim, drawn: Drawn, given: list[types_pb2.Mount], streams: Path
     ) -> ContainerFacts:
         """Its task, and the facts of what has come into being; without a process when its program cannot be
         executed: its start will tell that."""
         facts = ContainerFacts(0, drawn.user.uid, drawn.user.gid, drawn.user.groups)
         try:
-            pid = await self.task(container, shim, given)
+            pid = await self.task(container, shim, given, streams)
         except CommandFailed as error:
             cgroup = self._tasks.cgroup(container.id)
             if why := limit_refusals.at_creation(container.config.linux.resources, cgroup, self._host):
@@ -219,6 +232,10 @@ class Creation:
             # crun takes 0 for nothing; its process would have the shim's, which is a daemon's.
             proc.set_oom_score_adj(pid, 0)
         return with_process(facts, container.id, pid)
+
+
+def _outputs(container: Container) -> tuple[str, ...]:
+    return ("stdout",) if container.config.tty else ("stdout", "stderr")
 
 
 def by_runtime(error: PodwrightError, shim: Shim) -> PodwrightError:

@@ -174,14 +174,15 @@ class Images:
 
     # For the engine
 
-    async def chain(self, image_id: str, snapshotter: str) -> str:
+    async def chain(self, image_id: str, snapshotter: str, *, look: bool = True) -> str:
         """The name of the snapshot that the image is in `snapshotter`, "" for one without layers; unpacked
-        when it is not there yet. NotFound without the image, FailedPrecondition when its layers are not in
-        the content store any more."""
+        when it is not there yet. Without a `look` one that was there once is taken to be there still.
+        NotFound without the image, FailedPrecondition when its layers are not in the content store any
+        more."""
         self._unpacking.check(snapshotter)
         known = self._chains.get((image_id, snapshotter), "")
         # An id is a digest of what the layers are, so what it was once is what it is.
-        if known and await self._unpacking.there(known, snapshotter):
+        if known and (not look or await self._unpacking.there(known, snapshotter)):
             return known
         tree = (await self._records.with_id(image_id)).trees[-1]
         chain_id = tree.chain[-1] if tree.chain else ""

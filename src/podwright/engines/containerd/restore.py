@@ -87,7 +87,9 @@ class Restores:
         self._waiting.under_way.add(id)
         try:
             with step("criu restore"):
-                await self._creation.task(container, shim, unsynced(found), restore=self._waiting.images(id))
+                streams = await self._creation.streams(container)
+                images = self._waiting.images(id)
+                await self._creation.task(container, shim, unsynced(found), streams, restore=images)
                 pid = await self._tasks.start(id)
         except Unavailable:
             raise

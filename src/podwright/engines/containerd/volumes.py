@@ -22,7 +22,7 @@ class Unpacked(Protocol):
 
     async def find(self, reference: str, /) -> Image | None: ...
 
-    async def chain(self, image_id: str, snapshotter: str, /) -> str:
+    async def chain(self, image_id: str, snapshotter: str, /, *, look: bool = True) -> str:
         """The name of the snapshot that the image is; see `Images.chain`."""
 
 
