@@ -72,6 +72,18 @@ def test_events_of_one_container_show_the_others_of_its_pod(client: Client) -> N
     assert states == {first.id: cri.CONTAINER_RUNNING, second.id: cri.CONTAINER_CREATED}
 
 
+def test_statuses_of_a_pods_containers_have_the_newest_first(client: Client) -> None:
+    pod = client.pod()
+    attempts = [pod.create("/bin/true", name="main", attempt=attempt) for attempt in range(3)]
+    with client.events() as events:
+        attempts.append(pod.create("/bin/true", name="main", attempt=3))
+        event = events.next()
+    newest_first = [each.id for each in reversed(attempts)]
+    assert [status.id for status in event.containers_statuses] == newest_first
+    answer = client.runtime.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id))
+    assert [status.id for status in answer.containers_statuses] == newest_first
+
+
 def test_events_begin_when_somebody_listens(client: Client) -> None:
     pod = client.pod()
     pod.run("/bin/true").ended()

@@ -9,6 +9,7 @@ changes, so that is its last byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from google.protobuf.message import Message
 
@@ -166,7 +167,11 @@ _EVENT_MEMBER = _tag(cri.ContainerEventResponse, "containers_statuses")
 
 
 def shown_containers(record: SandboxRecord) -> list[ContainerRecord]:
-    return [each for each in record.containers.values() if each.state not in HIDDEN_CONTAINER]
+    """The newest first: of several with one name a kubelet with EventedPLEG takes the first for the container
+    that counts, and would make an attempt again that runs already."""
+    shown = [each for each in reversed(record.containers.values()) if each.state not in HIDDEN_CONTAINER]
+    shown.sort(key=attrgetter("created_at"), reverse=True)
+    return shown
 
 
 def container_status_wire(record: ContainerRecord) -> bytes:
