@@ -5,11 +5,12 @@
 # make bench       beside containerd and the bare floor; table on the terminal, rows in build/bench.json
 #
 # Everything is installed on first use and takes a moment: programs by apt (as root), Python packages in .venv.
+# Another Python has its own: make test PYTHON=python3.13 VENV=.venv-3.13
 
 export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMPS := build/stamps
+STAMPS := $(VENV)/stamps
 PYTEST_OPTIONS ?= -q -rR --numprocesses 3 --dist loadfile --reruns 1
 BARE := behaviour cli core fake images kube logs server spec stats testing
 BENCH_OPTIONS ?=

@@ -54,8 +54,13 @@ there() {
 missing=
 for group in "$@"; do
     if [ "$group" = python ]; then
-        "$PYTHON" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        if ! "$PYTHON" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            [ "$PYTHON" = python3 ] || {
+                echo "install.sh: PYTHON=$PYTHON is no Python 3.11 or newer with venv and ensurepip" >&2
+                exit 1
+            }
             missing="$missing python3 python3-venv"
+        fi
     fi
     wanted=$(needs "$group")
     while read -r thing package; do
