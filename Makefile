@@ -1,6 +1,7 @@
 # make run         install what is missing, make an image from this machine's busybox, run examples/hello.yaml
 # make test        the tests: pure rules, the kernel, and the behaviour of a whole server through its socket
 # make test-fake   those of them that need neither root nor a program: rules and the fake engine, by any user
+# make test-vm     those that look at cgroups and AppArmor, in a machine with cgroup v2 and AppArmor (docs/vm.md)
 # make check       lint, formatting, strict types
 # make bench       beside containerd and the bare floor; table on the terminal, rows in build/bench.json
 #
@@ -13,9 +14,11 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PYTEST_OPTIONS ?= -q -rR --numprocesses 3 --dist loadfile --reruns 1
 BARE := behaviour cli core fake images kube logs server spec stats testing
+VM_TESTS ?= tests/linux tests/matrix/test_matrix_labels.py tests/matrix/test_matrix_cgroups.py \
+	tests/oci/test_oci_resources.py tests/oci/test_oci_stats.py
 BENCH_OPTIONS ?=
 
-.PHONY: run test test-fake check bench clean
+.PHONY: run test test-fake test-vm check bench clean
 .DELETE_ON_ERROR:
 
 run: $(STAMPS)/venv
@@ -28,6 +31,9 @@ test: $(STAMPS)/venv-dev
 
 test-fake: $(STAMPS)/venv-dev
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not root" $(addprefix tests/,$(BARE))
+
+test-vm:
+	tools/vm.sh python -m pytest -q -rs $(VM_TESTS)
 
 check: $(STAMPS)/venv-dev
 	$(BIN)/ruff check
