@@ -74,7 +74,15 @@ def environment(
             "spec": {
                 "enableServiceLinks": links,
                 "volumes": [{"name": "v", "emptyDir": {}}],
-                "containers": [{"name": "c", "image": "x:1", "env": variables, **container}],
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": "x:1",
+                        "env": variables,
+                        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                        **container,
+                    }
+                ],
             },
         },
         beside=beside,

@@ -104,7 +104,7 @@ def test_pods(spec: dict[str, Any], words: str) -> None:
         ({"livenessProbe": {**EXEC, "grpc": {"port": 1}}}, "is needed, not exec and grpc"),
         ({"livenessProbe": {"exec": {}}}, "livenessProbe.exec.command: is needed"),
         ({"livenessProbe": {**EXEC, "successThreshold": 2}}, "livenessProbe.successThreshold: must be 1"),
-        ({"livenessProbe": {**EXEC, "periodSeconds": -1}}, "livenessProbe.periodSeconds: -1 is not between 1 and"),
+        ({"livenessProbe": {**EXEC, "periodSeconds": -1}}, "livenessProbe.periodSeconds: -1 is not between"),
         ({"livenessProbe": {"httpGet": {"port": "Web"}}}, "'Web' is neither a port nor the name of one"),
         ({"livenessProbe": {"httpGet": {"port": 70000}}}, "livenessProbe.httpGet.port: 70000 is not a port"),
         ({"livenessProbe": {"httpGet": {"port": 1, "scheme": "http"}}}, "'http' is none of HTTP, HTTPS"),

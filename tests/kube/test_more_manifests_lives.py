@@ -13,9 +13,10 @@ import pytest
 
 from podwright.api import Cri
 from podwright.errors import InvalidArgument, PodwrightError
+from podwright.kube.failures import ImageError
 from podwright.kube.life.backoff import Backoff
 from podwright.kube.life.events import Recorder
-from podwright.kube.life.images import Images
+from podwright.kube.life.images import Images, Wanted
 from podwright.kube.life.pull_secrets import JSON_TYPE
 from podwright.kube.life.runner import PodRun
 from podwright.kube.life.worker import PodWorker
@@ -99,9 +100,12 @@ async def test_a_pod_that_is_started_again_in_place_has_no_grace_and_keeps_its_l
         "Never",
         container("main", "echo up; sleep 5; exit 42", restartPolicy="Never", restartPolicyRules=[rule]),
         container("other", "echo up; sleep 1000", lifecycle={"preStop": {"exec": {"command": ["bye"]}}}),
+        initContainers=[container("early", "true")],
     )
     node = Node(root=tmp_path / "node")
     worker = PodWorker(fake.cri, made, node, clock=fake.world.clock)
+    phases: set[str | None] = set()
+    worker.subscribe(lambda _, status: phases.add(status.phase))
     life = asyncio.create_task(worker.run())
 
     def again() -> bool:
@@ -113,7 +117,10 @@ async def test_a_pod_that_is_started_again_in_place_has_no_grace_and_keeps_its_l
     assert [request.timeout for rpc, request in asked if rpc == "StopContainer"] == [2]
     assert "ExecSync" not in [rpc for rpc, _ in asked]
     attempts = [request.config.metadata.attempt for rpc, request in asked if rpc == "CreateContainer"]
-    assert attempts == [0, 0, 1, 1]
+    assert attempts == [0, 0, 0, 1, 1, 1]
+    ends = [one.lastState.terminated for one in worker.status.containerStatuses or [] if one.lastState]
+    assert [one.reason for one in ends if one is not None] == ["RestartingAllContainers"] * 2
+    assert phases <= {"Pending", "Running"}
     assert [one.message for one in worker.events if one.reason == "Killing"] == ["killing"]
     assert sorted(one.name for one in worker.directory.logs("other").iterdir()) == ["0.log", "1.log"]
     worker.kill()
@@ -168,3 +175,19 @@ async def test_all_credentials_that_fail_are_told(fake: FakeNode) -> None:
         await images._pull(made, cri.ImageSpec(image=IMAGE), cri.PodSandboxConfig())
     code = "rpc error: code = InvalidArgument desc = auth"
     assert str(caught.value) == f"[{code}: not a, {code}: not b]"
+
+
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("example.test/UPPER:1", ": repository name (UPPER) must be lowercase"),
+        ("example.test/web:1:2", ""),
+    ],
+)
+async def test_names_that_are_none(fake: FakeNode, reference: str, fault: str) -> None:
+    recorder, backoff = Recorder(), Backoff(fake.world.clock)
+    images = Images(fake.cri, fake.world.clock, recorder, backoff)
+    made = pod("Always", container("main", ""))
+    with pytest.raises(ImageError) as caught:
+        await images.ensure(made, Wanted(reference, "Always", ""), cri.PodSandboxConfig())
+    assert caught.value.message.endswith(f'"{reference}": invalid reference format{fault}')

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from podwright.errors import InvalidArgument
 from podwright.kube import volumes
+from podwright.kube.failures import ConfigError
 from podwright.kube.files import termination
 from podwright.kube.files.directory import PodDirectory
 from podwright.kube.manifests import defaults, manifest
 from podwright.kube.manifests.manifest import Manifest
 from podwright.kube.models import ResourceFieldSelector
 from podwright.kube.node import Node
-from podwright.kube.requests import dns, env, quantities, resources, security
+from podwright.kube.requests import dns, env, quantities, resources, security, signals
+from podwright.kube.requests.container import container_config
 from podwright.kube.state import actual_resources
 from podwright.wire import cri_pb2 as cri
 from tests.kube.volume_pods import FACTS
@@ -158,7 +161,9 @@ def test_the_old_name_of_a_field() -> None:
 
 def test_a_file_that_is_still_to_be_written_has_a_placeholder() -> None:
     source = {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "A"}}
-    made = pod(container("main", env=[{"name": "V", "valueFrom": source}]), volumes=[{"name": "v"}])
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    main = container("main", env=[{"name": "V", "valueFrom": source}], volumeMounts=mounts)
+    made = pod(main, volumes=[{"name": "v"}])
 
     def read(*_: str) -> str:
         raise env.NotWrittenError
@@ -211,3 +216,23 @@ def test_which_paths_are_tidied_and_which_are_not(tmp_path: Path) -> None:
     ended.mounts[0].host_path = str(tmp_path / "x")
     (tmp_path / "x").write_text("bye")
     assert termination.read_termination_message(ended) == "bye"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("SIGTERM", "SIGTERM"), ("SIGRTMIN+1", "SIGRTMINPLUS1"), ("SIGRTMAX-14", "SIGRTMAXMINUS14")],
+)
+def test_stop_signals_have_other_names_in_the_cri(name: str, told: str) -> None:
+    made = pod(container("main", lifecycle={"stopSignal": name}), os={"name": "linux"})
+    config = container_config(made, made.containers[0], cri.Image(id="i"), NODE, FACTS, environment={})
+    assert cri.Signal.Name(config.stop_signal) == told
+    assert signals.name(config.stop_signal) == name
+    with pytest.raises(InvalidArgument, match="stopSignal: 'SIGRTMINPLUS1' is not a signal"):
+        pod(container("main", lifecycle={"stopSignal": "SIGRTMINPLUS1"}), os={"name": "linux"})
+
+
+def test_an_env_file_in_a_volume_that_nobody_mounts_is_not_found() -> None:
+    source = {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "A", "optional": True}}
+    made = pod(container("main", env=[{"name": "V", "valueFrom": source}]), volumes=[{"name": "v"}])
+    with pytest.raises(ConfigError, match='cannot find the volume "v" referenced by FileKeyRef'):
+        env.environment(made, made.containers[0], NODE, FACTS, lambda *_: "A='1'")

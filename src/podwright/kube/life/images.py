@@ -100,9 +100,12 @@ class Images:
         try:
             references.parse(wanted.reference)
         except InvalidArgument:
+            name = wanted.reference.partition("@")[0].partition("/")[2] or wanted.reference
+            upper = f": repository name ({name.partition(':')[0]}) must be lowercase"
             message = (
                 f'Failed to apply default image tag "{wanted.reference}": '
                 f'couldn\'t parse image name "{wanted.reference}": invalid reference format'
+                + (upper if _is_upper(wanted.reference) else "")
             )
             self._recorder.warning("InspectFailed", wanted.place, message)
             raise ImageError("InvalidImageName", message) from None
@@ -147,3 +150,13 @@ class Images:
                 message += text.removeprefix(one)
         self._errors[wanted.reference] = f"{reason}: {message}"
         raise ImageError(reason, message) from error
+
+
+def _is_upper(reference: str) -> bool:
+    """Whether the only fault of a reference is that its path has capital letters."""
+    host, slash, path = reference.partition("/")
+    try:
+        references.parse(f"{host}{slash}{path.lower()}" if slash else host.lower())
+    except InvalidArgument:
+        return False
+    return True

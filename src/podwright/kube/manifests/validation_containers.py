@@ -24,8 +24,7 @@ from podwright.kube.manifests.checks import (
     relative,
 )
 from podwright.kube.models import AnyContainer, Container, EnvVar, EnvVarSource, Pod, PodSpec
-from podwright.kube.requests import env, resources
-from podwright.wire import cri_pb2 as cri
+from podwright.kube.requests import env, resources, signals
 
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -38,7 +37,7 @@ CPU_DIVISORS = ("1", "1m")
 DIVISORS = ("1", *(f"1{unit}" for unit in "kMGTPE"), *(f"1{unit}i" for unit in "KMGTPE"))
 
 _ENV_NAME = re.compile(r"[ -<>-~]+")
-_SIGNALS = frozenset(cri.Signal.DESCRIPTOR.values_by_name) - {"RUNTIME_DEFAULT"}
+_SIGNALS = frozenset(signals.BY_NAME)
 
 
 def containers(spec: PodSpec) -> Iterator[tuple[str, AnyContainer]]:

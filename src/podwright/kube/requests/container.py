@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from podwright.kube.failures import ConfigError, CreateError
-from podwright.kube.requests import env, resources, security
+from podwright.kube.requests import env, resources, security, signals
 from podwright.kube.requests.sandbox import identity
 from podwright.wire import cri_pb2 as cri
 
@@ -144,7 +144,7 @@ def _ordered(tree: Any) -> Any:
 
 
 def _stop_signal(container: AnyContainer) -> str:
-    name = (container.lifecycle and container.lifecycle.stopSignal) or "RUNTIME_DEFAULT"
-    if cri.Signal.DESCRIPTOR.values_by_name.get(name) is None:
+    name = container.lifecycle.stopSignal if container.lifecycle is not None else None
+    if name and name not in signals.BY_NAME:
         raise ConfigError(f"container {container.name!r}: the CRI knows no stop signal {name}")
-    return name
+    return signals.BY_NAME[name] if name else signals.DEFAULT

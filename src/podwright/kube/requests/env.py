@@ -207,7 +207,10 @@ def _object(manifest: Manifest, kind: str, name: str, *, optional: bool) -> Mapp
 
 def _of_file(manifest: Manifest, reference: FileKeySelector, node: Node, read_file: ReadFile) -> str | None:
     """None where the variable may be missing and is; an empty value counts as none. A file has to be there,
-    and to be one, whatever `optional` says."""
+    and to be one, whatever `optional` says, and some container has to mount its volume."""
+    mounts = [mount.name for one in manifest.all_containers() for mount in one.volumeMounts or []]
+    if reference.volumeName not in mounts:
+        raise ConfigError(f'cannot find the volume "{reference.volumeName}" referenced by FileKeyRef')
     try:
         text = read_file(reference.volumeName, reference.path)
         value = env_file.value(text, reference.key)

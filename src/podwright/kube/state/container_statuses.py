@@ -21,6 +21,7 @@ from podwright.kube.models import (
 )
 from podwright.kube.node import Node
 from podwright.kube.probes.results import Outcome, Results
+from podwright.kube.requests import signals
 from podwright.kube.requests.quantities import all_canonical
 from podwright.kube.rules import restarts
 from podwright.kube.state import actual_resources
@@ -126,7 +127,7 @@ def _converted(
             )
         )
     if told.stop_signal:
-        status.stopSignal = cri.Signal.Name(told.stop_signal)
+        status.stopSignal = signals.name(told.stop_signal) or None
     was = old.state if old is not None and old.state is not None else ContainerState()
     if old is not None:
         # Of a pod that was started again in place the runtime has only the newest attempts.

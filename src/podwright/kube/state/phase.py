@@ -23,10 +23,10 @@ def phase(manifest: Manifest, containers: Sequence[ContainerStatus], *, stopped_
     for container in manifest.init_containers:
         if manifest.is_sidecar(container):
             continue
-        exit_code = _last_exit(by_name.get(container.name))
-        if exit_code is None:
+        ended = _last_end(by_name.get(container.name))
+        if ended is None:
             initializing += 1
-        elif exit_code and not restarts.after_exit(manifest, container, exit_code):
+        elif ended.exitCode and not _again(manifest, container, ended):
             return "Failed"
     tally = _Tally()
     sidecars_coming = sum(tally.sidecar(by_name.get(one.name)) for one in manifest.sidecars)
@@ -80,10 +80,14 @@ class _Tally:
         self.stopped += 1
         # One that waits to be started again is no success, whatever its last end was.
         self.succeeded += state.terminated is not None and ended.exitCode == 0
-        self.restarted += (
-            restarts.after_exit(manifest, container, ended.exitCode)
-            or ended.reason == "RestartingAllContainers"
-        )
+        self.restarted += _again(manifest, container, ended)
+
+
+def _again(manifest: Manifest, container: AnyContainer, ended: ContainerStateTerminated) -> bool:
+    """Whether it is started again, by itself or with all others."""
+    return ended.reason == "RestartingAllContainers" or restarts.after_exit(
+        manifest, container, ended.exitCode
+    )
 
 
 def _state(status: ContainerStatus | None) -> ContainerState | None:
@@ -93,13 +97,12 @@ def _state(status: ContainerStatus | None) -> ContainerState | None:
     return state
 
 
-def _last_exit(status: ContainerStatus | None) -> int | None:
+def _last_end(status: ContainerStatus | None) -> ContainerStateTerminated | None:
     """How an ordinary init container ended the last time; None while it runs or is still to run."""
     state = _state(status)
     if status is None or state is None or state.running is not None:
         return None
-    ended = state.terminated or _terminated(status.lastState)
-    return None if ended is None else ended.exitCode
+    return state.terminated or _terminated(status.lastState)
 
 
 def _terminated(state: ContainerState | None) -> ContainerStateTerminated | None:

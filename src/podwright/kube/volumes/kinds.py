@@ -81,12 +81,6 @@ def has_files(volume: Volume) -> bool:
 
 
 def used(manifest: Manifest) -> list[Volume]:
-    """The volumes that some container mounts or reads variables from, in the manifest's order: a kubelet does
-    not touch the others."""
-    names: set[str] = set()
-    for container in manifest.all_containers():
-        names.update(mount.name for mount in container.volumeMounts or [])
-        for variable in container.env or []:
-            if variable.valueFrom is not None and variable.valueFrom.fileKeyRef is not None:
-                names.add(variable.valueFrom.fileKeyRef.volumeName)
+    """The volumes that some container mounts, in the manifest's order: others a kubelet does not touch."""
+    names = {mount.name for container in manifest.all_containers() for mount in container.volumeMounts or []}
     return [volume for volume in manifest.spec.volumes or [] if volume.name in names]
