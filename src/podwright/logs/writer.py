@@ -26,11 +26,10 @@ from collections.abc import Iterator
 
 from podwright.logs import rotation
 from podwright.logs.limits import Limits
-from podwright.logs.writer_files import LogFile, Nowhere
-from podwright.logs.writer_listeners import Listener, Listeners
+from podwright.logs.writer_listeners import Listeners
+from podwright.logs.writer_log import SETTINGS, Log
 from podwright.logs.writer_sources import ENDED, MORE, PARTIAL, Glance, Records, Stream
 
-SETTINGS = "settings.json"
 LINGER = 1.0
 """Seconds for which it stays with nothing to write: the next container mostly comes soon. Who starts it may
 want it to stay longer, as long as somebody is connected."""
@@ -45,45 +44,6 @@ END = "end"
 """Beside the streams: the pipe of this name says nothing, and ends with the log."""
 
 Message = dict[str, object]
-
-
-class Log:
-    """What is open of one container."""
-
-    def __init__(self, directory: str, glance: Glance) -> None:
-        """Raises OSError, ValueError when the directory cannot be used."""
-        with open(os.path.join(directory, SETTINGS), "rb") as file:
-            settings = json.load(file)
-        self.directory = directory
-        limits, path = Limits(**settings["limits"]), settings["path"]
-        if not path and not settings["raw"]:
-            raise ValueError("records want a file")
-        self.sources: list[Records | Stream] = []
-        self.watchers: list[Listener] = []
-        """Who wants to know of its end."""
-        self.hurried = False
-        """It is to end soon, whoever does not read."""
-        self.file: LogFile | Nowhere = LogFile(path, limits) if path else Nowhere(limits)
-        try:
-            if settings["raw"]:
-                for name in ("stdout", "stderr"):
-                    if os.path.exists(fifo := os.path.join(directory, name)):
-                        self.sources.append(Stream(fifo, glance, name, self.file))
-            elif isinstance(self.file, LogFile):
-                self.sources.append(Records(os.path.join(directory, "log"), glance, self.file))
-        except BaseException:
-            self.let_go()
-            raise
-
-    def streams(self) -> list[Stream]:
-        return [each for each in self.sources if isinstance(each, Stream)]
-
-    def let_go(self) -> None:
-        for source in self.sources:
-            source.finish()
-            os.close(source.fd)
-        self.sources = []
-        self.file.close()
 
 
 class Writer:

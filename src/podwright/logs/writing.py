@@ -26,6 +26,7 @@ from podwright.linux.readiness import writable
 from podwright.linux.sockets import connect_unix
 from podwright.logs import writer
 from podwright.logs.limits import Limits
+from podwright.logs.writer_log import SETTINGS
 from podwright.logs.writer_sources import enlarge
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class LogWriter:
 
     def has(self, id: str) -> bool:
         """Whether a log of this name is being written."""
-        return (self._directory / id / writer.SETTINGS).exists()
+        return (self._directory / id / SETTINGS).exists()
 
     async def add(self, id: str, path: str, limits: Limits, *, raw: tuple[str, ...] = ()) -> Path:
         """Have a log written to `path` (absolute; "" with `raw`: nowhere) within `limits`; where to put what
@@ -94,7 +95,7 @@ class LogWriter:
             for name in raw or ("log",):
                 os.mkfifo(directory / name, 0o600)
             settings = {"path": path, "raw": bool(raw), "limits": limits._asdict()}
-            (directory / writer.SETTINGS).write_text(json.dumps(settings))
+            (directory / SETTINGS).write_text(json.dumps(settings))
             self._hold(id)
             await self._ask({"do": "open", "id": id})
         except BaseException:
@@ -109,7 +110,7 @@ class LogWriter:
 
     async def set_limits(self, id: str, limits: Limits) -> None:
         """From now on. FailedPrecondition when there is no such log."""
-        file = self._directory / id / writer.SETTINGS
+        file = self._directory / id / SETTINGS
         try:
             settings = json.loads(file.read_text())
         except FileNotFoundError as error:
@@ -287,7 +288,7 @@ class LogWriter:
 
     def _logs(self) -> list[Path]:
         try:
-            return [each.parent for each in self._directory.glob(f"*/{writer.SETTINGS}")]
+            return [each.parent for each in self._directory.glob(f"*/{SETTINGS}")]
         except FileNotFoundError:
             return []
 
