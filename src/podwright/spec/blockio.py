@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from podwright import structs
 from podwright.errors import InvalidArgument
@@ -73,6 +72,8 @@ class Configuration(NamedTuple):
 
 def parse(text: bytes, path: str) -> Configuration:
     """Raises InvalidArgument that names the file and what is wrong."""
+    import yaml  # few nodes have such files, and each server would keep it in memory
+
     try:
         file = structs.convert(yaml.safe_load(text), _File)
     except (msgspec.MsgspecError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

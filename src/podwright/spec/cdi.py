@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from podwright import structs
 from podwright.errors import InvalidArgument
@@ -205,6 +204,8 @@ def needs_host(node: DeviceNode) -> bool:
 
 def parse(text: bytes, path: str) -> Spec:
     """One file. Raises InvalidArgument that names the file and what is wrong."""
+    import yaml  # few nodes have such files, and each server would keep it in memory
+
     try:
         tree = msgspec.json.decode(text) if path.endswith(".json") else yaml.safe_load(text)
         spec = structs.convert(tree, Spec)

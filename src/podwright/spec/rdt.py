@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from podwright import structs
 from podwright.errors import InvalidArgument
@@ -55,6 +54,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 def parse(text: bytes, path: str) -> Classes:
     """The classes by name. Raises InvalidArgument that names the file and what is wrong."""
+    import yaml  # few nodes have such files, and each server would keep it in memory
+
     try:
         file = structs.convert(yaml.safe_load(text), _File)
     except (msgspec.MsgspecError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

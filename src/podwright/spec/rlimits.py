@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from podwright import structs
 from podwright.errors import InvalidArgument
@@ -56,6 +55,8 @@ def parse_settings(settings: Iterable[str], field: str) -> tuple[Rlimit, ...]:
 
 def parse_annotation(text: str, field: str) -> tuple[Rlimit, ...]:
     """A YAML list of {type, soft, hard}, the format of NRI's ulimit adjuster. Errors as above."""
+    import yaml  # few pods have such an annotation, and each server would keep it in memory
+
     try:
         entries = structs.convert(yaml.safe_load(text), list[_Entry])
     except (msgspec.MsgspecError, yaml.YAMLError, RecursionError) as error:
