@@ -120,7 +120,7 @@ run_qemu() {
     need qemu-system-x86_64:qemu-system-x86
     options="root=/dev/vda console=ttyS0 panic=-1 init=/vm-start"
     [ "$INIT" = plain ] || options="${options% *} systemd.run=/vm-start systemd.run_success_action=poweroff-force"
-    qemu-system-x86_64 -machine accel=kvm:tcg -cpu max -smp 2 -m "$MEMORY" -nodefaults -no-reboot -display none \
+    qemu-system-x86_64 -machine accel=${kvm:+kvm:}tcg -cpu max -smp 2 -m "$MEMORY" -nodefaults -no-reboot -display none \
         -kernel "$PLACE/kernel" -initrd "$PLACE/initrd" -append "$options rw quiet apparmor=1 security=apparmor" \
         -drive "file=$PLACE/disk,format=raw,if=virtio,snapshot=on" \
         -drive "file=$run/checkout.tar,format=raw,if=virtio,readonly=on" \
