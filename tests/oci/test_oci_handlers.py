@@ -49,6 +49,26 @@ async def test_each_handler_runs_a_pod(bench: Bench, handler: str) -> None:
     assert (await bench.exit_of(container)).code == 137
 
 
+async def test_what_runc_warns_of_is_not_the_containers_output(
+    place: Config, busybox: Path, tmp_path: Path
+) -> None:
+    """Its standard error is the container's while it makes one; newer ones warn of user namespaces."""
+    runtime = tmp_path / "runc"
+    runtime.write_text(
+        '#!/bin/sh\ncase " $* " in *" --log "*) ;; *) echo level=warning >&2 ;; esac\n'
+        f'exec {shutil.which("runc")} "$@"\n'
+    )
+    runtime.chmod(0o755)
+    handlers = {"runc": HandlerConfig(path=str(runtime))}
+    config = msgspec.structs.replace(place, handlers=handlers, default_handler="runc")
+    async with opened(config, busybox) as bench:
+        sandbox = await bench.sandbox(handler="runc")
+        assert await bench.run(sandbox, "echo own >&2") == "own\n"
+        container = await bench.container(sandbox, "sleep", "1000")
+        done = await bench.engine.exec_sync(container, ["sh", "-c", "echo own >&2"], 20, 1 << 20)
+        assert (done.stdout, done.stderr) == (b"", b"own\n")
+
+
 @pytest.mark.parametrize("handler", HANDLERS)
 async def test_each_handler_has_the_pods_hostname_and_runs_privileged(bench: Bench, handler: str) -> None:
     pod = cri.PodSandboxConfig(hostname="of-the-pod")

@@ -62,7 +62,10 @@ class Runtime:
         return self.kind in ("crun", "runsc")
 
     def argv(self, *command: str) -> list[str]:
-        return [self.program, "--root", str(self.root), *self.options, *command]
+        # While it makes a process its standard error is that of the container, whose log it would warn into.
+        # What it fails with it says there all the same.
+        quiet = ("--log", os.devnull) if self.kind == "runc" else ()
+        return [self.program, "--root", str(self.root), *quiet, *self.options, *command]
 
     def knows(self, id: str) -> bool:
         """Whether it has any state of `id`. All runtimes keep it in ROOT/ID or files that start so."""
