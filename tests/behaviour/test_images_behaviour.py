@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, rejected
+from tests.behaviour.client import Client, decoded, rejected
 from tests.behaviour.server import Server
 from tests.behaviour.stage import PASSWORD, USER, Registry
+from tools.oci_image import ARCHITECTURES
 
 
 def _status(client: Client, name: str) -> cri.ImageStatusResponse:
@@ -55,6 +57,17 @@ def test_image_status_tells_names_and_size(client: Client) -> None:
     assert image.size > 100_000
     [digest] = image.repo_digests
     assert digest.startswith(f"{reference.rpartition(':')[0]}@sha256:")
+
+
+def test_a_verbose_image_status_tells_how_it_was_built(client: Client) -> None:
+    request = cri.ImageStatusRequest(image=client.image("stop-signal"), verbose=True)
+    info = decoded(client.images.ImageStatus(request).info)
+    spec = info["imageSpec"]
+    assert spec["config"]["StopSignal"] == "SIGUSR1"
+    assert (spec["os"], spec["architecture"]) == ("linux", ARCHITECTURES[platform.machine()])
+    if client.server.kernel:
+        # Of one layer; a fake node's images have none.
+        assert spec["rootfs"] == {"type": "layers", "diff_ids": [info["chainID"]]}
 
 
 def test_an_image_is_found_by_every_name(client: Client) -> None:

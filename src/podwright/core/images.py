@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from podwright.core.ground import Ground
 from podwright.core.words import json_texts
-from podwright.engines.base import Credentials, FilesystemUse, Image, ImageService
+from podwright.engines.base import Credentials, FilesystemUse, Image, ImageService, Json
 from podwright.errors import InvalidArgument
+from podwright.images.layers import chain_ids
 from podwright.images.references import full_name, parse, parse_local
 from podwright.wire import cri_pb2 as cri
 from podwright.wire import podwright_pb2 as own
@@ -34,7 +35,7 @@ class Images:
             return cri.ImageStatusResponse()
         response = cri.ImageStatusResponse(image=image_message(image))
         if request.verbose:
-            response.info.update(json_texts({"info": {"imageSpec": {"config": dict(image.config)}}}))
+            response.info.update(json_texts({"info": _info(image)}))
         return response
 
     async def pull(self, request: cri.PullImageRequest) -> cri.PullImageResponse:
@@ -64,6 +65,15 @@ class Images:
             used_bytes=cri.UInt64Value(value=use.used_bytes),
             inodes_used=cri.UInt64Value(value=use.inodes_used),
         )
+
+
+def _info(image: Image) -> Json:
+    """As containerd's CRI plugin shows it: `crictl inspecti IMAGE | jq .info.imageSpec.architecture`."""
+    info: dict[str, Json] = {"imageSpec": {**image.built, "config": dict(image.config)}}
+    rootfs = image.built.get("rootfs")
+    if isinstance(rootfs, Mapping) and (chain := chain_ids(rootfs["diff_ids"])):
+        info = {"chainID": chain[-1], **info}
+    return info
 
 
 def image_message(image: Image) -> cri.Image:

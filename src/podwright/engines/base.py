@@ -76,6 +76,8 @@ class Image:
     """It is no container image, but files, to be mounted (image-spec, artifacts guidance)."""
     checkpoint: bool = False
     """It holds a checkpoint: containers made of it are restored."""
+    built: Mapping[str, Json] = field(default_factory=dict)
+    """What its configuration has beside `config`, where it is known: architecture, os, variant, rootfs."""
 
     @property
     def user(self) -> str:

@@ -40,6 +40,17 @@ class Document(msgspec.Struct):
 
     rootfs: RootFs
     config: dict[str, Any] | None = None
+    # Only shown: what is no text here makes no image unusable.
+    architecture: Any = None
+    os: Any = None
+    variant: Any = None
+
+    @property
+    def built(self) -> dict[str, Any]:
+        """See `Image.built`."""
+        made_for = {"architecture": self.architecture, "os": self.os, "variant": self.variant}
+        told = {key: value for key, value in made_for.items() if isinstance(value, str) and value}
+        return {**told, "rootfs": {"type": "layers", "diff_ids": self.rootfs.diff_ids}}
 
 
 class Descriptor(msgspec.Struct, rename="camel", frozen=True):

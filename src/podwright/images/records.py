@@ -312,8 +312,9 @@ class Records:
     ) -> Entry:
         layers = [self._layers.get(chain_id) for chain_id in chain]
         size = len(config) + sum(layer.bytes for layer in layers if layer)
-        section = read_document(image_id, config).config or {}
-        image = Image(image_id, (), (), size, section, artifact=is_artifact(image_id, config))
+        document, artifact = read_document(image_id, config), is_artifact(image_id, config)
+        built = {} if artifact else document.built
+        image = Image(image_id, (), (), size, document.config or {}, artifact=artifact, built=built)
         return Entry(image, tuple(chain), hidden)
 
     def _describe(self, entry: Entry) -> None:

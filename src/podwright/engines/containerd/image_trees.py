@@ -67,10 +67,18 @@ class Tree:
 
     def image(self) -> Image:
         """Without names."""
-        section = {} if self.artifact else read_document(self.id, self.config).config or {}
+        document = None if self.artifact else read_document(self.id, self.config)
+        section = (document.config or {}) if document else {}
         checkpoint = layout.marks(section.get("Labels"), self.document.annotations)
         return Image(
-            self.id, (), (), max(1, self.size), section, artifact=self.artifact, checkpoint=checkpoint
+            self.id,
+            (),
+            (),
+            max(1, self.size),
+            section,
+            artifact=self.artifact,
+            checkpoint=checkpoint,
+            built=document.built if document else {},
         )
 
 

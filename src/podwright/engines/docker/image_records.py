@@ -43,7 +43,17 @@ def record(inspected: Json, pinned: Pinned) -> Image:
         size=max(1, int(inspected.get("Size") or 0)),
         config={key: config[key] for key in CONFIG_KEYS if config.get(key)},
         pinned=pinned.matches(id, [*tags, *digests]),
+        built=_built(inspected),
     )
+
+
+def _built(inspected: Json) -> dict[str, Json]:
+    told = {name.lower(): inspected.get(name) for name in ("Architecture", "Os", "Variant")}
+    layers = (inspected.get("RootFS") or {}).get("Layers") or []
+    return {
+        **{key: value for key, value in told.items() if value},
+        **({"rootfs": {"type": "layers", "diff_ids": layers}} if layers else {}),
+    }
 
 
 def own_names(listed: Json) -> tuple[tuple[str, ...], tuple[str, ...]]:

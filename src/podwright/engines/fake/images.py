@@ -17,6 +17,7 @@ from podwright.engines.fake.registry import Offer
 from podwright.engines.fake.subject import Subject
 from podwright.errors import InvalidArgument, PodwrightError, ResourceExhausted, Unimplemented
 from podwright.images import references
+from podwright.images.platform import ARCHITECTURE
 from podwright.images.progress import INTERVAL, Progress, Pulls
 from podwright.images.references import LocalSource, Reference
 from podwright.steps import step
@@ -25,6 +26,7 @@ from podwright.wire import podwright_pb2 as own
 if TYPE_CHECKING:
     from podwright.engines.fake.world import World
 
+BUILT: Mapping[str, Json] = {"architecture": ARCHITECTURE, "os": "linux"}
 REMEMBERED = 20_000
 """Pulls that a world remembers at least, twice that at most."""
 BYTES_PER_INODE = 25_000
@@ -103,7 +105,7 @@ class ImageStore:
         """The image is here, and takes its names from those that have them."""
         entry = self._images.get(offer.id)
         if entry is None:
-            image = Image(offer.id, (), (), offer.size, offer.config, offer.pinned)
+            image = Image(offer.id, (), (), offer.size, offer.config, offer.pinned, built=BUILT)
             entry = self._images[offer.id] = _Entry(image)
         entry.hidden = False
         for name in offer.names:
@@ -312,7 +314,7 @@ def _describe(entry: _Entry, offer: Offer | None = None) -> None:
     said: Image | Offer = offer or entry.image
     digests = tuple(sorted(name for name in entry.names if "@" in name))
     tags = tuple(sorted(name for name in entry.names if "@" not in name))
-    image = Image(said.id, tags, digests, said.size, said.config, said.pinned)
+    image = Image(said.id, tags, digests, said.size, said.config, said.pinned, built=BUILT)
     # Thousands of containers may have it: one object for all of them, as long as nothing changes.
     if image != entry.image:
         entry.image = image
