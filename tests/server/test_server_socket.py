@@ -54,6 +54,11 @@ class House:
         assert self.failure is not None
         raise self.failure
 
+    async def stream_containers(
+        self, request: cri.StreamContainersRequest
+    ) -> AsyncIterator[cri.StreamContainersResponse]:
+        yield cri.StreamContainersResponse(containers=[cri.Container(id="abc")])
+
     async def exec_sync(self, request: cri.ExecSyncRequest) -> cri.ExecSyncResponse:
         return cri.ExecSyncResponse(stdout=request.cmd[0].encode(), stderr=b"e" * (16 << 20))
 
@@ -309,6 +314,17 @@ async def test_each_call_has_a_debug_line_with_its_object_and_duration(
     assert re.fullmatch(r"Version -: \d+\.\d ms", lines[0].getMessage())
     assert lines[1].levelname == "DEBUG"  # a poll that lost a race is no error of this node
     assert lines[1].getMessage().startswith("ContainerStatus abc: NOT_FOUND after ")
+
+
+async def test_a_list_that_comes_as_a_stream_has_a_debug_line_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="podwright.server")
+    async with served(tmp_path / "s", House()) as client:
+        [part] = [each async for each in client.stream_containers(cri.StreamContainersRequest())]
+    assert part.containers[0].id == "abc"
+    lines = [record.getMessage() for record in caplog.records if record.name == "podwright.server"]
+    assert re.fullmatch(r"StreamContainers -: \d+\.\d ms", lines[0])
 
 
 async def test_connecting_where_nobody_listens_says_so_at_once(tmp_path: Path) -> None:

@@ -164,6 +164,9 @@ def _stream(method: MethodDescriptor, gate: Gate) -> Any:
                 await context.send_initial_metadata(())
                 async for part in parts:
                     yield part
+            # Lists come as streams from some kubelets, each second: they are calls like others.
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s %s: %.1f ms", rpc, _of(request), _since(started))
         except asyncio.CancelledError:
             if gate.is_open:
                 log.debug("%s: the client left after %.0f s", rpc, time.monotonic() - started)
