@@ -46,10 +46,10 @@ if [ $$ = 1 ]; then
     sed 's/\(^\| \)/\1+/g' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /dev/pts /dev/shm /dev/mqueue /sys/fs/cgroup/system
-    ln -s /proc/self/fd /dev/fd
-    ln -s /proc/self/fd/0 /dev/stdin
-    ln -s /proc/self/fd/1 /dev/stdout
-    ln -s /proc/self/fd/2 /dev/stderr
+    ln -sfn /proc/self/fd /dev/fd
+    ln -sfn /proc/self/fd/0 /dev/stdin
+    ln -sfn /proc/self/fd/1 /dev/stdout
+    ln -sfn /proc/self/fd/2 /dev/stderr
     mount -t devpts -o ptmxmode=666 devpts /dev/pts
     mount -t tmpfs tmpfs /dev/shm
     mount -t mqueue mqueue /dev/mqueue
