@@ -2,7 +2,7 @@
 
 Usage: python examples/library.py [IMAGE]
 
-The default image is localhost/podwright/busybox:latest, which `make run` makes.
+The default image is localhost/podwright/busybox:latest, which README.md imports.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Usage: python examples/pod.py [IMAGE]
 
 PODWRIGHT_ENDPOINT names a CRI server; without it the pod runs in this process, which needs root. The default
-image is localhost/podwright/busybox:latest, which `make run` makes.
+image is localhost/podwright/busybox:latest, which README.md imports.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ async def main(image: str) -> None:
             print("page:", page.stdout.decode())
 
             # An ephemeral container beside it, for a look from inside the pod.
-            debugger = await pod.debug(image, ["sh", "-c", "hostname"])
+            debugger = await pod.debug(image, ["sh", "-c", "hostname"], pull_policy="IfNotPresent")
             await debugger.wait()
             async for line in debugger.logs():
                 print("debugger:", line.text.decode())

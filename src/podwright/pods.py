@@ -246,10 +246,12 @@ class Pod:
         env: Mapping[str, str] | None = None,
         stdin: bool = False,
         tty: bool = False,
+        pull_policy: str = "",
         timeout: float | None = None,
     ) -> Container:
         """Add an ephemeral container, and wait until it has been started; `target` names the container whose
-        processes it sees. It cannot be taken away again, and is never restarted.
+        processes it sees. It cannot be taken away again, and is never restarted. `pull_policy` (Always,
+        IfNotPresent, Never) is by default that of manifests: Always for the tag latest, or for none.
 
         Raises InvalidArgument, FailedPrecondition when it cannot be started (its image is tried again
         nevertheless), DeadlineExceeded after `timeout` seconds.
@@ -260,6 +262,7 @@ class Pod:
             name=name, image=image, command=list(command) or None, args=list(args) or None,
             env=[EnvVar(name=key, value=value) for key, value in (env or {}).items()] or None,
             stdin=stdin or None, tty=tty or None, targetContainerName=target or None,
+            imagePullPolicy=pull_policy or None,
         )  # fmt: skip
         self._worker.update(pod_changes.with_ephemeral(self.manifest, made))
         try:

@@ -21,6 +21,7 @@ from podwright.testing import FakeNode
 
 T = TypeVar("T")
 IMAGE = "example.test/web:1"
+LOCAL = "example.test/local:latest"
 HOURS = 100_000
 """Seconds that do not pass in a test."""
 
@@ -272,11 +273,18 @@ async def test_a_debugger_joins(node: FakeNode) -> None:
         await soon(node, pod.ready())
         container = await soon(node, pod.debug("example.test/tools:1", ["sleep", "1000"], target="main"))
         assert container.name == "debugger-0" and container.id == pod.containers["debugger-0"].id
+        await soon(node, node.runtime.pull(LOCAL))
         second = await soon(node, pod.debug("example.test/tools:1", env={"A": "b"}))
         assert second.name == "debugger-1"
         node.inject_error("PullImage", errors.NotFound("no such image"), count=0)
         with pytest.raises(errors.FailedPrecondition, match=r"'x': ErrImagePull: .*no such image"):
             await soon(node, pod.debug("example.test/none:1", name="x"))
+        # An image that is here and nowhere else, though its tag is latest.
+        await soon(node, pod.debug(LOCAL, pull_policy="IfNotPresent"))
+        with pytest.raises(errors.FailedPrecondition, match=r"'y': ErrImagePull"):
+            await soon(node, pod.debug(LOCAL, name="y"))
+        with pytest.raises(errors.InvalidArgument, match="imagePullPolicy"):
+            await pod.debug(LOCAL, pull_policy="Sometimes")
         with pytest.raises(errors.InvalidArgument, match="main"):
             await pod.debug(IMAGE, name="main")
         changed = tree()
