@@ -32,7 +32,7 @@ V2 = {
     "limit": ("memory", "memory.max"),
     "quota": ("cpu", "cpu.max"),
     "shares": ("cpu", "cpu.weight"),
-    "cpus": ("cpuset", "cpuset.cpus"),
+    "cpus": ("cpuset", "cpuset.cpus.effective"),
 }
 
 
