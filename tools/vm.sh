@@ -19,7 +19,7 @@ SUITE=${SUITE:-trixie} MACHINE=${MACHINE:-${kvm:+qemu}} INIT=${INIT:-plain} MEMO
 MACHINE=${MACHINE:-uml}
 REPO=$(cd "$(dirname "$0")/.." && pwd)
 PLACE=$REPO/build/vm/$SUITE
-PACKAGES=linux-image-amd64,user-mode-linux,initramfs-tools,systemd-sysv,dbus,udev,apparmor,kmod,procps,iproute2
+PACKAGES=linux-image-amd64,initramfs-tools,systemd-sysv,dbus,udev,apparmor,kmod,procps,iproute2
 PACKAGES=$PACKAGES,netbase,tzdata,ca-certificates,python3-venv
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -108,8 +108,9 @@ END
         { tail -5 "$PLACE/log" >&2 && exit 1; }
     cp "$root"/boot/vmlinuz-* "$PLACE/kernel"
     cp "$root"/boot/initrd.img-* "$PLACE/initrd"
-    cp "$root/usr/bin/linux.uml" "$PLACE/"
-    ln -s ../uml/modules/"$(ls "$root/usr/lib/uml/modules")" "$root/usr/lib/modules/"
+    # Of this machine's own release, with whose libraries it runs.
+    (cd "$PLACE" && apt-get -qq download user-mode-linux 2>>log && dpkg-deb -x user-mode-linux_*.deb uml) &&
+        cp -a "$PLACE"/uml/usr/lib/uml/modules/* "$root/usr/lib/modules/"
     truncate -s 12G "$PLACE/disk.new"
     mkfs.ext4 -q -d "$root" "$PLACE/disk.new"
     rm -rf "$root"
@@ -134,7 +135,7 @@ run_uml() {
         cc -O2 -shared -fPIC -o "$run/xstate.so" "$REPO/tools/uml_xstate.c"
         export LD_PRELOAD="$run/xstate.so"
     fi
-    TMPDIR=/dev/shm "$PLACE/linux.uml" mem="$MEMORY" umid=vm uml_dir="$run" con=null con0=null,fd:2 \
+    TMPDIR=/dev/shm "$PLACE/uml/usr/bin/linux.uml" mem="$MEMORY" umid=vm uml_dir="$run" con=null con0=null,fd:2 \
         ssl0=fd:0,fd:1 ssl1=null,fd:3 ubd0="$run/changes,$PLACE/disk" ubd1r="$run/checkout.tar" \
         root=/dev/ubda rw quiet apparmor=1 security=apparmor init=/vm-start 3>"$run/exit"
 }
