@@ -20,6 +20,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from podwright.api import Cri
 from podwright.checkpoints import pods, writing
 from podwright.checkpoints.pods import PodDump, PodOptions
+from podwright.core.words import for_protobuf
 from podwright.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from podwright.linux.waiting import to_the_end
 from podwright.wire import cri_pb2 as cri
@@ -119,7 +120,7 @@ def _told(info: Any, what: str) -> dict[str, Any]:
 
 def _parsed(archive: Path, tree: dict[str, Any], message: Any) -> Any:
     try:
-        return ParseDict(tree, message, ignore_unknown_fields=True)
+        return ParseDict(for_protobuf(tree, message), message, ignore_unknown_fields=True)
     except ParseError as error:
         raise InvalidArgument("", f"{archive}: {pods.DUMP} cannot be read: {error}") from error
 

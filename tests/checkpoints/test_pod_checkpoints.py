@@ -31,7 +31,7 @@ async def runtime(node: FakeNode) -> Runtime:
 async def test_a_pod_comes_back_with_all_that_ran(node: FakeNode, runtime: Runtime, tmp_path: Path) -> None:
     archive = tmp_path / "pod.tar"
     async with await runtime.run_sandbox("web", labels={"app": "web"}, hostname="here") as sandbox:
-        await sandbox.run("waits", "nginx", ["sleep", "100"], env={"KEY": "value"})
+        await sandbox.run("waits", "nginx", ["sleep", "100"], env={"KEY": "dGVzdA=="})
         await sandbox.run("writes", "nginx", ["sh", "-c", "echo 7 >/tmp/number; sleep 1000"])
         done = await sandbox.run("done", "nginx", ["true"])
         await node.advance("60s")
@@ -58,7 +58,7 @@ async def test_a_pod_comes_back_with_all_that_ran(node: FakeNode, runtime: Runti
     request = cri.ExecSyncRequest(container_id=by_name["writes"].id, cmd=["cat", "/tmp/number"])
     assert (await node.cri.exec_sync(request)).stdout == b"7\n"
     request = cri.ExecSyncRequest(container_id=by_name["waits"].id, cmd=["sh", "-c", "echo $KEY"])
-    assert (await node.cri.exec_sync(request)).stdout == b"value\n"
+    assert (await node.cri.exec_sync(request)).stdout == b"dGVzdA==\n", "a text, and no base64 of one"
     await node.advance("41s")
     by_name = {each.metadata.name: each for each in await runtime.containers()}
     assert by_name["waits"].state == cri.CONTAINER_EXITED, "it had waited for 60 of its 100 seconds"

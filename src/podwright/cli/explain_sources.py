@@ -6,11 +6,10 @@ A source keeps the tree it was read from, so that one setting of it can be chang
 
 from __future__ import annotations
 
-import base64
 import json
 import posixpath
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from podwright.core import validate
 from podwright.core.containers import container_name
 from podwright.core.images import image_message
 from podwright.core.sandboxes import sandbox_name
+from podwright.core.words import for_protobuf
 from podwright.engines.base import Container, Image, Planner, Sandbox, SandboxFacts
 from podwright.errors import InvalidArgument
 from podwright.kube import node
@@ -206,27 +206,14 @@ class CriSource:
 
 
 def message(tree: Mapping[str, Any], kind: M, name: str) -> M:
-    """`tree` as a message. InvalidArgument names the field that it does not have, or that is of another type.
-
-    The value of an environment variable is bytes, but text in JSON (KeyValue.MarshalJSON of k8s.io/cri-api):
-    what looks like base64 is meant so.
-    """
-    if isinstance(kind, cri.ContainerConfig):
-        tree = {**tree, **({"envs": list(_envs(tree["envs"]))} if tree.get("envs") else {})}
+    """`tree` as a message. InvalidArgument names the field that it does not have, or that is of
+    another type."""
     try:
-        return json_format.ParseDict(dict(tree), kind)
+        return json_format.ParseDict(for_protobuf(dict(tree), kind), kind)
     except json_format.ParseError as error:
         # What follows is a list of all fields, in other spellings than those that crictl has.
         fault = re.split(r"\.?\s+Available Fields", str(error))[0]
         raise InvalidArgument(name, fault.replace("\n", " ")) from error
-
-
-def _envs(envs: Any) -> Iterator[Any]:
-    for each in envs if isinstance(envs, list) else ():
-        value = each.get("value") if isinstance(each, Mapping) else None
-        if isinstance(value, str):
-            each = {**each, "value": base64.b64encode(value.encode()).decode()}
-        yield each
 
 
 def _read_tree(path: str) -> Mapping[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from podwright.engines.base import Json
@@ -25,6 +26,32 @@ def as_asked(config: Message) -> Json:
     """A configuration as the client sent it, in the form that crictl reads and prints (that of k8s.io/cri-api
     in Go): fields that are not set are left out, numbers of 64 bits are numbers, values of variables text."""
     return {field.name: _shown(field, value) for field, value in config.ListFields()}
+
+
+def for_protobuf(tree: Json, message: Message) -> Json:
+    """What `as_asked` gave of such a message, or a file for crictl has, in protobuf's own JSON, where bytes are
+    base64. A text is meant as it stands, also one that happens to be base64 (KeyValue.UnmarshalJSON of
+    k8s.io/cri-api). What is of another shape is left for the parser to refuse."""
+    return _in_base64(tree, cast(Descriptor, message.DESCRIPTOR))
+
+
+def _in_base64(tree: Json, kind: Descriptor) -> Json:
+    if not isinstance(tree, dict):
+        return tree
+    fields = {name: field for field in kind.fields for name in (field.name, field.json_name)}
+    return {name: _parsable(fields.get(name), value) for name, value in tree.items()}
+
+
+def _parsable(field: FieldDescriptor | None, value: Json) -> Json:
+    if field is None:
+        return value
+    if isinstance(value, list):
+        return [_parsable(field, each) for each in value]
+    if field.message_type is not None:
+        return value if field.message_type.GetOptions().map_entry else _in_base64(value, field.message_type)
+    if field.type == FieldDescriptor.TYPE_BYTES and isinstance(value, str):
+        return base64.b64encode(value.encode()).decode()
+    return value
 
 
 def _shown(field: FieldDescriptor, value: Any) -> Json:
