@@ -29,8 +29,8 @@ def as_asked(config: Message) -> Json:
 
 
 def for_protobuf(tree: Json, message: Message) -> Json:
-    """What `as_asked` gave of such a message, or a file for crictl has, in protobuf's own JSON, where bytes are
-    base64. A text is meant as it stands, also one that happens to be base64 (KeyValue.UnmarshalJSON of
+    """What `as_asked` gave of such a message, or a file for crictl has, in protobuf's own JSON, where bytes
+    are base64. A text is meant as it stands, also one that happens to be base64 (KeyValue.UnmarshalJSON of
     k8s.io/cri-api). What is of another shape is left for the parser to refuse."""
     return _in_base64(tree, cast(Descriptor, message.DESCRIPTOR))
 
