@@ -8,7 +8,7 @@ import pytest
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, Container, Pod, rejected
+from tests.behaviour.client import Client, Pod, rejected
 
 
 def _output(pod: Pod, config: cri.ContainerConfig) -> str:
@@ -86,8 +86,8 @@ def test_a_zero_byte_is_refused_by_name(client: Client, fields: dict[str, Any], 
         pod.create(config=config)
 
 
-def test_a_zero_byte_in_a_command_to_execute_is_refused(container: Container) -> None:
-    argv = ["echo", "a\0b"]
+def test_a_zero_byte_in_a_command_to_execute_is_refused(client: Client) -> None:
+    container, argv = client.pod().run(), ["echo", "a\0b"]
     with rejected(StatusCode.INVALID_ARGUMENT, "cmd[1]"):
         container.runtime.ExecSync(cri.ExecSyncRequest(container_id=container.id, cmd=argv))
     with rejected(StatusCode.INVALID_ARGUMENT, "cmd[1]"):

@@ -176,8 +176,13 @@ def _ambient(container: Container) -> None:
 
 
 def _user_namespace(container: Container) -> None:
-    options = container.config.linux.security_context.namespace_options
-    options.userns_options.mode = cri.NamespaceMode.POD
+    _map_users(container.config.linux.security_context.namespace_options.userns_options)
+
+
+def _map_users(users: cri.UserNamespace) -> None:
+    users.mode = cri.NamespaceMode.POD
+    for mappings in (users.uids, users.gids):
+        mappings.add(host_id=1 << 16, length=1 << 16)
 
 
 def _image_mount(container: Container) -> None:
@@ -259,7 +264,7 @@ def _pid_target(config: cri.PodSandboxConfig) -> None:
 
 
 def _pods_users(config: cri.PodSandboxConfig) -> None:
-    config.linux.security_context.namespace_options.userns_options.mode = cri.NamespaceMode.POD
+    _map_users(config.linux.security_context.namespace_options.userns_options)
 
 
 def _protocol(config: cri.PodSandboxConfig) -> None:

@@ -245,12 +245,16 @@ async def test_confinement_as_asked(docker_bench: Bench) -> None:
     assert said.endswith("character special file\nfixed\n")
 
 
+_IDS = [cri.IDMapping(host_id=1 << 16, length=1 << 16)]
+USERS = cri.UserNamespace(mode=POD, uids=_IDS, gids=_IDS)
+
+
 @pytest.mark.parametrize(
     ("member", "change"),
     [
         (
             "userns_options",
-            lambda c: setattr(c.linux.security_context.namespace_options.userns_options, "mode", POD),
+            lambda c: c.linux.security_context.namespace_options.userns_options.MergeFrom(USERS),
         ),
         (
             "add_ambient_capabilities",
