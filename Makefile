@@ -12,7 +12,7 @@ export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-PYTEST_OPTIONS ?= -q -rR --numprocesses 3 --dist loadfile --reruns 1
+PYTEST_OPTIONS ?= -q -rR --numprocesses 3 --dist loadfile --reruns 1 --durations 40 --durations-min 3
 BARE := behaviour cli core fake images kube logs server spec stats testing
 VM_TESTS ?= tests/linux tests/matrix/test_matrix_labels.py tests/matrix/test_matrix_cgroups.py \
 	tests/oci/test_oci_resources.py tests/oci/test_oci_stats.py
