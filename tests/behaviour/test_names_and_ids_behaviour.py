@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from grpc import StatusCode
 
 from podwright.wire import cri_pb2 as cri
-from tests.behaviour.client import Client, rejected
+from tests.behaviour.client import Client, Pod, rejected
 
 
 def test_a_sandbox_name_is_taken_while_the_sandbox_exists(client: Client) -> None:
@@ -40,10 +38,11 @@ def test_a_different_request_under_a_pending_name_is_refused(client: Client) -> 
 
 
 def test_equal_sandbox_requests_at_once_make_one_sandbox(client: Client) -> None:
-    config = client.pod_config(name="slow-equal")
-    with ThreadPoolExecutor(4) as pool:
-        ids = {pod.id for pod in pool.map(lambda _: client.pod(config), range(4))}
-    assert len(ids) == 1
+    request = cri.RunPodSandboxRequest(config=client.pod_config(name="slow-equal"))
+    # All are sent before any is answered: what begins later is refused.
+    asked = [client.runtime.RunPodSandbox.future(request) for _ in range(4)]
+    (id,) = {each.result(60).pod_sandbox_id for each in asked}
+    client.pods.append(Pod(client, id, request.config))
     assert len(client.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items) == 1
 
 
@@ -60,10 +59,13 @@ def test_a_container_name_is_taken_while_the_container_exists(client: Client) ->
 
 def test_equal_container_requests_at_once_make_one_container(client: Client) -> None:
     pod = client.pod(name="slow-containers")
-    config = pod.container_config("/bin/true")
-    with ThreadPoolExecutor(4) as pool:
-        ids = {c.id for c in pool.map(lambda _: pod.create(config=config), range(4))}
-    assert len(ids) == 1
+    request = cri.CreateContainerRequest(
+        pod_sandbox_id=pod.id, config=pod.container_config("/bin/true"), sandbox_config=pod.config
+    )
+    asked = [client.runtime.CreateContainer.future(request) for _ in range(4)]
+    (id,) = {each.result(60).container_id for each in asked}
+    listed = client.runtime.ListContainers(cri.ListContainersRequest()).containers
+    assert [each.id for each in listed] == [id]
 
 
 def test_another_attempt_is_another_object(client: Client) -> None:
