@@ -107,6 +107,7 @@ class Containers:
         key = request.SerializeToString(deterministic=True)
         if id := await ground.creations.join(name, key):
             return id
+        was_taken = name in ground.records.names
         image, checkpoint = await checkpoints.origin(ground, config.image.image)
         if checkpoint is not None:
             checkpoints.check_mounts(checkpoint, config, image)
@@ -117,6 +118,8 @@ class Containers:
         # From here to the reservation nothing awaits: of two requests the first gets the name.
         require_ready(sandbox)
         if name in ground.records.names:
+            if not was_taken and (id := self._made_meanwhile(name, sandbox, config)):
+                return id
             raise AlreadyExists(f"the name {name!r} is taken by container {ground.records.names[name]}")
         record = ContainerRecord(
             id=ground.engine.new_id(),
@@ -133,6 +136,13 @@ class Containers:
         ground.records.add_container(record)
         note(container_id=record.id)
         return await ground.creations.begin(ContainerMaking(ground, record, checkpoint), key)
+
+    def _made_meanwhile(self, name: str, sandbox: SandboxRecord, config: cri.ContainerConfig) -> str:
+        """The id of the container that an equal request made while another looked for the image; or ""."""
+        record = self._ground.records.containers.find(self._ground.records.names[name])
+        if record is None or record.sandbox is not sandbox or record.state in HIDDEN_CONTAINER:
+            return ""
+        return record.id if cri.ContainerConfig.FromString(record.config_wire) == config else ""
 
     async def revoke_creations(self, sandbox: SandboxRecord) -> None:
         """End what is being created in `sandbox`, and remove what nobody has been given yet."""
