@@ -70,18 +70,19 @@ def container_config(config: cri.ContainerConfig, field: str = "config") -> None
         raise InvalidArgument(f"{field}.log_path", f"{config.log_path!r} leaves the sandbox's log_directory")
     for name in ("command", "args"):
         argv(getattr(config, name), f"{field}.{name}")
-    argv([config.working_dir], f"{field}.working_dir", whole=True)
+    if "\0" in config.working_dir:
+        raise InvalidArgument(f"{field}.working_dir", _NUL)
     for at, each in enumerate(config.envs):
         if "\0" in each.key or b"\0" in each.value:
             raise InvalidArgument(f"{field}.envs[{at}]", f"{each.key!r}: {_NUL}")
     resources(config.linux.resources, f"{field}.linux.resources")
 
 
-def argv(words: Sequence[str], field: str, *, whole: bool = False) -> None:
-    """What execve(2) can be given. `whole`: the field is one word and no list."""
+def argv(words: Sequence[str], field: str) -> None:
+    """What execve(2) can be given."""
     for at, word in enumerate(words):
         if "\0" in word:
-            raise InvalidArgument(field if whole else f"{field}[{at}]", _NUL)
+            raise InvalidArgument(f"{field}[{at}]", _NUL)
 
 
 def resources(wanted: cri.LinuxContainerResources, field: str) -> None:
